@@ -1,0 +1,54 @@
+"""The ``caml`` command. Each sub-command is a module with ``HELP``, ``add_arguments(parser)`` and ``run(args)``.
+
+The modules of this package import the standard library only at file scope, so that ``caml --help`` is immediate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from .. import __version__
+from ..errors import CamlError
+
+#: Sub-command -> module of this package.
+COMMANDS = {
+    "plan": "plan",
+    "train": "train",
+    "predict": "predict",
+    "evaluate": "evaluate",
+    "info": "info",
+    "import-checkpoint": "import_checkpoint",
+    "phantom": "phantom",
+    "report": "report",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all sub-commands."""
+    parser = argparse.ArgumentParser(
+        prog="caml", description="Segment MRI and CTA volumes with CAML, and train it on a few labelled scans."
+    )
+    parser.add_argument("--version", action="version", version=f"caml {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module_name in COMMANDS.items():
+        module = importlib.import_module(f".{module_name}", __name__)
+        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; a CamlError becomes one sentence on stderr."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except CamlError as error:
+        print(f"caml {options.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"caml {options.command}: interrupted", file=sys.stderr)
+        return 130

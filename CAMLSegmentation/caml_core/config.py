@@ -1,0 +1,258 @@
+"""Every choice of a training or a prediction, as frozen values that travel as JSON. Standard library only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .errors import UsageError
+
+Triple = tuple[int, int, int]
+Spacing = tuple[float, float, float]
+DTypeName = Literal["fp32", "bf16", "fp16"]
+
+PRESETS = ("default", "paper")
+#: Slicer's own coding of "Tissue", the terminology of a segment of which nothing better is known.
+GENERIC_TERMINOLOGY = (
+    "Segmentation category and type - DICOM master list"
+    "~SCT^85756007^Tissue~SCT^85756007^Tissue~^^~Anatomic codes - DICOM master list~^^~^^"
+)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UsageError(message)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One foreground class. ``label`` is its value in label maps (1, 2, ...; 0 is background)."""
+
+    name: str
+    label: int
+    color: tuple[float, float, float] = (0.5, 0.68, 0.5)
+    terminology: str = GENERIC_TERMINOLOGY
+
+    def __post_init__(self) -> None:
+        _require(bool(self.name.strip()), "A segment has no name; give every segment a name.")
+        _require(1 <= self.label <= 255, f"Segment {self.name!r} has label {self.label}; expected 1 to 255.")
+
+
+@dataclass(frozen=True)
+class ChannelIntensity:
+    """How one input channel is brought to the network's range.
+
+    ``zscore``: clip to the ``lower``/``upper`` percentiles of ``region`` voxels of the image itself,
+    subtract their mean, divide by their standard deviation. Percentiles 0 and 100 do not clip.
+    ``window``: clip to ``lower``..``upper`` in the image's own units (HU), subtract ``mean``, divide by ``std``
+    (statistics of the training cohort inside the window).
+    """
+
+    kind: Literal["zscore", "window"] = "zscore"
+    lower: float = 0.5
+    upper: float = 99.5
+    mean: float = 0.0
+    std: float = 1.0
+    region: Literal["foreground", "image"] = "foreground"
+    modality: str = "MR"
+
+    def __post_init__(self) -> None:
+        _require(self.lower < self.upper, f"Intensity bounds {self.lower} .. {self.upper} are not in order.")
+        _require(self.std > 0, f"Intensity standard deviation must be positive, got {self.std}.")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The two V-Nets. ``classes`` counts the background. ``strides``: downsampling of the four stages, per axis."""
+
+    in_channels: int = 1
+    classes: int = 2
+    base_filters: int = 16
+    strides: tuple[Triple, Triple, Triple, Triple] = ((2, 2, 2),) * 4
+    dropout: float = 0.5
+    head_features: int = 32
+    attention_heads: int = 4
+    attention_dropout: float = 0.5
+    #: "conv3" is the paper's trilinear upsampling followed by 3x3x3; "conv1" mixes channels before upsampling.
+    upsampling_a: Literal["conv3", "conv1"] = "conv3"
+    #: Share of training steps in which the cross-sample attention is skipped, as it is in evaluation.
+    attention_bypass: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self.in_channels >= 1, f"A network needs at least one channel, got {self.in_channels}.")
+        _require(2 <= self.classes <= 256, f"A network needs 2 to 256 classes, got {self.classes}.")
+        _require(
+            1 <= self.base_filters <= 64 and (self.base_filters * 8) % self.attention_heads == 0,
+            f"base_filters must be 1 to 64 and fit {self.attention_heads} attention heads, got {self.base_filters}.",
+        )
+        _require(
+            len(self.strides) == 4 and all(s in (1, 2) for stage in self.strides for s in stage),
+            "strides must be four triples of 1 or 2.",
+        )
+        _require(0 <= self.attention_bypass <= 1, "attention_bypass must lie between 0 and 1.")
+
+    @property
+    def divisor(self) -> Triple:
+        """By what each side of a patch must be divisible."""
+        x, y, z = (math.prod(stage[axis] for stage in self.strides) for axis in range(3))
+        return x, y, z
+
+
+@dataclass(frozen=True)
+class NumericMode:
+    """Arithmetic chosen by measurement on the machine at hand."""
+
+    dtype: DTypeName = "fp32"
+    channels_last: bool = False
+    threads: int = 0  # 0: leave torch's own number
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """``flip_axes``: axes that may be mirrored; ``rotate90``: quarter turns in the first two axes (paper)."""
+
+    flip_axes: tuple[int, ...] = ()
+    rotate90: bool = False
+    rotation_degrees: float = 0.0
+    scale: float = 0.0  # 0.15: factors 0.85 .. 1.15
+    affine_probability: float = 0.0
+    gamma: float = 0.0  # 0.3: exponents exp(-0.3) .. exp(0.3)
+    brightness: float = 0.0  # shift in standard deviations
+    contrast: float = 0.0  # 0.2: factors 0.8 .. 1.2
+    noise: float = 0.0  # largest standard deviation, in standard deviations of the image
+    blur: float = 0.0  # largest sigma in voxels
+    intensity_probability: float = 0.0
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights and temperatures of CAML's terms; see docs/method.md for the equations."""
+
+    dice: float = 1.0
+    cross_entropy: float = 0.0
+    consistency: float = 1.0
+    omni: float = 0.05
+    sharpening_temperature: float = 0.1
+    correlation_temperature: float = 0.1
+    #: Plain dot products (paper) or cosine similarity.
+    cosine: bool = False
+    detach_targets: bool = False
+    #: The ramp exp(-5 (1 - t/T)^2): T as a share of all iterations, or (paper) in units of 150 iterations.
+    ramp_share: float = 0.4
+    ramp_units: int = 0
+    queries_per_class: int = 12800
+    query_confidence: float = 0.0  # 0 with "confident" selection (paper): the most confident ones
+    query_selection: Literal["confident", "random"] = "confident"
+    boundary_share: float = 0.0
+    memory_per_class: int = 256
+    memory_per_case: int = 256  # projections kept of each class of a labelled case
+    separate_banks: bool = False
+    #: Pseudo-labels of the averaged (EMA) networks on the unlabelled voxels, in bidirectional copy-paste.
+    mixing: Literal["none", "copy-paste"] = "none"
+    pseudo_label: float = 0.0
+    dice_batch: bool = True  # Dice over the whole labelled half at once (paper)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """``schedule`` runs from ``learning_rate`` to zero over all iterations, or stays constant (paper)."""
+
+    kind: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    schedule: Literal["cosine", "polynomial", "constant"] = "cosine"
+    warmup: int = 0
+    ema: float = 0.0  # decay of the averaged weights; 0: none
+    gradient_clip: float = 0.0
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The grid that the network sees: patient axes, millimetres, voxels."""
+
+    spacing: Spacing
+    patch: Triple
+    orientation: str = "LPS"
+
+    def __post_init__(self) -> None:
+        _require(all(0 < s < 1000 for s in self.spacing), f"Spacing {self.spacing} mm is not usable.")
+        _require(all(p >= 1 for p in self.patch), f"Patch {self.patch} must have positive sides.")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that training does, fixed before it starts and kept with the run and the model."""
+
+    preset: str
+    geometry: Geometry
+    network: NetworkConfig
+    channels: tuple[ChannelIntensity, ...]
+    segments: tuple[Segment, ...]
+    iterations: int
+    batch_labeled: int = 2
+    batch_unlabeled: int = 2
+    losses: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    numeric: NumericMode = field(default_factory=NumericMode)
+    labeled_only: bool = False
+    seed: int = 0
+    validate_every: int = 200
+    device: str = "cpu"
+    #: What the short measurement found; 0 where nothing was measured.
+    seconds_per_iteration: float = 0.0
+    peak_memory_mb: float = 0.0
+    budget_seconds: float = 0.0
+    #: What the planner wants the user to read.
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(self.preset in PRESETS, f"Unknown preset {self.preset!r}; expected one of {', '.join(PRESETS)}.")
+        _require(self.iterations >= 1, f"A training needs at least one iteration, got {self.iterations}.")
+        _require(self.batch_labeled >= 1, f"batch_labeled must be at least 1, got {self.batch_labeled}.")
+        _require(
+            len(self.channels) == self.network.in_channels,
+            f"{len(self.channels)} channel descriptions for {self.network.in_channels} input channels.",
+        )
+        _require(
+            len(self.segments) == self.network.classes - 1,
+            f"{len(self.segments)} segments for {self.network.classes} classes (background included).",
+        )
+        _require(
+            all(p % d == 0 for p, d in zip(self.geometry.patch, self.network.divisor)),
+            f"Patch {self.geometry.patch} must be divisible by {self.network.divisor}.",
+        )
+
+    @property
+    def model_spec(self) -> ModelSpec:
+        """The part of the plan that prediction needs."""
+        return ModelSpec(
+            geometry=self.geometry,
+            network=self.network,
+            channels=self.channels,
+            segments=self.segments,
+            flip_axes=self.augmentation.flip_axes,
+            labeled_only=self.labeled_only,
+        )
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What prediction has to know of a model. ``flip_axes``: mirrors that it was trained with."""
+
+    geometry: Geometry
+    network: NetworkConfig
+    channels: tuple[ChannelIntensity, ...]
+    segments: tuple[Segment, ...]
+    flip_axes: tuple[int, ...] = ()
+    #: Only sub-model v was trained.
+    labeled_only: bool = False
+
+    def __post_init__(self) -> None:
+        labels = [s.label for s in self.segments]
+        _require(
+            labels == list(range(1, len(labels) + 1)),
+            f"Segment labels must be 1, 2, ... in order, got {labels}.",
+        )

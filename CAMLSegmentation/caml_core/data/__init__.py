@@ -1,0 +1,1 @@
+"""Cases, cohorts, volumes and what is done to them before the network sees them."""

@@ -1,0 +1,104 @@
+"""Progress as ASCII JSON lines: what a panel, a file or a progress bar can follow. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any, Callable, TextIO
+
+#: What listens to a training or a prediction. Called as ``listener(kind, fields)``.
+Listener = Callable[[str, dict[str, Any]], None]
+
+#: Every kind of event there is, with what it carries.
+KINDS = {
+    "started": "command, pid, version",
+    "stage": "name, detail",
+    "progress": "done, total, unit, seconds_left",
+    "step": "iteration, total, losses, learning_rate, seconds_left",
+    "validation": "iteration, cases, dice (mean and per segment), by sub-model",
+    "checkpoint": "iteration, path",
+    "case": "case, output, volumes in mL, agreement",
+    "heartbeat": "pid, iteration",
+    "warning": "message",
+    "log": "message",
+    "error": "message, exit_code",
+    "finished": "result",
+}
+
+
+def silent(kind: str, fields: dict[str, Any]) -> None:
+    """The listener that does not listen."""
+
+
+def encode(kind: str, fields: dict[str, Any]) -> str:
+    """Return one event as one line of ASCII JSON with a time stamp, without the line's end."""
+    if kind not in KINDS:
+        msg = f"event kind must be one of {sorted(KINDS)}, got {kind!r}"
+        raise ValueError(msg)
+    return json.dumps({"event": kind, "time": round(time.time(), 3), **_finite(fields)}, ensure_ascii=True)
+
+
+def decode(line: str) -> tuple[str, dict[str, Any]] | None:
+    """Return (kind, fields) of a line, or None where the line is no event (a library's print, a torn line)."""
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(fields, dict) or fields.get("event") not in KINDS:
+        return None
+    return fields.pop("event"), fields
+
+
+class JsonLines:
+    """A listener that writes each event as one line to an open text stream."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, kind: str, fields: dict[str, Any]) -> None:
+        try:
+            self._stream.write(encode(kind, fields) + "\n")
+            self._stream.flush()
+        except (BrokenPipeError, ValueError) as error:
+            # The parent has gone (Slicer was closed); the work goes on and the events file still tells.
+            if isinstance(error, ValueError) and not self._stream.closed:
+                raise
+
+
+class EventFile:
+    """A listener that appends each event to a file with one write, so that a reader never sees half a line twice."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self, kind: str, fields: dict[str, Any]) -> None:
+        line = (encode(kind, {**fields, "pid": os.getpid()}) + "\n").encode("ascii")
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+
+
+def fan_out(*listeners: Listener) -> Listener:
+    """Return a listener that tells all of ``listeners``, in order."""
+
+    def tell(kind: str, fields: dict[str, Any]) -> None:
+        for listener in listeners:
+            listener(kind, fields)
+
+    return tell
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN or infinity: both become null."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
