@@ -76,8 +76,10 @@ class NetworkConfig:
     attention_dropout: float = 0.5
     #: "conv3" is the paper's trilinear upsampling followed by 3x3x3; "conv1" mixes channels before upsampling.
     upsampling_a: Literal["conv3", "conv1"] = "conv3"
-    #: Share of training steps in which the cross-sample attention is skipped, as it is in evaluation.
-    attention_bypass: float = 0.0
+    #: Evaluation: "skip" leaves CMA out (paper); "alone" keeps it, each sample being its own group.
+    attention_evaluation: Literal["skip", "alone"] = "skip"
+    #: Share of training steps in which each sample attends to itself alone, as it does in evaluation.
+    attention_alone: float = 0.0
 
     def __post_init__(self) -> None:
         _require(self.in_channels >= 1, f"A network needs at least one channel, got {self.in_channels}.")
@@ -90,7 +92,7 @@ class NetworkConfig:
             len(self.strides) == 4 and all(s in (1, 2) for stage in self.strides for s in stage),
             "strides must be four triples of 1 or 2.",
         )
-        _require(0 <= self.attention_bypass <= 1, "attention_bypass must lie between 0 and 1.")
+        _require(0 <= self.attention_alone <= 1, "attention_alone must lie between 0 and 1.")
 
     @property
     def divisor(self) -> Triple:
