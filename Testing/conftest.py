@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-# Before torch or matplotlib is imported anywhere: many threads only slow small tensors down, and no test opens a window.
+# Before torch or matplotlib is imported: many threads only slow small tensors down, and no test opens a window.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 

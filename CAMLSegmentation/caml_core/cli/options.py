@@ -1,0 +1,201 @@
+"""Options that several sub-commands share, and what they become: a listener, a stop request, a number of seconds."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from .. import __version__
+from ..errors import CamlError, UsageError
+from ..events import JsonLines, Listener
+from .progress import ProgressBar, warnings_only
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNIT_NAMES = {
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), "s"),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), "m"),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), "h"),
+    **dict.fromkeys(("d", "day", "days"), "d"),
+}
+_DURATION_PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)", re.IGNORECASE)
+LONGEST_DURATION = 366 * 86400.0
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device`` (``args.device``) and ``--threads`` (``args.threads``)."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="auto|cpu|cuda|cuda:N|mps",
+        help="where to compute; auto takes the best there is (default: auto)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=whole_number(0, 1024),
+        default=0,
+        metavar="N",
+        help="processor threads; 0 leaves the choice to PyTorch (default: 0)",
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add ``--seed`` (``args.seed``)."""
+    parser.add_argument(
+        "--seed",
+        type=whole_number(0, 2**32 - 1),
+        default=0,
+        metavar="N",
+        help="seed of everything that is drawn by chance (default: 0)",
+    )
+
+
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """Add ``--progress`` (``args.progress``) and ``--stop-file`` (``args.stop_file``)."""
+    parser.add_argument(
+        "--progress",
+        choices=("bar", "json", "none"),
+        default="bar",
+        help="a progress bar on stderr, JSON lines on stdout, or warnings alone (default: bar)",
+    )
+    parser.add_argument(
+        "--stop-file",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="end in good order as soon as this file exists",
+    )
+
+
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """Return an argparse type: a whole number between ``least`` and ``most``, both included."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least} to {most}, got {text!r}")
+        return value
+
+    return parse
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of ``90m``, ``1h30m``, ``20 min``, ``1.5 hours``, ``2d``; raise UsageError for anything else."""
+    seconds, position = 0.0, 0
+    stripped = text.strip()
+    while position < len(stripped):
+        part = _DURATION_PART.match(stripped, position)
+        unit = _UNIT_NAMES.get(part.group(2).lower()) if part else None
+        if part is None or unit is None:
+            raise UsageError(f"{text!r} is not a duration; write it with its unit, such as 90m, 1h30m or 20 min.")
+        seconds += float(part.group(1)) * _UNITS[unit]
+        position = part.end()
+    if not 0 < seconds <= LONGEST_DURATION:
+        raise UsageError(f"The duration {text!r} must be longer than nothing and at most a year, such as 90m or 1h30m.")
+    return seconds
+
+
+def duration(text: str) -> float:
+    """Argparse type of a duration, in seconds."""
+    try:
+        return parse_duration(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+@contextmanager
+def reporting(args: argparse.Namespace, *more: Listener) -> Iterator[Listener]:
+    """Yield the listener that ``--progress`` asks for (with ``more`` after it).
+
+    Tells it that the command started, and the error that ends the block where there is one; the error goes on to
+    the caller. The command itself reports what it does and ``finished``.
+    """
+    chosen = _listener(args.progress)
+    listeners = (chosen, *more)
+
+    def tell(kind: str, fields: dict[str, Any]) -> None:
+        for listener in listeners:
+            listener(kind, fields)
+
+    try:
+        tell("started", {"command": args.command, "pid": os.getpid(), "version": __version__})
+        yield tell
+    except CamlError as error:
+        tell("error", {"message": str(error), "exit_code": error.exit_code})
+        raise
+    except KeyboardInterrupt:
+        tell("error", {"message": "Interrupted.", "exit_code": 130})
+        raise
+    except Exception as error:
+        tell("error", {"message": f"Unexpected fault: {type(error).__name__}: {error}", "exit_code": 1})
+        raise
+    finally:
+        if isinstance(chosen, ProgressBar):
+            chosen.close()
+
+
+class StopRequest:
+    """Says whether the work was asked to end: by the stop file, by SIGTERM or by Ctrl-C. Call it to ask.
+
+    As a context manager it catches the signals. The first one asks for an end in good order; a second Ctrl-C
+    interrupts at once. Outside the main thread, where Python cannot catch signals, the stop file alone counts.
+    """
+
+    #: A stop file on a network drive must not be asked for at every training step.
+    _PAUSE = 0.25
+
+    def __init__(self, stop_file: Path | None = None) -> None:
+        self.stop_file = stop_file
+        self.reason = ""
+        self._asked_at = -1.0
+        self._previous: dict[int, Any] = {}
+
+    def __call__(self) -> bool:
+        if self.reason or self.stop_file is None:
+            return bool(self.reason)
+        now = time.monotonic()
+        if now - self._asked_at >= self._PAUSE or self._asked_at < 0:
+            self._asked_at = now
+            if self.stop_file.exists():
+                self.reason = "the stop file appeared"
+        return bool(self.reason)
+
+    def __enter__(self) -> StopRequest:
+        for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
+            number = getattr(signal, name, None)
+            if number is None:
+                continue
+            try:
+                self._previous[number] = signal.signal(number, self._on_signal)
+            except ValueError:  # not the main thread
+                break
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.reason and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.reason = f"{signal.Signals(number).name} was received"
+
+
+def _listener(progress: str) -> Listener:
+    if progress == "json":
+        return JsonLines(sys.stdout)
+    return ProgressBar(sys.stderr) if progress == "bar" else warnings_only(sys.stderr)
