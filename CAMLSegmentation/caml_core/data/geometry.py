@@ -164,7 +164,7 @@ def _inverse(permutation: Triple) -> tuple[int, ...]:
 
 
 def _weights(old: int, new: int, start: int, stop: int) -> tuple[int, int, Tensor]:
-    """Return (first, last, weights [stop - start, last - first]) that make ``new`` positions [start, stop) of ``old``."""
+    """Return (first, last, weights): new positions [start, stop) are weights @ old positions [first, last)."""
     factor = old / new
     width = max(1.0, factor)
     centers = (np.arange(start, stop) + 0.5) * factor - 0.5
