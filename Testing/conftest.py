@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 # Before torch or matplotlib is imported: many threads only slow small tensors down, and no test opens a window.
@@ -61,6 +65,51 @@ def caml(capsys):
         return code, out, err
 
     return call
+
+
+@pytest.fixture
+def a_full_disk() -> Callable[[int], AbstractContextManager[None]]:
+    """``with a_full_disk(n):`` no file of this process can grow past n bytes: the system itself refuses to write."""
+    resource = pytest.importorskip("resource", reason="only POSIX systems limit the size of files")
+
+    @contextmanager
+    def limit(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit
+
+
+@pytest.fixture
+def a_plain_user() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """``with a_plain_user():`` the process has no rights of root, so that file permissions count. POSIX only."""
+    if not hasattr(os, "seteuid"):
+        pytest.skip("file permissions are told apart on POSIX systems only")
+
+    @contextmanager
+    def drop() -> Iterator[None]:
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(user)
+
+    yield drop
+
+
+@pytest.fixture
+def an_open_folder() -> Iterator[Path]:
+    """A folder that every user of the machine may enter and write (pytest's own is its user's alone)."""
+    folder = Path(tempfile.mkdtemp(prefix="caml-test-"))
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -91,7 +91,7 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds of ``90m``, ``1h30m``, ``20 min``, ``1.5 hours``, ``2d``; raise UsageError for anything else."""
+    """Return the seconds of ``90m``, ``1h30m``, ``20 min``, ``1.5 hours``; raise UsageError for anything else."""
     seconds, position = 0.0, 0
     stripped = text.strip()
     while position < len(stripped):

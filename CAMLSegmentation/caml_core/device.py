@@ -1,0 +1,286 @@
+"""What the machine at hand offers: devices, memory, cores. Nothing here fails where something is absent.
+
+PyTorch is imported inside the functions that need it: a panel asks for memory and cores before PyTorch is there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import ResourceError, UsageError
+from .events import Listener, silent
+
+GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class Device:
+    """One place to compute. ``name`` is PyTorch's (``cpu``, ``cuda:0``, ``mps``); memory in bytes, 0: unknown."""
+
+    name: str
+    title: str
+    memory: int
+    free_memory: int
+
+    def __str__(self) -> str:
+        memory = f", {self.memory / GIB:.1f} GiB" if self.memory else ""
+        return f"{self.name} ({self.title}{memory})"
+
+
+def find_devices() -> tuple[Device, ...]:
+    """Return the devices of this machine, the preferred one first and the processor last."""
+    import torch
+
+    devices = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an old driver makes PyTorch warn; the device is then just not there
+        for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+            devices.append(_cuda_device(index))
+        if torch.backends.mps.is_available():
+            # Apple's GPU shares the machine's memory.
+            devices.append(Device("mps", "Apple GPU", total_ram(), available_ram()))
+    devices.append(Device("cpu", cpu_title(), total_ram(), available_ram()))
+    return tuple(devices)
+
+
+def choose_device(name: str = "auto", listener: Listener = silent) -> str:
+    """Return PyTorch's name of the device asked for; ``auto`` takes the first that works.
+
+    Raises UsageError for a name that is none, ResourceError where the device is absent or cannot run a network.
+    """
+    wanted = name.strip().lower()
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", wanted):
+        raise UsageError(f"Unknown device {name!r}; expected auto, cpu, cuda, cuda:0 or mps.")
+    if wanted == "cpu":
+        return wanted
+    devices = find_devices()
+    if wanted == "auto":
+        return next(device.name for device in devices if _usable(device, listener))
+    wanted = "cuda:0" if wanted == "cuda" else wanted
+    if wanted not in [device.name for device in devices]:
+        found = ", ".join(str(device) for device in devices)
+        raise ResourceError(f"There is no device {wanted!r} that PyTorch can use here; choose auto or one of: {found}.")
+    if fault := _fault(wanted):
+        raise ResourceError(f"The device {wanted!r} cannot run the network ({fault}); use --device cpu.")
+    return wanted
+
+
+def use_threads(number: int) -> int:
+    """Let PyTorch use ``number`` processor threads (0: as it is) and return how many it uses."""
+    import torch
+
+    if number > 0:
+        torch.set_num_threads(number)
+    return torch.get_num_threads()
+
+
+def cpu_title() -> str:
+    """Return the processor's name, as well as it can be known."""
+    if sys.platform.startswith("linux"):
+        for line in _read("/proc/cpuinfo").splitlines():
+            if line.startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    if sys.platform == "darwin":
+        text = _sysctl("machdep.cpu.brand_string", 256).split(b"\0")[0].decode("ascii", "replace")
+        return text or platform.machine()
+    return platform.processor() or platform.machine() or "processor"
+
+
+def total_ram() -> int:
+    """Return the memory of the machine, or of the container where it may use less, in bytes; 0: unknown."""
+    limit = _cgroup_limit()
+    return min(filter(None, (_system_ram()[0], limit)), default=0)
+
+
+def available_ram() -> int:
+    """Return the memory that can be taken without swapping, in bytes; 0: unknown."""
+    limit = _cgroup_limit()
+    free_in_group = max(limit - _cgroup_used(), 1) if limit else 0
+    return min(filter(None, (_system_ram()[1], free_in_group)), default=0)
+
+
+def peak_memory() -> int:
+    """Return the most memory that this process has had resident, in bytes; 0: unknown."""
+    if sys.platform == "win32":
+        return _windows_peak()
+    # Linux hands getrusage's figure down from the parent that forked; VmHWM starts anew with the program.
+    if match := re.search(r"^VmHWM:\s+(\d+) kB", _read("/proc/self/status"), re.MULTILINE):
+        return int(match.group(1)) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def physical_cores() -> int:
+    """Return how many physical cores this process may use, at least 1; hyper-threads are not counted where known."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = {"linux": _linux_cores, "darwin": _mac_cores, "win32": _windows_cores}.get(sys.platform, lambda: 0)()
+    return max(1, min(filter(None, (usable, found, _cgroup_cores()))))
+
+
+def _cuda_device(index: int) -> Device:
+    import torch
+
+    try:
+        title = torch.cuda.get_device_name(index)
+        free, total = torch.cuda.mem_get_info(index)
+    except (RuntimeError, AssertionError):
+        title, free, total = "GPU", 0, 0
+    return Device(f"cuda:{index}", title, total, free)
+
+
+def _usable(device: Device, listener: Listener) -> bool:
+    fault = _fault(device.name)
+    if fault:
+        listener("warning", {"message": f"{device} cannot run the network ({fault}) and is left aside."})
+    return not fault
+
+
+def _fault(name: str) -> str:
+    """Why the operations of the network fail on this device; empty where they work."""
+    if name == "cpu":
+        return ""
+    import torch
+    from torch.nn import functional
+
+    try:
+        x = torch.ones(1, 2, 4, 4, 4, device=name, requires_grad=True)
+        y = functional.conv3d(x, torch.ones(2, 2, 3, 3, 3, device=name), padding=1)
+        y = functional.conv_transpose3d(y, torch.ones(2, 2, 2, 2, 2, device=name), stride=2)
+        y = functional.interpolate(y, scale_factor=2, mode="trilinear", align_corners=True)
+        y.sum().backward()
+        return "" if x.grad is not None and bool(torch.isfinite(x.grad).all()) else "it computes wrong results"
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+
+
+def _system_ram() -> tuple[int, int]:
+    """(total, available) in bytes, 0 where unknown."""
+    if sys.platform == "win32":
+        return _windows_ram()
+    if sys.platform == "darwin":
+        return _mac_ram()
+    found = re.findall(r"^(\w+):\s+(\d+) kB", _read("/proc/meminfo"), re.MULTILINE)
+    fields = {name: int(kilobytes) * 1024 for name, kilobytes in found}
+    return fields.get("MemTotal", 0), fields.get("MemAvailable", fields.get("MemFree", 0))
+
+
+def _cgroup_limit() -> int:
+    """The memory limit of the container in bytes, 0 where there is none."""
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        text = _read(path).strip()
+        if text.isdigit() and int(text) < 1 << 60:  # version 1 writes a huge number for "no limit"
+            return int(text)
+    return 0
+
+
+def _cgroup_used() -> int:
+    """What the container's processes hold, less the file cache, which gives way."""
+    for used, statistics in (
+        ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
+        ("/sys/fs/cgroup/memory/memory.usage_in_bytes", "/sys/fs/cgroup/memory/memory.stat"),
+    ):
+        text = _read(used).strip()
+        if text.isdigit():
+            cache = re.search(r"^(?:total_)?inactive_file (\d+)", _read(statistics), re.MULTILINE)
+            return max(int(text) - (int(cache.group(1)) if cache else 0), 0)
+    return 0
+
+
+def _cgroup_cores() -> int:
+    quota, _, period = _read("/sys/fs/cgroup/cpu.max").strip().partition(" ")
+    return max(1, int(quota) // int(period)) if quota.isdigit() and period.isdigit() and int(period) else 0
+
+
+def _linux_cores() -> int:
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        siblings = _read(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").strip()
+        cores.add(siblings or str(cpu))
+    return len(cores)
+
+
+def _mac_cores() -> int:
+    return int.from_bytes(_sysctl("hw.physicalcpu", 4), "little")
+
+
+def _mac_ram() -> tuple[int, int]:
+    total = int.from_bytes(_sysctl("hw.memsize", 8), "little")
+    page = int.from_bytes(_sysctl("hw.pagesize", 8), "little") or 4096
+    # Free and speculative pages; macOS gives up inactive ones too, of which no simple count is to be had.
+    free = sum(int.from_bytes(_sysctl(f"vm.page_{kind}_count", 4), "little") for kind in ("free", "speculative"))
+    return total, max(free * page, total // 4)
+
+
+def _sysctl(name: str, size: int) -> bytes:
+    """The bytes of a macOS system variable, empty where it is unknown."""
+    try:
+        buffer, length = ctypes.create_string_buffer(size), ctypes.c_size_t(size)
+        failed = ctypes.CDLL(None).sysctlbyname(name.encode(), buffer, ctypes.byref(length), None, ctypes.c_size_t(0))
+    except (OSError, AttributeError):
+        return b""
+    return b"" if failed else buffer.raw[: length.value]
+
+
+class _MemoryStatus(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_uint32), ("load", ctypes.c_uint32)] + [
+        (name, ctypes.c_uint64)
+        for name in ("total", "available", "page_total", "page_free", "virtual_total", "virtual_free", "extended")
+    ]
+
+
+class _ProcessMemory(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_uint32), ("faults", ctypes.c_uint32), ("peak", ctypes.c_size_t)] + [
+        (f"other_{i}", ctypes.c_size_t) for i in range(7)
+    ]
+
+
+def _windows_ram() -> tuple[int, int]:
+    status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
+    ok = _windows("kernel32").GlobalMemoryStatusEx(ctypes.byref(status))
+    return (status.total, status.available) if ok else (0, 0)
+
+
+def _windows_peak() -> int:
+    counters = _ProcessMemory(size=ctypes.sizeof(_ProcessMemory))
+    kernel = _windows("kernel32")
+    kernel.GetCurrentProcess.restype = ctypes.c_void_p
+    process = ctypes.c_void_p(kernel.GetCurrentProcess())
+    ok = kernel.K32GetProcessMemoryInfo(process, ctypes.byref(counters), ctypes.sizeof(counters))
+    return counters.peak if ok else 0
+
+
+def _windows_cores() -> int:
+    size = ctypes.c_uint32(0)
+    ask = _windows("kernel32").GetLogicalProcessorInformation
+    ask(None, ctypes.byref(size))
+    buffer = ctypes.create_string_buffer(size.value)
+    if not size.value or not ask(buffer, ctypes.byref(size)):
+        return 0
+    # Records of (mask: pointer, relationship: uint32, padding, 16 bytes); relationship 0 is one core.
+    pointer = ctypes.sizeof(ctypes.c_void_p)
+    record = 32 if pointer == 8 else 24
+    return sum(
+        int.from_bytes(buffer.raw[at + pointer : at + pointer + 4], "little") == 0
+        for at in range(0, size.value - record + 1, record)
+    )
+
+
+def _windows(library: str) -> Any:
+    return getattr(ctypes, "windll")[library]  # noqa: B009 (absent from the type stubs of other systems)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
