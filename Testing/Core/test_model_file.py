@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from caml_core.config import ChannelIntensity, Geometry, ModelSpec, NetworkConfig, Segment
 from caml_core.errors import ModelFileError, ResourceError
 from caml_core.model import build_network
