@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..config import Segment
+
 Role = Literal["labeled", "unlabeled", "validation", "excluded"]
 ROLES: tuple[Role, ...] = ("labeled", "unlabeled", "validation", "excluded")
 
@@ -22,10 +24,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Cases with unique ids. ``source`` is the folder or the list they came from."""
+    """Cases with unique ids. ``source`` is the folder or the list they came from.
+
+    ``segments``: the classes that the list declares, with their values in label maps; usually none.
+    """
 
     cases: tuple[Case, ...]
     source: Path
+    segments: tuple[Segment, ...] = ()
 
     def with_role(self, *roles: Role) -> tuple[Case, ...]:
         """Return the cases of these roles, in the cohort's order."""

@@ -1,0 +1,365 @@
+"""Cohorts: a folder, a CSV or a JSON file that lists cases. Reads no image and needs no SimpleITK.
+
+**Folder.** A list named ``cohort.json``, ``cohort.csv`` or ``cases.csv`` in the folder counts first. Without one:
+
+- ``images/`` + ``labels/`` or ``imagesTr/`` + ``labelsTr/``, paired by name (``imagesTs/`` adds unlabelled cases);
+- else in the folder itself: ``X_image.*`` or ``X.*`` with ``X_label.*``, ``X-label.*`` or ``X.seg.nrrd``;
+- ``X_0000.*``, ``X_0001.*``: the channels of case X, where channel 0 is there;
+- a sub-folder X is case X where it is a DICOM series (its label lies beside it: ``X.seg.nrrd``), or where it holds
+  the image or images of one case and perhaps its label;
+- a folder of DICOM slices alone is one case.
+
+**CSV** (or tab-separated). A header with ``id`` (or ``case``, ``name``), ``image`` (then ``image2``, ``image3``, ...
+for further channels), ``label`` and ``role``; the last two may be missing or empty.
+
+**JSON.** ``{"cases": [{"id", "image" or "images", "label", "role"}], "segments": [{"name", "label", "color"}]}``;
+``segments`` is optional and names the values of label maps. ``"labels": {"1": "left atrium"}`` does so in short.
+
+Paths in a list are relative to the list. A case without a role is labelled where it has a label.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import random
+import re
+from collections.abc import Container, Iterable
+from pathlib import Path
+from typing import Any
+
+from ..config import Segment
+from ..errors import CamlError, DataError
+from ..serialization import write_json
+from .case import ROLES, Case, Cohort
+from .files import has_dicom_mark, replacing
+
+LISTS = ("cohort.json", "cohort.csv", "cases.csv")
+_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".hdr")
+_FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
+_LABEL_ENDS = ("_label", "-label", "_labels", "-labels", "_seg", "-seg", "_segmentation", "-segmentation", "_mask")
+_IMAGE_ENDS = ("_image", "-image", "_img")
+_CHANNEL = re.compile(r"^(.+)_(\d{4})$")
+_IMAGE_COLUMN = re.compile(r"^images?[ _-]?(\d*)$")
+
+
+def load_cohort(path: Path) -> Cohort:
+    """Read a cohort from a folder or a list (see this module). ``path`` may also be a single image file.
+
+    Raises DataError where the list is damaged, names a file that does not exist, an id twice or an unknown role.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"The cohort {path} does not exist; give a folder, a CSV or a JSON file.")
+    if path.is_dir():
+        listed = next((path / name for name in LISTS if (path / name).is_file()), None)
+        cohort = load_cohort(listed) if listed else Cohort(_scan(path), path)
+    elif path.suffix.lower() == ".json":
+        cohort = _load_json(path)
+    elif path.suffix.lower() in (".csv", ".tsv", ".txt"):
+        cohort = Cohort(_load_csv(path), path)
+    elif _stem(path) is not None:
+        cohort = Cohort((Case(_stem(path) or path.name, (path,)),), path)
+    else:
+        raise DataError(f"The cohort {path} is neither a folder nor a CSV or JSON file.")
+    _check(cohort)
+    return cohort
+
+
+def save_cohort(cohort: Cohort, path: Path) -> None:
+    """Write ``cohort`` as JSON or CSV, by the suffix of ``path``, with relative paths where that is possible.
+
+    A CSV cannot hold the cohort's ``segments``. Atomic; raises ResourceError where the disk fails.
+    """
+    rows = [_row(case, path.parent) for case in cohort.cases]
+    if path.suffix.lower() == ".json":
+        with replacing(path) as temporary:
+            write_json(temporary, {"cases": rows, "segments": list(cohort.segments)})
+        return
+    channels = max((len(case.images) for case in cohort.cases), default=1)
+    names = ["image", *(f"image{i}" for i in range(2, channels + 1))]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", *names, "label", "role"])
+    for row in rows:
+        images = [*row["images"], *[""] * (channels - len(row["images"]))]
+        writer.writerow([row["id"], *images, row.get("label", ""), row["role"]])
+    with replacing(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def hold_out(cohort: Cohort, seed: int = 0, share: float = 0.2, number: int | None = None) -> Cohort:
+    """Return the cohort with a validation split among its labelled cases, unless it has one already.
+
+    ``number`` cases, else ``share`` of them and at least one. With fewer than five labelled cases none is spared.
+    The choice depends on the seed and the ids alone, not on their order.
+    """
+    labeled = sorted(case.id for case in cohort.with_role("labeled"))
+    if cohort.with_role("validation"):
+        return cohort
+    if number is None:
+        number = max(1, round(share * len(labeled))) if len(labeled) >= 5 else 0
+    if number and number >= len(labeled):
+        raise DataError(f"Cannot hold out {number} of {len(labeled)} labelled cases; at least one must be left.")
+    chosen = set(random.Random(seed).sample(labeled, number))
+    cases = tuple(dataclasses.replace(c, role="validation") if c.id in chosen else c for c in cohort.cases)
+    return dataclasses.replace(cohort, cases=cases)
+
+
+def check_trainable(cohort: Cohort) -> tuple[str, ...]:
+    """Return notes on what the cohort lacks; raise DataError where it has no labelled case at all."""
+    labeled = cohort.with_role("labeled")
+    if not labeled:
+        raise DataError(
+            f"The cohort {cohort.source} has no labelled case; training needs at least one case with a label."
+        )
+    notes = []
+    if not cohort.with_role("unlabeled"):
+        notes.append("The cohort has no unlabelled case: this is a supervised training on the labelled ones alone.")
+    if not cohort.with_role("validation"):
+        notes.append(
+            f"No case is held out for validation ({len(labeled)} labelled): the model's accuracy will not be known."
+        )
+    return tuple(notes)
+
+
+def _load_csv(path: Path) -> tuple[Case, ...]:
+    text = _text(path)
+    first = text.splitlines()[0] if text.strip() else ""
+    delimiter = max("\t;,", key=first.count)
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+    columns = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
+    identity = next((columns[n] for n in ("id", "case", "case_id", "name") if n in columns), None)
+    images = sorted((int(m[1] or 1), columns[m[0]]) for m in map(_IMAGE_COLUMN.match, columns) if m)
+    if not images:
+        raise DataError(f"{path} has no column called image; expected a header such as: id,image,label,role.")
+    cases = []
+    for number, row in enumerate(reader, 2):
+        if not any(v.strip() for v in row.values() if isinstance(v, str)):
+            continue
+        files = [(row[name] or "").strip() for _, name in images]
+        fields: dict[str, Any] = {"images": [f for f in files if f]}
+        if identity:
+            fields["id"] = (row[identity] or "").strip()
+        for name in ("label", "role"):
+            if name in columns:
+                fields[name] = (row[columns[name]] or "").strip()
+        cases.append(_case(fields, path, f"line {number}"))
+    return tuple(cases)
+
+
+def _load_json(path: Path) -> Cohort:
+    try:
+        value = json.loads(_text(path))
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON ({error}); correct it or write the cohort as CSV.") from error
+    listed = value.get("cases") if isinstance(value, dict) else value
+    if not isinstance(listed, list) or not all(isinstance(v, dict) for v in listed):
+        raise DataError(f'{path} must hold a list of objects under "cases"; each needs "id" and "image".')
+    cases = tuple(_case(v, path, f"case number {i}") for i, v in enumerate(listed, 1))
+    return Cohort(cases, path, _declared(value, path) if isinstance(value, dict) else ())
+
+
+def _declared(value: dict[str, Any], path: Path) -> tuple[Segment, ...]:
+    try:
+        if value.get("segments"):
+            segments = [
+                Segment(**{**s, "color": tuple(float(c) for c in s["color"])} if "color" in s else s)
+                for s in value["segments"]
+            ]
+        else:
+            pairs = [(k, v) if str(k).isdigit() else (v, k) for k, v in (value.get("labels") or {}).items()]
+            segments = [Segment(str(name), int(label)) for label, name in pairs if int(label) > 0]
+    except (TypeError, ValueError, AttributeError, CamlError) as error:
+        raise DataError(
+            f'{path}: the segments cannot be read ({error}); expected [{{"name": "left atrium", "label": 1}}, ...].'
+        ) from error
+    segments.sort(key=lambda s: s.label)
+    names = [s.name.strip().casefold() for s in segments]
+    if len(set(names)) < len(names) or len({s.label for s in segments}) < len(names):
+        raise DataError(f"{path} declares two segments with one name or one label; make them differ.")
+    return tuple(segments)
+
+
+def _case(fields: dict[str, Any], source: Path, where: str) -> Case:
+    images = fields.get("images", fields.get("image")) or []
+    images = [images] if isinstance(images, str) else images
+    if not images or not all(isinstance(i, str) for i in images):
+        raise DataError(f"{source}, {where}: no image is given; every case needs at least one.")
+    identity = str(fields.get("id") or fields.get("case") or _identity(Path(images[0])))
+    label = fields.get("label") or None
+    role = str(fields.get("role") or ("labeled" if label else "unlabeled")).lower()
+    role = {"labelled": "labeled", "unlabelled": "unlabeled"}.get(role, role)
+    if role not in ROLES:
+        raise DataError(f"Case {identity} has the role {role!r}; expected one of {', '.join(ROLES)}.", identity)
+    folder = source.parent
+    paths = tuple(_absolute(folder / image) for image in images)
+    return Case(identity, paths, _absolute(folder / label) if label else None, role)  # type: ignore[arg-type]
+
+
+def _check(cohort: Cohort) -> None:
+    if not cohort.cases:
+        raise DataError(f"The cohort {cohort.source} has no cases; see `caml train --help` for how to lay one out.")
+    seen: set[str] = set()
+    for case in cohort.cases:
+        if case.id in seen:
+            raise DataError(f"The cohort {cohort.source} has two cases called {case.id}; ids must differ.", case.id)
+        seen.add(case.id)
+        if case.role == "excluded":
+            continue
+        if case.role in ("labeled", "validation") and case.label is None:
+            raise DataError(
+                f"Case {case.id} has the role {case.role} but no label; give one or change the role.", case.id
+            )
+        needed = [*case.images, *([case.label] if case.label and case.role != "unlabeled" else [])]
+        missing = next((p for p in needed if not p.exists()), None)
+        if missing:
+            raise DataError(f"Case {case.id}: {missing} does not exist; correct the path in {cohort.source}.", case.id)
+    counts = {len(case.images) for case in cohort.cases if case.role != "excluded"}
+    if len(counts) > 1:
+        most = max(counts, key=lambda n: sum(len(c.images) == n for c in cohort.cases))
+        odd = next(c for c in cohort.cases if c.role != "excluded" and len(c.images) != most)
+        raise DataError(
+            f"Case {odd.id} has {len(odd.images)} image(s) where most cases have {most}; list all channels.", odd.id
+        )
+
+
+def _scan(folder: Path) -> tuple[Case, ...]:
+    for images, labels in _FOLDERS:
+        if (folder / images).is_dir():
+            found = _images(folder / images) | _series(folder / images)
+            cases = _pair(found, _labels(folder / labels, every=True))
+            if images == "imagesTr" and (folder / "imagesTs").is_dir():
+                cases += _pair(_images(folder / "imagesTs"), {})
+            return cases
+    if _is_series(folder):
+        return (Case(folder.resolve().name, (_absolute(folder),)),)
+    labels_here = _labels(folder, every=False)
+    images_here = _images(folder, set(labels_here.values())) | _series(folder)
+    cases = _pair(images_here, labels_here)
+    known = {case.id for case in cases}
+    single = (_single(p) for p in _visible(folder) if p.is_dir() and p.name not in known)
+    return cases + tuple(case for case in single if case)
+
+
+def _single(folder: Path) -> Case | None:
+    """The case in a sub-folder of volumes of one case; None where there is none or more than one."""
+    labels = _labels(folder, every=False)
+    images = _images(folder, set(labels.values()))
+    if len(images) != 1 or len(labels) > 1:
+        return None
+    label = next((_absolute(p) for p in labels.values()), None)
+    paths = tuple(_absolute(p) for p in next(iter(images.values())))
+    return Case(folder.name, paths, label, "labeled" if label else "unlabeled")
+
+
+def _series(folder: Path) -> dict[str, tuple[Path, ...]]:
+    return {p.name: (p,) for p in _visible(folder) if p.is_dir() and _is_series(p)}
+
+
+def _is_series(folder: Path) -> bool:
+    """Whether the first few files of a folder bear DICOM's mark and no volume of another format lies there."""
+    files = [p for p in _visible(folder) if p.is_file()]
+    others = any(_stem(p) is not None and p.suffix.lower() != ".dcm" for p in files)
+    return not others and any(has_dicom_mark(p) for p in files[:5])
+
+
+def _images(folder: Path, labels: Container[Path] = ()) -> dict[str, tuple[Path, ...]]:
+    """Return case id -> channels of the volumes in ``folder`` that are not ``labels``."""
+    stems = {p: _stem(p) for p in _visible(folder) if p.is_file() and p not in labels}
+    names = set(stems.values())
+    found: dict[str, list[Path]] = {}
+    for path, stem in stems.items():
+        if stem is None:
+            continue
+        channel = _CHANNEL.match(stem)
+        identity = channel[1] if channel and f"{channel[1]}_0000" in names else _identity(path)
+        found.setdefault(identity, []).append(path)
+    for identity, paths in found.items():
+        if len(paths) > 1 and not all(_CHANNEL.match(stems[p] or "") for p in paths):
+            raise DataError(
+                f"Case {identity} in {folder} has several images ({', '.join(p.name for p in paths)}); "
+                "keep one, or write a list with a column for each channel.",
+                identity,
+            )
+    return {identity: tuple(paths) for identity, paths in found.items()}
+
+
+def _labels(folder: Path, every: bool) -> dict[str, Path]:
+    """Return case id -> label. ``every``: each volume of the folder is a label, else the names must say so."""
+    if not folder.is_dir():
+        return {}
+    found: dict[str, Path] = {}
+    for path in _visible(folder):
+        stem = _stem(path)
+        if stem is None or path.is_dir():
+            continue
+        end = next((e for e in _LABEL_ENDS if stem.lower().endswith(e)), None)
+        if not (every or end or path.name.lower().endswith(".seg.nrrd")):
+            continue
+        identity = stem[: -len(end)] if end else stem
+        if identity in found:
+            raise DataError(
+                f"Case {identity} has two labels ({found[identity].name} and {path.name}); keep one.", identity
+            )
+        found[identity] = path
+    return found
+
+
+def _pair(images: dict[str, tuple[Path, ...]], labels: dict[str, Path]) -> tuple[Case, ...]:
+    lost = sorted(set(labels) - set(images))
+    if lost:
+        raise DataError(
+            f"Label {labels[lost[0]].name} has no image of the same name; name both after the case.", lost[0]
+        )
+    return tuple(
+        Case(identity, tuple(_absolute(p) for p in paths), _absolute(labels[identity]), "labeled")
+        if identity in labels
+        else Case(identity, tuple(_absolute(p) for p in paths))
+        for identity, paths in sorted(images.items())
+    )
+
+
+def _visible(folder: Path) -> Iterable[Path]:
+    return (p for p in sorted(folder.iterdir()) if not p.name.startswith((".", "_")))
+
+
+def _stem(path: Path) -> str | None:
+    """The name without the suffix of a volume; None for other files."""
+    name = path.name
+    return next((name[: -len(s)] for s in _SUFFIXES if name.lower().endswith(s) and len(name) > len(s)), None)
+
+
+def _identity(path: Path) -> str:
+    stem = _stem(path) or path.name
+    end = next((e for e in _IMAGE_ENDS if stem.lower().endswith(e)), "")
+    return stem[: -len(end)] if end and len(stem) > len(end) else stem
+
+
+def _row(case: Case, folder: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": case.id, "images": [_relative(p, folder) for p in case.images]}
+    if case.label:
+        row["label"] = _relative(case.label, folder)
+    return {**row, "role": case.role}
+
+
+def _relative(path: Path, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(_absolute(path), _absolute(folder))).as_posix()
+    except ValueError:  # another drive on Windows
+        return path.as_posix()
+
+
+def _absolute(path: Path) -> Path:
+    """Absolute without following links, so that a cohort of links keeps its names."""
+    return Path(os.path.abspath(path))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"The cohort {path} cannot be read ({error}); expected a text file in UTF-8.") from error

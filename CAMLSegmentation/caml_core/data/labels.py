@@ -1,0 +1,375 @@
+"""Label maps and Slicer's segmentations (.seg.nrrd): reading, matching classes by name, writing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..config import GENERIC_TERMINOLOGY, Segment
+from ..errors import DataError
+from .geometry import Grid
+from .io import describe, grid_difference, grid_of, naming, read_image, write_image
+
+#: Colours of classes that come without one (label 1, 2, ... in turn), chosen to stay apart beside each other.
+PALETTE = (
+    (0.85, 0.35, 0.30),
+    (0.30, 0.60, 0.85),
+    (0.45, 0.75, 0.35),
+    (0.95, 0.75, 0.25),
+    (0.65, 0.45, 0.80),
+    (0.35, 0.75, 0.70),
+    (0.90, 0.55, 0.70),
+    (0.60, 0.50, 0.35),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """``array`` uint8 [X, Y, Z]; a voxel's value is the ``label`` of one of ``segments``, or 0.
+
+    ``named`` tells whether the names were in the file (.seg.nrrd) or given by the cohort; else a segment is
+    called after its value, "segment_1". ``notes`` are sentences on what was lost, such as overlaps.
+    """
+
+    array: np.ndarray
+    grid: Grid
+    segments: tuple[Segment, ...]
+    named: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def is_segmentation(path: Path) -> bool:
+    """Whether the name says Slicer segmentation."""
+    return path.name.lower().endswith((".seg.nrrd", ".seg.nhdr"))
+
+
+def read_labels(path: Path, case_id: str | None = None, declared: Sequence[Segment] = ()) -> LabelMap:
+    """Read a label map or a segmentation on its own grid.
+
+    ``declared``: the classes that the cohort names. A plain label map takes their names by value, and a value that
+    is none of theirs is an error; a segmentation takes them by name. Where segments overlap, the later one in the
+    file wins. Raises DataError for unreadable files and for values that are not labels. An empty map is no error.
+    """
+    who = describe(path, case_id)
+    with naming(case_id):
+        image = read_image(path, case_id)
+        if any(key.startswith("Segment0_") for key in image.GetMetaDataKeys()):
+            return _read_segmentation(image, who)
+        if image.GetNumberOfComponentsPerPixel() != 1:
+            raise DataError(f"{who} has several values a voxel; expected a label map with one integer a voxel.")
+        array = _as_labels(sitk.GetArrayFromImage(image), who).T
+        return LabelMap(array, grid_of(image), _plain_segments(array, declared, who), bool(declared))
+
+
+def labels_on_grid(label_map: LabelMap, grid: Grid, path: Path, case_id: str | None = None) -> np.ndarray:
+    """Return the labels uint8 [X, Y, Z] on the image's ``grid``, voxel for voxel, never interpolated.
+
+    Segmentations that Slicer has cropped are padded; axes stored in another order or direction are put right.
+    Raises DataError where the voxels of both do not coincide, or where a plain label map does not cover the image.
+    """
+    if tuple(label_map.grid.size) == tuple(grid.size) and not grid_difference(label_map.grid, grid):
+        return label_map.array
+    placed = _place(label_map, grid)
+    if placed is None or (not is_segmentation(path) and label_map.array.size != placed.size):
+        raise DataError(
+            f"{describe(path, case_id)} and the image lie on different grids "
+            f"({grid_difference(label_map.grid, grid)}); save the label on the image's own grid.",
+            case_id,
+        )
+    return placed
+
+
+def match_segments(
+    found: Mapping[str, LabelMap | Sequence[Segment]], declared: Sequence[Segment] = ()
+) -> tuple[Segment, ...]:
+    """Return the classes that all labelled cases share, numbered 1, 2, ...; ``found`` goes by case id.
+
+    Names are compared without case and outer spaces. A case may lack classes, but some case must have all of them:
+    otherwise the same structure probably has two names, and DataError lists the cases. ``declared`` classes
+    settle the question: then every name must be one of theirs.
+    """
+    lists = {case: tuple(v.segments if isinstance(v, LabelMap) else v) for case, v in found.items()}
+    if declared:
+        _check_declared(lists, declared)
+        return tuple(replace(s, label=i) for i, s in enumerate(declared, 1))
+    if not any(lists.values()):
+        raise DataError("No labelled case has a segment; label at least one structure.")
+    unnamed = {case: s for case, s in lists.items() if all(x.name == plain_name(x.label) for x in s)}
+    named = {case: s for case, s in lists.items() if case not in unnamed}
+    if not named:
+        values = {s.label: s for segments in unnamed.values() for s in segments}
+        return tuple(replace(values[v], label=i) for i, v in enumerate(sorted(values), 1))
+    common = max(named.values(), key=len)
+    _check_names(named, common)
+    common = tuple(replace(s, label=i) for i, s in enumerate(sorted(common, key=lambda s: s.label), 1))
+    _check_unnamed(unnamed, named, common)
+    return common
+
+
+def conform(label_map: LabelMap, array: np.ndarray, segments: Sequence[Segment], who: str) -> np.ndarray:
+    """Return ``array`` (the map's labels, on whatever grid) with the labels that ``segments`` have: by name.
+
+    A segment that the file does not name ("segment_3") falls back to its value. Raises DataError for a class that
+    is none of ``segments``.
+    """
+    table = np.zeros(256, dtype=np.uint8)
+    by_name = {_key(s.name): s.label for s in segments}
+    values = {s.label for s in segments}
+    for segment in label_map.segments:
+        label = by_name.get(_key(segment.name))
+        if label is None and segment.name == plain_name(segment.label) and segment.label in values:
+            label = segment.label
+        if label is None:
+            names = ", ".join(repr(s.name) for s in segments)
+            raise DataError(f"{who} has the class {segment.name!r}, which is none of {names}; rename or remove it.")
+        table[segment.label] = label
+    identical = all(table[s.label] == s.label for s in label_map.segments)
+    return array if identical else table[array]
+
+
+def write_labels(path: Path, array: np.ndarray, grid: Grid, segments: Sequence[Segment]) -> None:
+    """Write labels uint8 [X, Y, Z] on ``grid``: as Slicer's segmentation where the name ends in .seg.nrrd (names,
+    colours and terminology in it), else as a plain label map. Atomic; raises ResourceError where the disk fails.
+    """
+    metadata = _segmentation_metadata(array, segments) if is_segmentation(path) else {}
+    write_image(path, array.astype(np.uint8, copy=False), grid, metadata)
+
+
+def write_scalar(path: Path, array: np.ndarray, grid: Grid) -> None:
+    """Write a map of uint8, int16 or floating values [X, Y, Z] on ``grid``; float16 becomes float32. Atomic."""
+    write_image(path, array.astype(np.float32) if array.dtype == np.float16 else array, grid)
+
+
+def plain_name(value: int) -> str:
+    """The name of a class of which only the value in a label map is known."""
+    return f"segment_{value}"
+
+
+def palette_color(label: int) -> tuple[float, float, float]:
+    """The colour of a class that comes without one."""
+    return PALETTE[(label - 1) % len(PALETTE)]
+
+
+def _as_labels(array: np.ndarray, who: str) -> np.ndarray:
+    """Return integral values 0 .. 255 as uint8."""
+    if array.dtype == np.uint8:
+        return array
+    low, high = (array.min(), array.max()) if array.size else (0, 0)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise DataError(f"{who} has NaN or infinite label values; expected integers from 0 to 255.")
+    if low < 0 or high > 255:
+        wrong = low if low < 0 else high
+        raise DataError(f"{who} has the label value {wrong:g}; expected integers from 0 to 255.")
+    labels = array.astype(np.uint8)
+    if array.dtype.kind == "f" and not np.array_equal(labels, array):
+        wrong = array[labels != array][0]
+        raise DataError(f"{who} has the label value {wrong:g}; expected integers: is it an image or a probability map?")
+    return labels
+
+
+def _plain_segments(array: np.ndarray, declared: Sequence[Segment], who: str) -> tuple[Segment, ...]:
+    values = [int(v) for v in np.flatnonzero(np.bincount(np.ravel(array, order="K"), minlength=256)) if v > 0]
+    if not declared:
+        if len(values) > 64:
+            raise DataError(f"{who} has {len(values)} label values; expected a label map, and it seems to be an image.")
+        return tuple(Segment(plain_name(v), v, palette_color(v)) for v in values)
+    known = {s.label for s in declared}
+    wrong = [v for v in values if v not in known]
+    if wrong:
+        raise DataError(
+            f"{who} has the label value {wrong[0]}, which is no class of the cohort "
+            f"({', '.join(f'{s.label} {s.name}' for s in declared)}); correct the label or declare the class."
+        )
+    return tuple(s for s in declared if s.label in values)
+
+
+def _read_segmentation(image: sitk.Image, who: str) -> LabelMap:
+    layers = sitk.GetArrayFromImage(image)
+    layers = layers[..., None] if layers.ndim == 3 else layers
+    segments: list[Segment] = []
+    array = np.zeros(layers.shape[:3], dtype=np.uint8)
+    overlap = 0
+    for index, (segment, layer, value) in enumerate(_listed_segments(image)):
+        if layer >= layers.shape[3]:
+            raise DataError(f"{who} names layer {layer} but has {layers.shape[3]}; save the segmentation again.")
+        if index >= 255:
+            raise DataError(f"{who} has more than 255 segments; expected at most 255.")
+        mask = layers[..., layer] == value
+        overlap += int(np.count_nonzero(array[mask]))
+        array[mask] = segment.label
+        segments.append(segment)
+    _check_names_unique(segments, who)
+    notes = (f"{who}: {overlap} voxels lie in several segments; the later segment was kept.",) if overlap else ()
+    return LabelMap(array.T, grid_of(image), tuple(segments), True, notes)
+
+
+def _listed_segments(image: sitk.Image) -> list[tuple[Segment, int, int]]:
+    """Return (segment, layer, value in the layer) in the file's order.
+
+    Several layers may use one value twice, so the segments are renumbered where their values are not unique.
+    """
+    keys = set(image.GetMetaDataKeys())
+
+    def get(index: int, name: str, default: str) -> str:
+        key = f"Segment{index}_{name}"
+        return image.GetMetaData(key).strip() if key in keys else default
+
+    listed: list[tuple[int, str, int, int]] = []
+    while any(f"Segment{len(listed)}_{name}" in keys for name in ("ID", "Name")):
+        i = len(listed)
+        name = get(i, "Name", "") or get(i, "ID", "") or plain_name(i + 1)
+        value = int(get(i, "LabelValue", str(i + 1)))
+        listed.append((i, name, int(get(i, "Layer", "0")), value))
+    values = [value for *_, value in listed]
+    keep = len(set(values)) == len(values) and all(1 <= v <= 255 for v in values)
+    return [
+        (
+            Segment(
+                name,
+                value if keep else i + 1,
+                _color(get(i, "Color", "")) or palette_color(i + 1),
+                _terminology(get(i, "Tags", "")) or GENERIC_TERMINOLOGY,
+            ),
+            layer,
+            value,
+        )
+        for i, name, layer, value in listed[:255]
+    ]
+
+
+def _color(text: str) -> tuple[float, float, float] | None:
+    try:
+        red, green, blue = (min(max(float(part), 0.0), 1.0) for part in text.split())
+    except ValueError:
+        return None
+    return red, green, blue
+
+
+def _terminology(tags: str) -> str | None:
+    for tag in tags.split("|"):
+        name, _, value = tag.partition(":")
+        if name == "TerminologyEntry" and value:
+            return value
+    return None
+
+
+def _place(label_map: LabelMap, grid: Grid) -> np.ndarray | None:
+    """Return the labels moved onto ``grid`` by whole voxels, or None where the voxels do not coincide."""
+    source = label_map.grid
+    to_index = np.linalg.inv(np.reshape(grid.direction, (3, 3)) * np.asarray(grid.spacing))
+    step = to_index @ (np.reshape(source.direction, (3, 3)) * np.asarray(source.spacing))
+    start = to_index @ np.subtract(source.origin, grid.origin)
+    turn, first = np.rint(step), np.rint(start)
+    far = np.abs(step - turn) @ np.asarray(source.size) + np.abs(start - first)
+    if far.max() > 0.2 or not np.array_equal(np.abs(turn).sum(axis=0), [1, 1, 1]) or abs(np.linalg.det(turn)) != 1:
+        return None
+    axes = np.abs(turn).argmax(axis=1)  # which axis of the source runs along each axis of the grid
+    signs = turn[np.arange(3), axes]
+    moved = label_map.array.transpose(axes)
+    corner = first + np.where(signs < 0, -(np.asarray(moved.shape) - 1), 0)
+    moved = moved[tuple(slice(None, None, int(s)) for s in signs)]
+    low = np.maximum(corner, 0).astype(int)
+    high = np.minimum(corner + moved.shape, grid.size).astype(int)
+    if np.any(high <= low):
+        return None
+    result = np.zeros(tuple(grid.size), dtype=np.uint8, order="F")
+    inside = tuple(slice(int(a - c), int(b - c)) for a, b, c in zip(low, high, corner))
+    result[tuple(slice(a, b) for a, b in zip(low, high))] = moved[inside]
+    return result
+
+
+def _key(name: str) -> str:
+    return name.strip().casefold()
+
+
+def _check_names_unique(segments: Iterable[Segment], who: str) -> None:
+    seen: set[str] = set()
+    for segment in segments:
+        if _key(segment.name) in seen:
+            raise DataError(f"{who} has two segments called {segment.name!r}; give every segment its own name.")
+        seen.add(_key(segment.name))
+
+
+def _check_declared(lists: Mapping[str, tuple[Segment, ...]], declared: Sequence[Segment]) -> None:
+    known = {_key(s.name) for s in declared}
+    values = {s.label for s in declared}
+    for case, segments in lists.items():
+        for segment in segments:
+            by_value = segment.name == plain_name(segment.label) and segment.label in values
+            if _key(segment.name) not in known and not by_value:
+                names = ", ".join(repr(s.name) for s in declared)
+                raise DataError(
+                    f"Case {case} has the class {segment.name!r}, which is none of the cohort's ({names}); "
+                    "rename the segment or declare the class.",
+                    case,
+                )
+
+
+def _check_names(named: Mapping[str, tuple[Segment, ...]], common: tuple[Segment, ...]) -> None:
+    known = {_key(s.name) for s in common}
+    if all(_key(s.name) in known for segments in named.values() for s in segments):
+        return
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for case, segments in named.items():
+        groups.setdefault(tuple(sorted(s.name.strip() for s in segments)), []).append(case)
+    listed = "; ".join(
+        f"{', '.join(repr(n) for n in names) or 'none'} in {_some(cases)}" for names, cases in groups.items()
+    )
+    raise DataError(
+        f"The segments' names differ between the cases: {listed}; give each structure one name in all cases, or list "
+        'the classes under "segments" in a JSON cohort.',
+        min(groups.values(), key=len)[0],
+    )
+
+
+def _check_unnamed(
+    unnamed: Mapping[str, tuple[Segment, ...]],
+    named: Mapping[str, tuple[Segment, ...]],
+    common: tuple[Segment, ...],
+) -> None:
+    """A plain map among named ones is matched by value; that needs the named ones to agree on values."""
+    if not unnamed:
+        return
+    label = {_key(s.name): s.label for s in common}
+    agree = all(label[_key(s.name)] == s.label for segments in named.values() for s in segments)
+    for case, segments in unnamed.items():
+        if any(s.label > len(common) for s in segments) or not agree:
+            raise DataError(
+                f"Case {case} has a label map without names, whose values {[s.label for s in segments]} cannot be "
+                f"matched to the segments of other cases ({', '.join(repr(s.name) for s in common)}); "
+                'save it as .seg.nrrd, or list the classes under "segments" in a JSON cohort.',
+                case,
+            )
+
+
+def _some(cases: list[str]) -> str:
+    shown = ", ".join(cases[:5])
+    return shown if len(cases) <= 5 else f"{shown} and {len(cases) - 5} more"
+
+
+def _segmentation_metadata(array: np.ndarray, segments: Sequence[Segment]) -> dict[str, str]:
+    """Header entries as Slicer's vtkMRMLSegmentationStorageNode reads and writes them (one layer)."""
+    metadata = {
+        "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
+        "Segmentation_MasterRepresentation": "Binary labelmap",
+        "Segmentation_ReferenceImageExtentOffset": "0 0 0",
+    }
+    extent = " ".join(f"0 {n - 1}" for n in array.shape)
+    for index, segment in enumerate(segments):
+        prefix = f"Segment{index}_"
+        metadata |= {
+            f"{prefix}ID": f"Segment_{segment.label}",
+            f"{prefix}Name": segment.name,
+            f"{prefix}NameAutoGenerated": "0",
+            f"{prefix}Color": " ".join(f"{c:g}" for c in segment.color),
+            f"{prefix}ColorAutoGenerated": "0",
+            f"{prefix}LabelValue": str(segment.label),
+            f"{prefix}Layer": "0",
+            f"{prefix}Extent": extent,
+            f"{prefix}Tags": f"Segmentation.Status:inprogress|TerminologyEntry:{segment.terminology}|",
+        }
+    return metadata
