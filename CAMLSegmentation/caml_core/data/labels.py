@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,20 +11,22 @@ import SimpleITK as sitk
 
 from ..config import GENERIC_TERMINOLOGY, Segment
 from ..errors import DataError
+from .case import Case
 from .geometry import Grid
 from .io import describe, grid_difference, grid_of, naming, read_image, write_image
+from .segments import conform, match_segments, name_key, palette_color, plain_name
 
-#: Colours of classes that come without one (label 1, 2, ... in turn), chosen to stay apart beside each other.
-PALETTE = (
-    (0.85, 0.35, 0.30),
-    (0.30, 0.60, 0.85),
-    (0.45, 0.75, 0.35),
-    (0.95, 0.75, 0.25),
-    (0.65, 0.45, 0.80),
-    (0.35, 0.75, 0.70),
-    (0.90, 0.55, 0.70),
-    (0.60, 0.50, 0.35),
-)
+__all__ = [
+    "LabelMap",
+    "conform",
+    "is_segmentation",
+    "labels_on_grid",
+    "match_segments",
+    "read_case_labels",
+    "read_labels",
+    "write_labels",
+    "write_scalar",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,52 +85,18 @@ def labels_on_grid(label_map: LabelMap, grid: Grid, path: Path, case_id: str | N
     return placed
 
 
-def match_segments(
-    found: Mapping[str, LabelMap | Sequence[Segment]], declared: Sequence[Segment] = ()
-) -> tuple[Segment, ...]:
-    """Return the classes that all labelled cases share, numbered 1, 2, ...; ``found`` goes by case id.
-
-    Names are compared without case and outer spaces. A case may lack classes, but some case must have all of them:
-    otherwise the same structure probably has two names, and DataError lists the cases. ``declared`` classes
-    settle the question: then every name must be one of theirs.
-    """
-    lists = {case: tuple(v.segments if isinstance(v, LabelMap) else v) for case, v in found.items()}
-    if declared:
-        _check_declared(lists, declared)
-        return tuple(replace(s, label=i) for i, s in enumerate(declared, 1))
-    if not any(lists.values()):
-        raise DataError("No labelled case has a segment; label at least one structure.")
-    unnamed = {case: s for case, s in lists.items() if all(x.name == plain_name(x.label) for x in s)}
-    named = {case: s for case, s in lists.items() if case not in unnamed}
-    if not named:
-        values = {s.label: s for segments in unnamed.values() for s in segments}
-        return tuple(replace(values[v], label=i) for i, v in enumerate(sorted(values), 1))
-    common = max(named.values(), key=len)
-    _check_names(named, common)
-    common = tuple(replace(s, label=i) for i, s in enumerate(sorted(common, key=lambda s: s.label), 1))
-    _check_unnamed(unnamed, named, common)
-    return common
-
-
-def conform(label_map: LabelMap, array: np.ndarray, segments: Sequence[Segment], who: str) -> np.ndarray:
-    """Return ``array`` (the map's labels, on whatever grid) with the labels that ``segments`` have: by name.
-
-    A segment that the file does not name ("segment_3") falls back to its value. Raises DataError for a class that
-    is none of ``segments``.
-    """
-    table = np.zeros(256, dtype=np.uint8)
-    by_name = {_key(s.name): s.label for s in segments}
-    values = {s.label for s in segments}
-    for segment in label_map.segments:
-        label = by_name.get(_key(segment.name))
-        if label is None and segment.name == plain_name(segment.label) and segment.label in values:
-            label = segment.label
-        if label is None:
-            names = ", ".join(repr(s.name) for s in segments)
-            raise DataError(f"{who} has the class {segment.name!r}, which is none of {names}; rename or remove it.")
-        table[segment.label] = label
-    identical = all(table[s.label] == s.label for s in label_map.segments)
-    return array if identical else table[array]
+def read_case_labels(case: Case, grid: Grid, declared: Sequence[Segment] = ()) -> LabelMap:
+    """Read the label of a case onto its image's ``grid``; raise DataError also where no voxel is labelled."""
+    if case.label is None:
+        raise DataError(f"Case {case.id} has no label; give one or make the case unlabeled.", case.id)
+    label_map = read_labels(case.label, case.id, declared)
+    array = labels_on_grid(label_map, grid, case.label, case.id)
+    if not array.any():
+        raise DataError(
+            f"Case {case.id}: label {case.label.name} is empty inside the image; label the case or make it unlabeled.",
+            case.id,
+        )
+    return replace(label_map, array=array, grid=grid)
 
 
 def write_labels(path: Path, array: np.ndarray, grid: Grid, segments: Sequence[Segment]) -> None:
@@ -142,16 +110,6 @@ def write_labels(path: Path, array: np.ndarray, grid: Grid, segments: Sequence[S
 def write_scalar(path: Path, array: np.ndarray, grid: Grid) -> None:
     """Write a map of uint8, int16 or floating values [X, Y, Z] on ``grid``; float16 becomes float32. Atomic."""
     write_image(path, array.astype(np.float32) if array.dtype == np.float16 else array, grid)
-
-
-def plain_name(value: int) -> str:
-    """The name of a class of which only the value in a label map is known."""
-    return f"segment_{value}"
-
-
-def palette_color(label: int) -> tuple[float, float, float]:
-    """The colour of a class that comes without one."""
-    return PALETTE[(label - 1) % len(PALETTE)]
 
 
 def _as_labels(array: np.ndarray, who: str) -> np.ndarray:
@@ -282,73 +240,12 @@ def _place(label_map: LabelMap, grid: Grid) -> np.ndarray | None:
     return result
 
 
-def _key(name: str) -> str:
-    return name.strip().casefold()
-
-
 def _check_names_unique(segments: Iterable[Segment], who: str) -> None:
     seen: set[str] = set()
     for segment in segments:
-        if _key(segment.name) in seen:
+        if name_key(segment.name) in seen:
             raise DataError(f"{who} has two segments called {segment.name!r}; give every segment its own name.")
-        seen.add(_key(segment.name))
-
-
-def _check_declared(lists: Mapping[str, tuple[Segment, ...]], declared: Sequence[Segment]) -> None:
-    known = {_key(s.name) for s in declared}
-    values = {s.label for s in declared}
-    for case, segments in lists.items():
-        for segment in segments:
-            by_value = segment.name == plain_name(segment.label) and segment.label in values
-            if _key(segment.name) not in known and not by_value:
-                names = ", ".join(repr(s.name) for s in declared)
-                raise DataError(
-                    f"Case {case} has the class {segment.name!r}, which is none of the cohort's ({names}); "
-                    "rename the segment or declare the class.",
-                    case,
-                )
-
-
-def _check_names(named: Mapping[str, tuple[Segment, ...]], common: tuple[Segment, ...]) -> None:
-    known = {_key(s.name) for s in common}
-    if all(_key(s.name) in known for segments in named.values() for s in segments):
-        return
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for case, segments in named.items():
-        groups.setdefault(tuple(sorted(s.name.strip() for s in segments)), []).append(case)
-    listed = "; ".join(
-        f"{', '.join(repr(n) for n in names) or 'none'} in {_some(cases)}" for names, cases in groups.items()
-    )
-    raise DataError(
-        f"The segments' names differ between the cases: {listed}; give each structure one name in all cases, or list "
-        'the classes under "segments" in a JSON cohort.',
-        min(groups.values(), key=len)[0],
-    )
-
-
-def _check_unnamed(
-    unnamed: Mapping[str, tuple[Segment, ...]],
-    named: Mapping[str, tuple[Segment, ...]],
-    common: tuple[Segment, ...],
-) -> None:
-    """A plain map among named ones is matched by value; that needs the named ones to agree on values."""
-    if not unnamed:
-        return
-    label = {_key(s.name): s.label for s in common}
-    agree = all(label[_key(s.name)] == s.label for segments in named.values() for s in segments)
-    for case, segments in unnamed.items():
-        if any(s.label > len(common) for s in segments) or not agree:
-            raise DataError(
-                f"Case {case} has a label map without names, whose values {[s.label for s in segments]} cannot be "
-                f"matched to the segments of other cases ({', '.join(repr(s.name) for s in common)}); "
-                'save it as .seg.nrrd, or list the classes under "segments" in a JSON cohort.',
-                case,
-            )
-
-
-def _some(cases: list[str]) -> str:
-    shown = ", ".join(cases[:5])
-    return shown if len(cases) <= 5 else f"{shown} and {len(cases) - 5} more"
+        seen.add(name_key(segment.name))
 
 
 def _segmentation_metadata(array: np.ndarray, segments: Sequence[Segment]) -> dict[str, str]:

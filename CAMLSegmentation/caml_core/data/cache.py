@@ -1,0 +1,273 @@
+"""Prepared cases on disk: resampled, normalised, memory-mapped, so that RAM does not grow with the cohort.
+
+An entry's name is a hash of its source files' contents and of every setting that shapes it. It is written under
+another name and appears by one rename; two processes that prepare one case at once both succeed. The least recently
+used entries are removed beyond the limit, never one that a living process uses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from ..config import ChannelIntensity, Geometry, Segment
+from ..errors import DataError, ResourceError
+from ..serialization import to_json
+from .case import Case
+from .files import disk_error, make_folder
+from .preparation import ENTRY, PreparedCase, open_entry, uses_label, write_arrays, write_file
+
+__all__ = ["CaseCache", "PreparedCase"]
+
+try:
+    import fcntl
+except ImportError:  # Windows does not let files be removed that are in use, which serves the same end
+    fcntl = None  # type: ignore[assignment]
+
+#: Raised with every change of what is stored, so that entries of older versions are not taken.
+_FORMAT = 1
+#: Half-written entries of processes that were killed are removed after a day.
+_ABANDONED_SECONDS = 86_400
+
+
+class CaseCache:
+    """Prepared cases in ``folder``, together at most ``limit_bytes`` on disk.
+
+    An entry is in use, and safe from removal, as long as its :class:`PreparedCase` lives.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int = 20 * 10**9) -> None:
+        self.folder = make_folder(Path(folder))
+        self.limit_bytes = limit_bytes
+        for leftover in self.folder.glob(".part-*"):
+            if time.time() - _modified(leftover) > _ABANDONED_SECONDS:
+                shutil.rmtree(leftover, ignore_errors=True)
+
+    def prepare(
+        self,
+        case: Case,
+        geometry: Geometry,
+        channels: Sequence[ChannelIntensity],
+        segments: Sequence[Segment],
+        declared: Sequence[Segment] = (),
+    ) -> PreparedCase:
+        """Return the case as ``geometry``, ``channels`` and ``segments`` want it, from disk where it is there.
+
+        ``declared``: the cohort's own ``segments``, which name the values of plain label maps. The label is read
+        for labelled and validation cases only. Raises DataError for bad input and ResourceError for a bad disk.
+        """
+        try:
+            digest = self._digest(case)
+            settings = _settings(geometry, channels, segments, declared, uses_label(case))
+            entry = self.folder / hashlib.sha256(f"{digest}{settings}".encode()).hexdigest()[:32]
+            prepared = self._existing(entry, case)
+            if prepared is None:
+                self._build(entry, case, digest, geometry, channels, segments, declared)
+                prepared = self._existing(entry, case)
+        except OSError as error:
+            raise disk_error(error, self.folder) from error
+        if prepared is None:
+            raise ResourceError(f"Case {case.id} could not be kept in the cache {self.folder}; check the disk.")
+        return prepared
+
+    def size_bytes(self) -> int:
+        """Return how much disk all entries take."""
+        return sum(_folder_size(entry) for entry in self._entries())
+
+    def _existing(self, entry: Path, case: Case) -> PreparedCase | None:
+        lease = _lease(entry)
+        if lease is None:
+            return None
+        try:
+            prepared = open_entry(entry, case.id, case.role)
+            os.utime(entry / ENTRY)  # used just now: removed last
+        except (OSError, ValueError, KeyError):
+            lease.close()
+            self._remove(entry)  # damaged, by a crash of the machine perhaps: made anew
+            return None
+        weakref.finalize(prepared, lease.close)
+        return prepared
+
+    def _build(
+        self,
+        entry: Path,
+        case: Case,
+        digest: str,
+        geometry: Geometry,
+        channels: Sequence[ChannelIntensity],
+        segments: Sequence[Segment],
+        declared: Sequence[Segment],
+    ) -> None:
+        temporary = self.folder / f".part-{os.getpid()}-{secrets.token_hex(4)}"
+        temporary.mkdir()
+        try:
+            write_arrays(temporary, case, geometry, channels, segments, declared, self._make_room)
+            sizes = {p.name: p.stat().st_size for p in temporary.iterdir()}
+            description = {"format": _FORMAT, "case": case.id, "digest": digest, "sizes": sizes}
+            write_file(temporary / ENTRY, json.dumps(description).encode("ascii"))
+            try:
+                os.rename(temporary, entry)
+            except OSError:
+                if not entry.exists():  # else another process was faster, with the same content
+                    raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _make_room(self, needed: int, case_id: str) -> None:
+        """Remove the entries used longest ago until ``needed`` more bytes fit."""
+        if needed > self.limit_bytes:
+            raise self._too_small(case_id, needed)
+        entries = sorted(self._entries(), key=_last_use)
+        total = sum(_folder_size(e) for e in entries) + needed
+        for entry in entries:
+            if total <= self.limit_bytes:
+                return
+            size = _folder_size(entry)
+            if self._remove(entry):
+                total -= size
+        if total > self.limit_bytes:
+            raise self._too_small(case_id, total)
+
+    def _too_small(self, case_id: str, needed: int) -> ResourceError:
+        return ResourceError(
+            f"The cache {self.folder} may hold {self.limit_bytes / 1e9:.3g} GB, but with case {case_id} the cases in "
+            f"use need {needed / 1e9:.3g} GB; raise its limit, or train on fewer cases or at a coarser spacing."
+        )
+
+    def _remove(self, entry: Path) -> bool:
+        """Remove an entry unless it is in use; return whether it went."""
+        lock = _exclusive(entry)
+        if lock is None:
+            return False
+        gone = self.folder / f".part-{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            os.rename(entry, gone)  # at once, so that nobody opens half of it
+        except OSError:
+            return False
+        finally:
+            lock.close()
+        shutil.rmtree(gone, ignore_errors=True)
+        return True
+
+    def _entries(self) -> list[Path]:
+        return [p for p in self.folder.iterdir() if len(p.name) == 32 and (p / ENTRY).is_file()]
+
+    def _digest(self, case: Case) -> str:
+        """Return the SHA-256 of the case's files; a file that has not changed since is not read again."""
+        label = (case.label,) if case.label and uses_label(case) else ()
+        files = [file for path in (*case.images, *label) for file in _files(path)]
+        whole = hashlib.sha256()
+        for path in files:
+            whole.update(bytes.fromhex(self._file_digest(path, case.id)))
+        return whole.hexdigest()
+
+    def _file_digest(self, path: Path, case_id: str) -> str:
+        try:
+            state = path.stat()
+        except OSError as error:
+            raise DataError(f"Case {case_id}: {path} cannot be read ({error.strerror}).", case_id) from error
+        stamp = f"{path.absolute()}|{state.st_size}|{state.st_mtime_ns}|{state.st_ctime_ns}|{state.st_ino}"
+        memo = self.folder / "digests" / hashlib.sha256(stamp.encode()).hexdigest()[:32]
+        try:
+            known = memo.read_text(encoding="ascii")
+            if len(known) == 64:
+                return known
+        except OSError:
+            pass
+        digest = _sha256(path, case_id)
+        make_folder(memo.parent)
+        temporary = memo.with_name(f"{memo.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        write_file(temporary, digest.encode("ascii"))
+        os.replace(temporary, memo)
+        return digest
+
+
+def _lease(entry: Path) -> IO[bytes] | None:
+    """Return the entry's description, open and locked against removal; None where there is no such entry."""
+    try:
+        file = (entry / ENTRY).open("rb")
+    except OSError:
+        return None
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # being removed this moment
+        file.close()
+        return None
+    return file
+
+
+def _exclusive(entry: Path) -> IO[bytes] | None:
+    """Return the entry's description, locked, or None where anybody else holds it."""
+    try:
+        file = (entry / ENTRY).open("rb")
+    except OSError:
+        return None
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            file.close()  # Windows cannot rename a folder with an open file in it
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+def _settings(
+    geometry: Geometry,
+    channels: Sequence[ChannelIntensity],
+    segments: Sequence[Segment],
+    declared: Sequence[Segment],
+    label: bool,
+) -> str:
+    """What shapes an entry, as text; the patch's size and the segments' colours do not."""
+    names = [[(s.name, s.label) for s in listed] if label else [] for listed in (segments, declared)]
+    values = [_FORMAT, geometry.spacing, geometry.orientation, list(channels), *names, label]
+    return json.dumps(to_json(values), sort_keys=True)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(p for p in path.rglob("*") if p.is_file())
+    beside = [
+        path.with_suffix(s) for s in (".raw", ".zraw", ".img") if path.suffix.lower() in (".mhd", ".nhdr", ".hdr")
+    ]
+    return [path, *(p for p in beside if p.exists())]
+
+
+def _sha256(path: Path, case_id: str) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise DataError(f"Case {case_id}: {path} cannot be read ({error.strerror}).", case_id) from error
+    return digest.hexdigest()
+
+
+def _folder_size(folder: Path) -> int:
+    try:
+        return sum(p.stat().st_size for p in folder.iterdir())
+    except OSError:  # removed by another process meanwhile
+        return 0
+
+
+def _last_use(entry: Path) -> float:
+    return _modified(entry / ENTRY)
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # removed by another process meanwhile
+        return 0.0
