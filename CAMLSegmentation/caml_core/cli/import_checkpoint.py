@@ -1,0 +1,37 @@
+"""``caml import-checkpoint``: a published .pth becomes a model file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "turn a checkpoint of the published CAML code (.pth) into a model file"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("checkpoint", type=Path, metavar="PUBLISHED.pth", help="the published checkpoint")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="MODEL.caml", help="the model file to write"
+    )
+    parser.add_argument("--name", default="", help="name on the model's card (default: the checkpoint's file name)")
+    parser.add_argument(
+        "--license", default="", help="licence on the model's card, as its authors state it (default: none stated)"
+    )
+    parser.add_argument(
+        "--half", action="store_true", help="store the weights in half the space, at the cost of the last digits"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, check and write; say where the model lies."""
+    from dataclasses import replace
+
+    from ..model_file import save_model
+    from ..published import published_info, published_spec, read_published
+
+    state = read_published(args.checkpoint)
+    info = replace(published_info(args.name or args.checkpoint.stem, args.checkpoint), license=args.license)
+    save_model(args.output, spec=published_spec(), state=state, info=info, half=args.half)
+    print(f"{args.output}: {len(state)} tensors, {args.output.stat().st_size / 1e6:.1f} MB")
+    return 0

@@ -1,0 +1,117 @@
+"""``caml info``: a model's card."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..config import ChannelIntensity, ModelSpec
+    from ..model_file import ModelCard, ModelInfo
+
+HELP = "show what a model file holds: segments, spacing, training, held-out figures, licence"
+#: Long lists of the provenance (a hash for each case) are counted, not printed; --json prints them.
+_LONGEST = 60
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("model", type=Path, metavar="MODEL.caml", help="the model file")
+    parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
+    parser.add_argument("--check", action="store_true", help="also read the weights and check every one of them")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the card; raise ModelFileError for a file that is none."""
+    from ..model_file import load_model, read_card
+
+    card = read_card(args.model)
+    if args.check:
+        load_model(args.model)
+    if args.json:
+        print(json.dumps(_document(card, args.check), indent=2, ensure_ascii=True))
+    else:
+        print("\n".join(_lines(card, args.check)).encode("ascii", "backslashreplace").decode("ascii"))
+    return 0
+
+
+def _document(card: ModelCard, checked: bool) -> dict[str, Any]:
+    from ..serialization import to_json
+
+    return {**to_json(card), "checked": checked}
+
+
+def _lines(card: ModelCard, checked: bool) -> Iterator[str]:
+    for title, text in _entries(card):
+        if text:
+            yield f"{title + ':':<14}{text}"
+    for title, content in (("Held out", card.info.metrics), ("Origin", card.info.provenance)):
+        for index, line in enumerate(_flat(content)):
+            yield f"{title + ':' if index == 0 else '':<14}{line}"
+    state = "every weight is finite and fits" if checked else "weights not read; --check reads them"
+    yield f"{'File:':<14}{card.size / 1e6:.1f} MB, SHA-256 of the weights {card.sha256[:16]}..., {state}"
+
+
+def _entries(card: ModelCard) -> Iterator[tuple[str, str]]:
+    spec, info = card.spec, card.info
+    yield "Model", info.name
+    yield "Description", info.description
+    yield "Anatomy", info.anatomy
+    yield "Modality", info.modality
+    for segment in spec.segments:
+        yield "Segment", f"{segment.label} {segment.name}{_coded(segment.terminology)}"
+    for index, channel in enumerate(spec.channels):
+        yield "Channel", f"{index + 1} {_channel(channel)}"
+    yield "Spacing", f"{_joined(spec.geometry.spacing)} mm, axes {spec.geometry.orientation}"
+    yield "Patch", f"{_joined(spec.geometry.patch)} voxels"
+    yield "Network", _network(spec, card.parameters)
+    yield "Trained on", _training(info)
+    yield "Licence", info.license or "not stated"
+    yield "Citation", info.citation
+    yield "Made by", f"CAML {card.caml_version}" if card.caml_version else ""
+
+
+def _joined(values: tuple[float, ...]) -> str:
+    return " x ".join(f"{value:g}" for value in values)
+
+
+def _coded(terminology: str) -> str:
+    """`` (SCT 82471001 Left atrium)`` of Slicer's terminology text."""
+    parts = terminology.split("~")
+    code = parts[2].split("^") if len(parts) > 2 else []
+    return f" ({' '.join(code)})" if len(code) == 3 else ""
+
+
+def _channel(channel: ChannelIntensity) -> str:
+    if channel.kind == "window":
+        return f"{channel.modality}, window {channel.lower:g} to {channel.upper:g}"
+    return f"{channel.modality}, z-score of the {channel.region}, percentiles {channel.lower:g} to {channel.upper:g}"
+
+
+def _network(spec: ModelSpec, parameters: int) -> str:
+    models = "sub-model v alone" if spec.labeled_only else "sub-models v and a"
+    return f"{models}, {spec.network.base_filters} filters, {parameters / 1e6:.1f} million weights"
+
+
+def _training(info: ModelInfo) -> str:
+    if not info.labeled_cases and not info.unlabeled_cases:
+        return "not stated"
+    return f"{info.labeled_cases} labelled and {info.unlabeled_cases} unlabelled cases"
+
+
+def _flat(content: Any, name: str = "") -> Iterator[str]:
+    """Nested entries as ``outer inner: value``, long ones counted."""
+    if isinstance(content, dict) and len(json.dumps(content)) > 40 * _LONGEST and name:
+        yield f"{name}: {len(content)} entries"
+    elif isinstance(content, dict):
+        for key, inner in content.items():
+            yield from _flat(inner, f"{name} {key}".strip())
+    elif isinstance(content, float):
+        yield f"{name}: {content:.4g}"
+    elif isinstance(content, list) and len(json.dumps(content)) > _LONGEST:
+        yield f"{name}: {len(content)} entries"
+    elif content is not None:
+        yield f"{name}: {content}"
