@@ -65,10 +65,10 @@ def write_arrays(
             # Beyond float16's range is an outlier in any case.
             for plane in image:
                 file.write(np.clip(plane, -60000, 60000).astype(np.float16).tobytes())
-    if not uses_label(case):
+    if case.label is None or not uses_label(case):
         return
     label_map = read_case_labels(case, volumes[0].grid, declared)
-    array = conform(label_map.array, label_map.segments, segments, f"Case {case.id}: {case.label.name}")  # type: ignore[union-attr]
+    array = conform(label_map.array, label_map.segments, segments, f"Case {case.id}: {case.label.name}")
     label = way.labels_to_network(array, len(segments) + 1)
     with _array_file(folder / "label.npy", np.uint8, label.shape) as file:
         for plane in label:
