@@ -1,0 +1,65 @@
+"""How pictures look. matplotlib is imported inside functions: nothing but pictures needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..data.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Told apart with any colour vision (after Okabe and Ito), in the order of use.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+REFERENCE, PREDICTION = "#35D0E6", "#FF8A1F"
+INK, GRID = "#33414e", "#dfe5ea"
+
+
+def new_figure(width: float, height: float, dark: bool = False) -> Figure:
+    """Return an empty figure (inches) that no window system knows of."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), facecolor="#101418" if dark else "white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, path: Path, dpi: int = 110) -> Path:
+    """Write ``figure`` as PNG under a temporary name first."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=dpi, facecolor=figure.get_facecolor(), metadata={"Software": None})
+    return path
+
+
+def plot_axes(axes: Axes, title: str, x: str, y: str) -> None:
+    """Give a plot its title, its labels and a quiet frame."""
+    axes.set_title(title, fontsize=10, color=INK, loc="left", fontweight="bold")
+    axes.set_xlabel(x, fontsize=9, color=INK)
+    axes.set_ylabel(y, fontsize=9, color=INK)
+    axes.grid(True, color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8, colors=INK)
+    for name, spine in axes.spines.items():
+        spine.set_visible(name in ("left", "bottom"))
+        spine.set_color(GRID)
+
+
+def legend(axes: Axes, location: str = "best") -> None:
+    """Add a legend where there is something to tell."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        axes.legend(handles, labels, fontsize=8, frameon=False, labelcolor=INK, loc=location)
+
+
+def nothing_to_show(axes: Axes, text: str) -> None:
+    """Say so in an empty plot."""
+    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=9, color="#7b8794", transform=axes.transAxes)
+
+
+def colors_of(names: Mapping[str, object]) -> dict[str, str]:
+    """Return name -> colour."""
+    return {name: COLORS[i % len(COLORS)] for i, name in enumerate(names)}
