@@ -1,0 +1,87 @@
+"""``caml info`` tells a person, and a program, what a model file is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import pytest
+import torch
+
+from caml_core.cli import info
+from caml_core.config import ChannelIntensity, Geometry, ModelSpec, NetworkConfig, Segment
+from caml_core.errors import ModelFileError
+from caml_core.model import build_network
+from caml_core.model_file import ModelInfo, save_model
+
+
+@pytest.fixture
+def a_model_file(tmp_path):
+    network = NetworkConfig(classes=2, base_filters=2)
+    spec = ModelSpec(
+        geometry=Geometry(spacing=(0.625, 0.625, 1.25), patch=(64, 64, 32)),
+        network=network,
+        channels=(ChannelIntensity(),),
+        segments=(Segment("Left atrium", 1),),
+    )
+    card = ModelInfo(
+        name="Atrium, caf\u00e9 edition",
+        license="CC-BY-4.0",
+        labeled_cases=8,
+        unlabeled_cases=52,
+        metrics={"dice": {"v": {"Left atrium": 0.90123}}},
+        provenance={"seed": 7, "cases": {f"case_{i}": "0" * 64 for i in range(60)}},
+    )
+    save_model(tmp_path / "m.caml", spec=spec, state=build_network(network).state_dict(), info=card)
+    return tmp_path / "m.caml"
+
+
+@pytest.fixture
+def show(capsys):
+    def call(*arguments: object) -> str:
+        parser = argparse.ArgumentParser()
+        info.add_arguments(parser)
+        assert info.run(parser.parse_args([str(a) for a in arguments])) == 0
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_the_card_names_what_a_person_asks_for(show, a_model_file):
+    text = show(a_model_file)
+    assert text.isascii()
+    for part in (
+        "1 Left atrium (SCT 85756007 Tissue)",
+        "0.625 x 0.625 x 1.25 mm",
+        "64 x 64 x 32 voxels",
+        "8 labelled and 52 unlabelled cases",
+        "dice v Left atrium: 0.9012",
+        "CC-BY-4.0",
+        "seed: 7",
+        "cases: 60 entries",
+    ):
+        assert part in text
+
+
+def test_json_holds_everything(show, a_model_file):
+    document = json.loads(show(a_model_file, "--json"))
+    assert document["info"]["name"] == "Atrium, caf\u00e9 edition"
+    assert len(document["info"]["provenance"]["cases"]) == 60
+    assert document["spec"]["geometry"]["spacing"] == [0.625, 0.625, 1.25]
+    assert document["checked"] is False
+
+
+def test_check_reads_the_weights(show, a_model_file):
+    assert "every weight is finite and fits" in show(a_model_file, "--check")
+    content = bytearray(a_model_file.read_bytes())
+    content[len(content) // 2] ^= 1
+    a_model_file.write_bytes(bytes(content))
+    assert "Left atrium" in show(a_model_file)
+    with pytest.raises(ModelFileError):
+        show(a_model_file, "--check")
+
+
+def test_a_foreign_file_is_refused(show, tmp_path):
+    torch.save({}, tmp_path / "m.caml")
+    with pytest.raises(ModelFileError, match="not a CAML model file"):
+        show(tmp_path / "m.caml")
