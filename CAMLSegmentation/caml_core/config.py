@@ -115,6 +115,8 @@ class AugmentationConfig:
     """``flip_axes``: axes that may be mirrored; ``rotate90``: quarter turns in the first two axes (paper)."""
 
     flip_axes: tuple[int, ...] = ()
+    #: The published pipeline mirrors every sample; otherwise each axis is mirrored in half of them.
+    always_flip: bool = False
     rotate90: bool = False
     rotation_degrees: float = 0.0
     scale: float = 0.0  # 0.15: factors 0.85 .. 1.15
@@ -140,6 +142,10 @@ class LossConfig:
     #: Plain dot products (paper) or cosine similarity.
     cosine: bool = False
     detach_targets: bool = False
+    #: Take each sub-model's matrix as the other's target, not only a's as v's.
+    symmetric: bool = False
+    #: Weight of the class anchor: labelled voxels must correlate with memory of their own class.
+    anchor: float = 0.0
     #: The ramp exp(-5 (1 - t/T)^2): T as a share of all iterations, or (paper) in units of 150 iterations.
     ramp_share: float = 0.4
     ramp_units: int = 0
@@ -153,6 +159,10 @@ class LossConfig:
     #: Pseudo-labels of the averaged (EMA) networks on the unlabelled voxels, in bidirectional copy-paste.
     mixing: Literal["none", "copy-paste"] = "none"
     pseudo_label: float = 0.0
+    #: Share of all iterations in which labelled cases are mixed among themselves, before pseudo-labels start.
+    warmup_share: float = 0.0
+    #: Keep only the largest component of each class of a pseudo-label (set where the labels are like that).
+    pseudo_largest_component: bool = False
     dice_batch: bool = True  # Dice over the whole labelled half at once (paper)
 
 
@@ -200,6 +210,8 @@ class Plan:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     numeric: NumericMode = field(default_factory=NumericMode)
     labeled_only: bool = False
+    #: Share of the labelled patches that are centred on a random foreground voxel.
+    foreground_share: float = 0.0
     seed: int = 0
     validate_every: int = 200
     device: str = "cpu"

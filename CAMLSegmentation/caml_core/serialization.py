@@ -43,6 +43,14 @@ def write_json(path: Path, value: Any) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds; raise UsageError where it cannot be read or is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as JSON ({error}).") from error
+
+
 def _decode(kind: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
@@ -77,9 +85,7 @@ def _decode_dataclass(kind: type, value: Any, where: str) -> Any:
     for name, description in fields.items():
         if name in value:
             arguments[name] = _decode(hints[name], value[name], f"{where}.{name}")
-        elif (
-            description.default is dataclasses.MISSING and description.default_factory is dataclasses.MISSING
-        ):
+        elif description.default is dataclasses.MISSING and description.default_factory is dataclasses.MISSING:
             raise UsageError(f"{where} lacks the entry {name!r}.")
     return kind(**arguments)
 

@@ -12,9 +12,7 @@ def sharpen(logits: Tensor, temperature: float) -> Tensor:
     return torch.softmax(logits / temperature, dim=1)
 
 
-def mutual_consistency(
-    logits_v: Tensor, logits_a: Tensor, temperature: float = 0.1, *, detach: bool = False
-) -> Tensor:
+def mutual_consistency(logits_v: Tensor, logits_a: Tensor, temperature: float = 0.1, *, detach: bool = False) -> Tensor:
     """MSE(p_v, sharpen(p_a)) + MSE(p_a, sharpen(p_v)) over all voxels and classes.
 
     Both inputs [B, K, x, y, z]. ``detach`` stops gradients through the sharpened targets (not in the paper's code).

@@ -39,6 +39,16 @@ def omni_correlation(correlation_v: Tensor, correlation_a: Tensor, *, detach: bo
     return -(target * torch.log(correlation_v + EPSILON)).sum(1).mean()
 
 
+def class_anchor(correlation: Tensor, label: Tensor, column_label: Tensor) -> Tensor:
+    """-log of the share of a voxel's correlation that falls on memory of its own class, mean over voxels.
+
+    correlation: [N, M]; label: [N]; column_label: [M]. Without it a detached target never trains the heads of the
+    sub-model that it comes from, and both matrices agree by being uniform (docs/method.md).
+    """
+    own = (correlation * (label[:, None] == column_label[None, :])).sum(1)
+    return -torch.log(own + EPSILON).mean()
+
+
 def most_confident(confidence: Tensor, label: Tensor, classes: int, count: int) -> Tensor:
     """Indices of the ``count`` most confident voxels of each class, class by class, descending (paper).
 

@@ -67,7 +67,7 @@ class TrilinearUpsampling(nn.Module):
 
 
 class LeanTrilinearUpsampling(nn.Module):
-    """1x1x1 convolution, then trilinear upsampling - BatchNorm - ReLU: channels are mixed where there are few voxels."""
+    """1x1x1 convolution, then trilinear upsampling - BatchNorm - ReLU: channels are mixed where voxels are few."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: Triple) -> None:
         super().__init__()

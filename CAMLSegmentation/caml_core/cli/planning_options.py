@@ -1,0 +1,79 @@
+"""Options that ``caml plan`` and ``caml train`` share, and the request that they make."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..config import PRESETS
+from ..errors import UsageError
+from . import options
+
+if TYPE_CHECKING:
+    from ..training.planner import Request
+
+
+def add_planning(parser: argparse.ArgumentParser) -> None:
+    """Add everything that shapes a plan."""
+    parser.add_argument("--model", type=Path, metavar="START.caml", help="model to start from (default: from scratch)")
+    parser.add_argument("--preset", choices=PRESETS, default="default", help="default, or the published method: paper")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--budget", type=options.duration, metavar="90m", help="time to train for (default: 60m)")
+    length.add_argument("--iterations", type=options.whole_number(1, 10**7), metavar="N", help="instead of a budget")
+    parser.add_argument("--labeled-only", action="store_true", help="baseline: sub-model v on the labelled cases alone")
+    parser.add_argument("--patch", type=_triple, metavar="X,Y,Z", help="voxels of a patch")
+    parser.add_argument("--spacing", type=_spacing, metavar="X,Y,Z", help="spacing of the network's grid in mm")
+    parser.add_argument("--base-filters", type=options.whole_number(1, 64), metavar="N", help="width of the networks")
+    parser.add_argument("--batch", type=options.whole_number(1, 64), metavar="N", help="patches of each stream a step")
+    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="arithmetic (default: measured)")
+    options.add_device(parser)
+    options.add_seed(parser)
+
+
+def to_request(args: argparse.Namespace) -> Request:
+    """Return the planner's request; asks for the device."""
+    from ..device import choose_device
+    from ..training.planner import Request
+
+    return Request(
+        preset=args.preset,
+        device=choose_device(args.device),
+        threads=args.threads,
+        seed=args.seed,
+        labeled_only=args.labeled_only,
+        budget_seconds=args.budget,
+        iterations=args.iterations,
+        spacing=args.spacing,
+        patch=args.patch,
+        base_filters=args.base_filters,
+        dtype=args.dtype,
+        batch=args.batch,
+    )
+
+
+def _triple(text: str) -> tuple[int, int, int]:
+    try:
+        x, y, z = (int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected three whole numbers such as 80,64,48, got {text!r}") from None
+    if min(x, y, z) < 1:
+        raise argparse.ArgumentTypeError(f"expected positive sides, got {text!r}")
+    return x, y, z
+
+
+def _spacing(text: str) -> tuple[float, float, float]:
+    try:
+        x, y, z = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected three numbers such as 1.25,1.25,1.25, got {text!r}") from None
+    if not all(0.01 <= s <= 100 for s in (x, y, z)):
+        raise argparse.ArgumentTypeError(f"expected spacings from 0.01 to 100 mm, got {text!r}")
+    return x, y, z
+
+
+def require_json(path: Path) -> Path:
+    """Check the name of a plan that is to be written."""
+    if path.suffix.lower() != ".json":
+        raise UsageError(f"The plan is written as JSON; name it PLAN.json instead of {path}.")
+    return path

@@ -1,0 +1,62 @@
+"""``caml train``: from a cohort with a few labelled cases to a model file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..errors import UsageError
+from . import options
+from .planning_options import add_planning, to_request
+
+HELP = "Train on a cohort of a few labelled and many unlabelled cases, or resume a training."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("cohort", type=Path, nargs="?", help="folder, CSV or JSON that lists the cases")
+    parser.add_argument("-o", "--output", type=Path, metavar="RUN_DIR", help="folder for the run; must be new")
+    parser.add_argument("--resume", type=Path, metavar="RUN_DIR", help="go on with a run that ended early")
+    parser.add_argument("--name", default="", help="name of the model on its card")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where prepared cases are kept")
+    add_planning(parser)
+    options.add_progress(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; returns 0 when finished, 130 when stopped with everything saved, 6 when the losses failed."""
+    folder_path = _folder(args)
+    from ..errors import Cancelled, TrainingError
+    from ..events import EventFile
+    from ..training.run import Session, resume_training, start_training
+    from ..training.run_folder import RunFolder
+
+    folder = RunFolder(folder_path)
+    folder.check_writable()
+    with options.StopRequest(args.stop_file) as stop, options.reporting(args, EventFile(folder.events)) as listener:
+        session = Session(listener, stop, args.cache, args.name)
+        if args.resume:
+            outcome = resume_training(folder, session)
+        else:
+            outcome = start_training(args.cohort, folder, to_request(args), session, args.model)
+        if outcome.reason == "failed":
+            raise TrainingError(outcome.message)
+        if outcome.reason == "stopped":
+            raise Cancelled(
+                f"Stopped at iteration {outcome.iteration} with everything saved; "
+                f"go on with: caml train --resume {folder_path}"
+            )
+        scores = outcome.scores
+        result = {"model": str(folder.model), "iteration": outcome.iteration, "seconds": round(outcome.seconds, 1)}
+        listener("finished", {"result": {**result, "validation_dice": None if scores is None else scores.dice}})
+    return 0
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    if args.resume:
+        if args.cohort or args.output:
+            raise UsageError("--resume takes cohort and folder from the run; leave COHORT and -o away.")
+        return args.resume
+    if not args.cohort or not args.output:
+        raise UsageError("Name a cohort and a new run folder: caml train COHORT -o RUN_DIR (or --resume RUN_DIR).")
+    return args.output

@@ -1,0 +1,155 @@
+"""Patches from prepared cases, with augmentation that stays true to the anatomy.
+
+Rotation, scaling and cropping are one resampling of the voxels that the patch needs; the identity is always in
+the support, and every draw comes from the sample's own generator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..config import AugmentationConfig, Triple
+from .cache import PreparedCase
+
+
+def sample_patch(
+    case: PreparedCase, center: np.ndarray, patch: Triple, config: AugmentationConfig, rng: np.random.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """Return (image float32 [C, *patch], label uint8 [*patch] or None) around ``center`` (voxels, float [3]).
+
+    Voxels outside the case are 0, the mean of a normalised image, and background.
+    """
+    matrix = _random_affine(config, rng)
+    image, label = _extract(case, center, patch, matrix)
+    image, label = _mirror(image, label, config, rng)
+    return augment_intensities(image, config, rng), label
+
+
+def augment_intensities(image: Tensor, config: AugmentationConfig, rng: np.random.Generator) -> Tensor:
+    """Gamma, contrast, brightness, blur and noise on a normalised image [C, x, y, z], each drawn by itself."""
+    probability = config.intensity_probability
+    if probability <= 0:
+        return image
+    if config.gamma > 0 and rng.random() < probability:
+        image = _gamma(image, math.exp(rng.uniform(-config.gamma, config.gamma)))
+    if (config.contrast > 0 or config.brightness > 0) and rng.random() < probability:
+        factor = 1.0 + rng.uniform(-config.contrast, config.contrast)
+        image = image * factor + rng.uniform(-config.brightness, config.brightness)
+    if config.blur > 0 and rng.random() < probability:
+        image = _blur(image, rng.uniform(0.0, config.blur))
+    if config.noise > 0 and rng.random() < probability:
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        image = image + rng.uniform(0.0, config.noise) * torch.randn(image.shape, generator=generator)
+    return image
+
+
+def _random_affine(config: AugmentationConfig, rng: np.random.Generator) -> np.ndarray | None:
+    """Patch voxels to case voxels, [3, 3], or None for the identity."""
+    if config.affine_probability <= 0 or rng.random() >= config.affine_probability:
+        return None
+    angles = np.radians(rng.uniform(-config.rotation_degrees, config.rotation_degrees, 3))
+    matrix = np.eye(3)
+    for axis, angle in enumerate(angles):
+        i, j = [k for k in range(3) if k != axis]
+        turn = np.eye(3)
+        turn[i, i] = turn[j, j] = math.cos(angle)
+        turn[i, j], turn[j, i] = -math.sin(angle), math.sin(angle)
+        matrix = matrix @ turn
+    common = 1.0 + rng.uniform(-config.scale, config.scale)
+    per_axis = 1.0 + rng.uniform(-config.scale, config.scale, 3) / 3
+    return matrix @ np.diag(common * per_axis)
+
+
+def _extract(
+    case: PreparedCase, center: np.ndarray, patch: Triple, matrix: np.ndarray | None
+) -> tuple[Tensor, Tensor | None]:
+    half = (np.asarray(patch) - 1) / 2
+    if matrix is None:
+        start = np.round(center - half).astype(int)
+        label = None if case.label is None else torch.from_numpy(_crop(case.label, start, patch))
+        return torch.from_numpy(_crop(case.image, start, patch).astype(np.float32)), label
+    corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) * half @ matrix.T + center
+    start = np.floor(corners.min(0)).astype(int)
+    x, y, z = (int(n) for n in np.ceil(corners.max(0)).astype(int) + 1 - start)
+    grid = _grid(matrix, center - start, patch, (x, y, z))
+    image = torch.from_numpy(_crop(case.image, start, (x, y, z)).astype(np.float32))
+    image = F.grid_sample(image[None], grid, mode="bilinear", padding_mode="zeros", align_corners=True)[0]
+    if case.label is None:
+        return image, None
+    label = torch.from_numpy(_crop(case.label, start, (x, y, z)).astype(np.float32))
+    label = F.grid_sample(label[None, None], grid, mode="nearest", padding_mode="zeros", align_corners=True)[0, 0]
+    return image, label.to(torch.uint8)
+
+
+def _grid(matrix: np.ndarray, center: np.ndarray, patch: Triple, size: Triple) -> Tensor:
+    """Sampling positions [1, x, y, z, 3] in torch's convention: -1 .. 1, last axis first."""
+    axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in patch]
+    m = torch.from_numpy(matrix.astype(np.float32))
+    columns = []
+    for row in (2, 1, 0):
+        position = m[row, 0] * axes[0][:, None, None] + m[row, 1] * axes[1][:, None] + m[row, 2] * axes[2] + center[row]
+        columns.append(2 * position / max(size[row] - 1, 1) - 1)
+    return torch.stack(columns, dim=-1)[None]
+
+
+def _crop(array: np.ndarray, start: np.ndarray, size: Triple) -> np.ndarray:
+    """Copy of ``array`` [..., x, y, z] from ``start``, zero where it does not reach."""
+    shape = array.shape[-3:]
+    low = [max(int(s), 0) for s in start]
+    high = [min(int(s) + n, m) for s, n, m in zip(start, size, shape)]
+    if all(h - lo == n for h, lo, n in zip(high, low, size)):
+        return np.array(array[_box(low, high)])
+    result = np.zeros((*array.shape[:-3], *size), dtype=array.dtype)
+    if all(h > lo for h, lo in zip(high, low)):
+        first = [int(s) for s in start]
+        inner = _box([a - s for a, s in zip(low, first)], [b - s for b, s in zip(high, first)])
+        result[inner] = array[_box(low, high)]
+    return result
+
+
+def _box(low: Sequence[int], high: Sequence[int]) -> Any:
+    return (Ellipsis, *(slice(a, b) for a, b in zip(low, high)))
+
+
+def _mirror(
+    image: Tensor, label: Tensor | None, config: AugmentationConfig, rng: np.random.Generator
+) -> tuple[Tensor, Tensor | None]:
+    turns = int(rng.integers(4)) if config.rotate90 and image.shape[1] == image.shape[2] else 0
+    if config.always_flip:
+        axes = [int(rng.choice(config.flip_axes))]
+    else:
+        axes = [axis for axis in config.flip_axes if rng.random() < 0.5]
+    image = torch.flip(torch.rot90(image, turns, (1, 2)), [a + 1 for a in axes])
+    if label is not None:
+        label = torch.flip(torch.rot90(label, turns, (0, 1)), axes)
+    return image, label
+
+
+def _gamma(image: Tensor, exponent: float) -> Tensor:
+    low, high = image.min(), image.max()
+    span = (high - low).clamp_min(1e-6)
+    return ((image - low) / span) ** exponent * span + low
+
+
+def _blur(image: Tensor, sigma: float) -> Tensor:
+    if sigma < 0.1:
+        return image
+    radius = max(int(math.ceil(2 * sigma)), 1)
+    offsets = torch.arange(-radius, radius + 1, dtype=image.dtype)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    result = image[:, None]
+    for axis in range(3):
+        shape = [1, 1, 1, 1, 1]
+        shape[axis + 2] = len(kernel)
+        padding = [0] * 6
+        padding[2 * (2 - axis)] = padding[2 * (2 - axis) + 1] = radius
+        result = F.conv3d(F.pad(result, padding, mode="replicate"), kernel.reshape(shape))
+    return result[:, 0]

@@ -1,0 +1,96 @@
+"""Two-stream batches: labelled and unlabelled patches, as functions of (seed, iteration) alone.
+
+A resumed run repeats the batches bit for bit, whatever loads them and however many workers do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config import Plan
+from ..seeding import generator_for
+from .augmentation import sample_patch
+from .cache import PreparedCase
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches of one iteration. Images float32 [B, C, x, y, z], labels uint8 [B, x, y, z].
+
+    ``cases``: index of each labelled sample's case. ``unlabeled`` is None when trained on labels only.
+    """
+
+    labeled: Tensor
+    labels: Tensor
+    cases: tuple[int, ...]
+    unlabeled: Tensor | None
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on ``device``."""
+        unlabeled = None if self.unlabeled is None else self.unlabeled.to(device)
+        return Batch(self.labeled.to(device), self.labels.to(device), self.cases, unlabeled)
+
+
+class TwoStreamSampler:
+    """Draws every case of a stream once before any a second time; the patch's place is drawn over the whole case."""
+
+    def __init__(self, plan: Plan, labeled: Sequence[PreparedCase], unlabeled: Sequence[PreparedCase]) -> None:
+        self._plan = plan
+        self._labeled = tuple(labeled)
+        self._unlabeled = () if plan.labeled_only else tuple(unlabeled)
+
+    def batch(self, iteration: int) -> Batch:
+        """Return the batch of ``iteration`` (from 0)."""
+        plan = self._plan
+        images, labels, cases = [], [], []
+        for slot in range(plan.batch_labeled):
+            index = self._case_index("labeled", len(self._labeled), iteration * plan.batch_labeled + slot)
+            image, label = self._patch(self._labeled[index], "labeled", iteration, slot)
+            images.append(image)
+            labels.append(label)
+            cases.append(index)
+        unlabeled = []
+        for slot in range(plan.batch_unlabeled if self._unlabeled else 0):
+            index = self._case_index("unlabeled", len(self._unlabeled), iteration * plan.batch_unlabeled + slot)
+            unlabeled.append(self._patch(self._unlabeled[index], "unlabeled", iteration, slot)[0])
+        return Batch(
+            torch.stack(images),
+            torch.stack([label for label in labels if label is not None]),
+            tuple(cases),
+            torch.stack(unlabeled) if unlabeled else None,
+        )
+
+    def _case_index(self, stream: str, count: int, position: int) -> int:
+        epoch, place = divmod(position, count)
+        return int(generator_for(self._plan.seed, f"{stream} order", epoch).permutation(count)[place])
+
+    def _patch(self, case: PreparedCase, stream: str, iteration: int, slot: int) -> tuple[Tensor, Tensor | None]:
+        rng = generator_for(self._plan.seed, stream, iteration, slot)
+        patch = self._plan.geometry.patch
+        center = patch_center(case, patch, self._plan.foreground_share if stream == "labeled" else 0.0, rng)
+        return sample_patch(case, center, patch, self._plan.augmentation, rng)
+
+
+def patch_center(
+    case: PreparedCase, patch: Sequence[int], foreground_share: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw the centre of a patch, float [3], over the full range of offsets, or at a foreground voxel.
+
+    Where the case is smaller than the patch, the case lies anywhere within the patch.
+    """
+    half = (np.asarray(patch) - 1) / 2
+    spare = np.asarray(case.image.shape[-3:]) - np.asarray(patch)
+    low, high = np.minimum(spare, 0), np.maximum(spare, 0)
+    uniform = rng.integers(low, high, endpoint=True) + half
+    if rng.random() >= foreground_share or len(case.locations) == 0:
+        return uniform
+    classes = np.unique(case.locations[:, 0])
+    places = np.flatnonzero(case.locations[:, 0] == rng.choice(classes))
+    voxel = case.locations[rng.choice(places), 1:].astype(float)
+    jitter = rng.uniform(-0.25, 0.25, 3) * np.asarray(patch)
+    return np.clip(voxel + jitter, low + half, high + half)

@@ -1,0 +1,187 @@
+"""Networks, optimiser and memory bank of one training: everything that a checkpoint holds, and one step of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import NumericMode, OptimizerConfig, Plan
+from ..data.sampler import Batch
+from ..losses.ramps import gaussian_ramp, learning_rate_factor
+from ..memory_bank import MemoryBank
+from ..model import CamlNetwork, build_network
+from ..seeding import generator_for, seed_torch, torch_generator_for
+from .averaging import AveragedNetwork
+from .mixing import Composite, paste_both_ways, paste_labeled, side_by_side
+from .pseudo_labels import pseudo_labels
+from .step import StepLosses, caml_losses, labeled_losses
+
+#: The published code counts its ramp in units of 150 iterations.
+PAPER_RAMP_UNIT = 150
+#: How often labelled cases are pasted into each other while there are no pseudo-labels.
+LABELED_PASTE_PROBABILITY = 0.5
+TORCH_DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Engine:
+    """Holds the state of a training on one device and performs its steps.
+
+    labeled_cases: number of labelled cases, which bounds the memory bank. start: state of a model to start from.
+    """
+
+    def __init__(self, plan: Plan, labeled_cases: int, start: Mapping[str, Tensor] | None = None) -> None:
+        self.plan = plan
+        self.device = torch.device(plan.device)
+        seed_torch(plan.seed, "initial weights")
+        self.network = build_network(plan.network)
+        if start is not None:
+            self.network.load_state_dict(dict(start))
+        self.network.to(self.device).to(memory_format=_memory_format(plan.numeric))  # type: ignore[call-overload]
+        self.network.train()
+        self.average = AveragedNetwork(self.network, plan.optimizer.ema) if plan.optimizer.ema > 0 else None
+        self.optimizer = _optimizer(self.network, plan.optimizer)
+        self.bank = MemoryBank(
+            labeled_cases,
+            plan.network.classes,
+            plan.network.head_features,
+            plan.losses.memory_per_case,
+            device=self.device,
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=plan.numeric.dtype == "fp16")
+        self.rate_scale = 1.0
+        self._buffers = [b.clone() for b in self.network.buffers()]
+
+    @property
+    def final_network(self) -> CamlNetwork:
+        """The network to validate and save: averaged weights where there are any."""
+        return self.network if self.average is None else self.average.network
+
+    def learning_rate(self, iteration: int) -> float:
+        """Learning rate of ``iteration`` (from 0), after any reduction for non-finite losses."""
+        optimizer = self.plan.optimizer
+        factor = learning_rate_factor(iteration, self.plan.iterations, optimizer.schedule, optimizer.warmup)
+        return optimizer.learning_rate * factor * self.rate_scale
+
+    def ramp(self, iteration: int) -> float:
+        """Share of the unsupervised terms' weights at ``iteration``."""
+        losses = self.plan.losses
+        if losses.ramp_units > 0:
+            return gaussian_ramp(iteration // PAPER_RAMP_UNIT, losses.ramp_units)
+        return gaussian_ramp(iteration, losses.ramp_share * self.plan.iterations)
+
+    def step(self, batch: Batch, iteration: int) -> dict[str, float] | None:
+        """Perform one iteration; return its losses, or None where they were not finite and nothing was changed."""
+        seed_torch(self.plan.seed, "step", iteration)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(iteration)
+        self._keep_buffers()
+        losses = self._losses(batch.to(self.device), iteration)
+        values = losses.values()
+        if math.isfinite(values["total"]) and self._descend(losses.total):
+            if self.average is not None:
+                self.average.update(self.network, iteration)
+            return values
+        self._restore_buffers()
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs besides the plan and the iteration."""
+        return {
+            "network": self.network.state_dict(),
+            "average": None if self.average is None else self.average.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "bank": self.bank.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rate_scale": self.rate_scale,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        self.network.load_state_dict(state["network"])
+        if self.average is not None:
+            self.average.network.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.bank.load_state_dict(state["bank"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.rate_scale = float(state["rate_scale"])
+
+    def _losses(self, batch: Batch, iteration: int) -> StepLosses:
+        composite = self._compose(batch, iteration)
+        plan = self.plan
+        if plan.numeric.channels_last:
+            image = composite.image.contiguous(memory_format=torch.channels_last_3d)
+            composite = Composite(image, composite.target, composite.weight, composite.labeled, composite.cases)
+        with autocast(plan.numeric, self.device):
+            if plan.labeled_only:
+                return labeled_losses(self.network, composite, plan.losses)
+            rng = generator_for(plan.seed, "attention", iteration)
+            return caml_losses(
+                self.network,
+                composite,
+                self.bank,
+                plan.losses,
+                ramp=self.ramp(iteration) if batch.unlabeled is not None else 0.0,
+                generator=torch_generator_for(plan.seed, "voxels", iteration),
+                alone=rng.random() < plan.network.attention_alone,
+            )
+
+    def _compose(self, batch: Batch, iteration: int) -> Composite:
+        losses = self.plan.losses
+        if losses.mixing == "none":
+            return side_by_side(batch)
+        rng = generator_for(self.plan.seed, "mixing", iteration)
+        warming_up = iteration < losses.warmup_share * self.plan.iterations
+        if batch.unlabeled is None or warming_up or self.average is None:
+            return paste_labeled(batch, rng, LABELED_PASTE_PROBABILITY)
+        with autocast(self.plan.numeric, self.device):
+            image = batch.unlabeled.contiguous(memory_format=_memory_format(self.plan.numeric))
+            labels = pseudo_labels(self.average.network, image, largest_component=losses.pseudo_largest_component)
+        return paste_both_ways(batch, labels, losses.pseudo_label, rng)
+
+    def _descend(self, loss: Tensor) -> bool:
+        """Backward and optimiser step; False, with nothing changed, where the gradient is not finite."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if self.scaler.is_enabled():
+            # fp16's scaler skips overflowing steps by itself and lowers its scale: that is no failure of the run.
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            return True
+        limit = self.plan.optimizer.gradient_clip or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit)
+        if not bool(torch.isfinite(norm)):
+            self.optimizer.zero_grad(set_to_none=True)
+            return False
+        self.optimizer.step()
+        return True
+
+    def _keep_buffers(self) -> None:
+        """BatchNorm's running statistics change in the forward pass already; a failed step must not leave them so."""
+        for kept, value in zip(self._buffers, self.network.buffers()):
+            kept.copy_(value)
+
+    def _restore_buffers(self) -> None:
+        for kept, value in zip(self._buffers, self.network.buffers()):
+            value.copy_(kept)
+
+
+def autocast(numeric: NumericMode, device: torch.device) -> AbstractContextManager[object]:
+    """The autocast context of a numeric mode."""
+    return torch.autocast(device.type, TORCH_DTYPE[numeric.dtype], enabled=numeric.dtype != "fp32")
+
+
+def _memory_format(numeric: NumericMode) -> torch.memory_format:
+    return torch.channels_last_3d if numeric.channels_last else torch.contiguous_format
+
+
+def _optimizer(network: CamlNetwork, config: OptimizerConfig) -> torch.optim.Optimizer:
+    if config.kind == "sgd":
+        return torch.optim.SGD(
+            network.parameters(), config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+    return torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)

@@ -1,0 +1,121 @@
+"""A short measurement on the device at hand: which arithmetic is fastest, how long a step takes, what it needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from ..config import DTypeName, NumericMode, Plan
+from ..data.sampler import Batch
+from ..device import peak_memory
+from .engine import Engine, autocast
+
+#: Modes are compared on a patch of at most so many voxels; their order does not depend on it.
+SMALL_PATCH_VOXELS = 70_000
+#: A mode of lower precision must be faster by this factor to be chosen.
+WORTHWHILE = 1.1
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Seconds of a step, of a forward pass of both sub-models over one patch, and peak memory in MB."""
+
+    seconds_per_iteration: float
+    seconds_per_window: float
+    peak_memory_mb: float
+
+
+def candidate_modes(device: str, threads: int, dtype: DTypeName | None = None) -> Iterator[NumericMode]:
+    """Modes that can be tried on ``device``; ``dtype`` keeps to one."""
+    wanted: tuple[DTypeName, ...] = ("fp32", "bf16")
+    if device.startswith("cuda"):
+        wanted = ("fp32", "bf16" if torch.cuda.is_bf16_supported() else "fp16")
+    if device.startswith("mps"):
+        wanted = ("fp32",)
+    for name in wanted if dtype is None else (dtype,):
+        for channels_last in (False, True):
+            yield NumericMode(name, channels_last, threads)
+
+
+def fastest_mode(plan: Plan, labeled_cases: int, dtype: DTypeName | None = None) -> NumericMode:
+    """Time a few training steps on a small patch in each mode and return the fastest; fp32 where it hardly matters."""
+    small = _with_small_patch(plan)
+    seconds = {}
+    for mode in candidate_modes(plan.device, torch.get_num_threads(), dtype):
+        try:
+            seconds[mode] = _time_steps(dataclasses.replace(small, numeric=mode), labeled_cases, repeats=2)
+        except (RuntimeError, NotImplementedError):  # a mode that this build or device does not know
+            continue
+    if not seconds:
+        return NumericMode("fp32", False, torch.get_num_threads())
+    return min(seconds, key=lambda mode: seconds[mode] * (1.0 if mode.dtype == "fp32" else WORTHWHILE))
+
+
+def measure(plan: Plan, labeled_cases: int) -> Measurement:
+    """Time steps of ``plan`` as it is, on random patches."""
+    engine = Engine(plan, labeled_cases)
+    batch = _random_batch(plan)
+    slow = _least(lambda i: engine.step(batch, plan.iterations - 1 - i), engine, repeats=2)
+    warmup = 0.0 if plan.labeled_only else plan.losses.warmup_share * (plan.losses.mixing != "none")
+    fast = _least(lambda i: engine.step(batch, i), engine, repeats=2) if warmup else slow
+    image = batch.labeled[:1].to(plan.device)
+    network = engine.final_network.eval()
+
+    def forward(_: int) -> None:
+        with torch.inference_mode(), autocast(plan.numeric, engine.device):
+            if plan.labeled_only:
+                network.forward_v(image)
+            else:
+                network.probabilities(image)
+
+    window = _least(forward, engine, repeats=2)
+    return Measurement(warmup * fast + (1 - warmup) * slow, window, _peak_mb(plan))
+
+
+def _with_small_patch(plan: Plan) -> Plan:
+    patch, divisor = list(plan.geometry.patch), plan.network.divisor
+    while math.prod(patch) > SMALL_PATCH_VOXELS:
+        axis = max((a for a in range(3) if patch[a] > 2 * divisor[a]), key=lambda a: patch[a], default=None)
+        if axis is None:
+            break
+        patch[axis] -= divisor[axis]
+    x, y, z = patch
+    return dataclasses.replace(plan, geometry=dataclasses.replace(plan.geometry, patch=(x, y, z)))
+
+
+def _time_steps(plan: Plan, labeled_cases: int, repeats: int) -> float:
+    engine, batch = Engine(plan, labeled_cases), _random_batch(plan)
+    return _least(lambda i: engine.step(batch, plan.iterations - 1 - i), engine, repeats)
+
+
+def _least(action: Callable[[int], object], engine: Engine, repeats: int) -> float:
+    """The shortest of ``repeats`` calls after one that is not counted."""
+    seconds = []
+    for index in range(repeats + 1):
+        start = time.perf_counter()
+        action(index)
+        if engine.device.type == "cuda":
+            torch.cuda.synchronize(engine.device)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])
+
+
+def _random_batch(plan: Plan) -> Batch:
+    generator = torch.Generator().manual_seed(plan.seed)
+    shape = plan.geometry.patch
+    labeled = torch.randn((plan.batch_labeled, plan.network.in_channels, *shape), generator=generator)
+    labels = torch.randint(0, plan.network.classes, (plan.batch_labeled, *shape), generator=generator).to(torch.uint8)
+    unlabeled = torch.randn((plan.batch_unlabeled, plan.network.in_channels, *shape), generator=generator)
+    cases = tuple(range(plan.batch_labeled))
+    return Batch(labeled, labels, cases, None if plan.labeled_only else unlabeled)
+
+
+def _peak_mb(plan: Plan) -> float:
+    if plan.device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(plan.device) / 2**20
+    return peak_memory() / 2**20

@@ -1,0 +1,233 @@
+"""What will be done, decided before anything is done: ``make_plan`` looks at the data, then at the device."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from ..config import ChannelIntensity, DTypeName, Geometry, NetworkConfig, Plan, Segment, Triple
+from ..data.cohort import Cohort
+from ..data.fingerprint import Fingerprint, choose_channels
+from ..device import available_ram, total_ram, use_threads
+from ..errors import ResourceError, UsageError
+from ..model_file import LoadedModel
+from ..presets import PAPER_ITERATIONS, PAPER_PATCH, Preset, default_preset, paper_preset
+from . import sizes
+from .measurement import Measurement, fastest_mode, measure
+from .validation import VALIDATION_CASES
+
+DEFAULT_BUDGET_SECONDS = 3600.0
+#: Share of a budget that validation, checkpoints and the final scores may take.
+VALIDATION_SHARE = 0.08
+OVERHEAD_SHARE = 0.04
+MOST_VALIDATIONS = 20
+#: With fewer iterations than this a smaller network learns more in the same time.
+FEW_ITERATIONS = 300
+SMALL_FILTERS = 8
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for. None: the planner's choice."""
+
+    preset: str = "default"
+    device: str = "cpu"
+    threads: int = 0
+    seed: int = 0
+    labeled_only: bool = False
+    budget_seconds: float | None = None
+    iterations: int | None = None
+    spacing: tuple[float, float, float] | None = None
+    patch: Triple | None = None
+    base_filters: int | None = None
+    dtype: DTypeName | None = None
+    batch: int | None = None
+
+
+def make_plan(cohort: Cohort, found: Fingerprint, request: Request, start: LoadedModel | None = None) -> Plan:
+    """Return the plan for ``cohort``; takes a few seconds for the measurement.
+
+    start: the model to start from, whose grid, network and intensities are kept.
+    """
+    use_threads(request.threads)
+    labeled = cohort.with_role("labeled")
+    notes = list(found.notes)
+    channels = choose_channels(found, request.preset)
+    traits = sizes.study_labels(labeled, found.segments, cohort.segments, found.spacing)
+    preset = _preset(request, len(channels), len(found.segments) + 1, len(labeled), traits)
+    if start is not None:
+        geometry, network, channels = _from_start(start, found, preset.network, notes)
+    elif request.preset == "paper":
+        geometry = Geometry(request.spacing or found.spacing, request.patch or PAPER_PATCH)
+        network = preset.network
+    else:
+        geometry, network = _sized(found, traits, preset.network, request, notes)
+    if request.base_filters is not None and start is None:
+        network = dataclasses.replace(network, base_filters=request.base_filters)
+    plan = _assemble(request, preset, geometry, network, channels, found.segments)
+    return _measured(plan, found, request, len(labeled), notes, may_shrink=start is None)
+
+
+def describe(plan: Plan, found: Fingerprint) -> str:
+    """Return the plan in words, for a person."""
+    g, n = plan.geometry, plan.numeric
+    roles = {role: sum(c.role == role for c in found.cases) for role in ("labeled", "unlabeled", "validation")}
+    lines = [
+        f"cases        {roles['labeled']} labelled, {roles['unlabeled']} unlabelled, {roles['validation']} held out",
+        f"segments     {', '.join(s.name for s in plan.segments)}",
+        f"channels     {', '.join(c.modality + ' ' + c.kind for c in plan.channels)}",
+        f"grid         spacing {_join(g.spacing)} mm (cohort's median {_join(found.spacing)} mm, "
+        f"size {_join(found.size)})",
+        f"patch        {_join(g.patch)}, {plan.batch_labeled} labelled + "
+        f"{0 if plan.labeled_only else plan.batch_unlabeled} unlabelled a step",
+        f"network      {plan.network.base_filters} base filters, {plan.network.classes} classes, strides "
+        f"{' '.join(_join(s) for s in plan.network.strides)}",
+        f"arithmetic   {n.dtype}{', channels last' if n.channels_last else ''}, {n.threads} threads, {plan.device}",
+        f"step         {plan.seconds_per_iteration:.2f} s, peak memory {plan.peak_memory_mb:.0f} MB",
+        f"iterations   {plan.iterations}, about {_duration(plan.iterations * plan.seconds_per_iteration)} of steps; "
+        f"validation every {plan.validate_every}",
+    ]
+    return "\n".join([*lines, *(f"note         {note}" for note in plan.notes)])
+
+
+def _preset(request: Request, channels: int, classes: int, labeled: int, traits: sizes.LabelTraits) -> Preset:
+    if request.preset == "paper":
+        return paper_preset(channels, classes, labeled)
+    if request.preset == "default":
+        return default_preset(channels, classes, thin=traits.thin, one_component=traits.one_component)
+    raise UsageError(f"Unknown preset {request.preset!r}; expected default or paper.")
+
+
+def _sized(
+    found: Fingerprint, traits: sizes.LabelTraits, network: NetworkConfig, request: Request, notes: list[str]
+) -> tuple[Geometry, NetworkConfig]:
+    voxels = sizes.PATCH_VOXELS["cpu" if request.device == "cpu" else "gpu"]
+    spacing, factor = request.spacing, 1.0
+    if spacing is None:
+        spacing, factor = sizes.choose_spacing(found.size, found.spacing, traits, voxels)
+    if factor > 1:
+        notes.append(
+            f"The network works at {factor:g} times the finest spacing, where a volume is seen whole; labels keep "
+            f"{100 * traits.ceilings[factor]:.1f} % Dice on the way there and back."
+        )
+    size = sizes.network_size(found.size, found.spacing, spacing)
+    network = dataclasses.replace(network, strides=sizes.choose_strides(size, spacing))
+    return Geometry(spacing, request.patch or sizes.choose_patch(size, network.divisor, voxels)), network
+
+
+def _from_start(
+    start: LoadedModel, found: Fingerprint, preset: NetworkConfig, notes: list[str]
+) -> tuple[Geometry, NetworkConfig, tuple[ChannelIntensity, ...]]:
+    spec = start.spec
+    if spec.network.in_channels != len(found.channels):
+        raise UsageError(
+            f"The start model takes {spec.network.in_channels} channels and the cohort's cases have "
+            f"{len(found.channels)}; choose another start model."
+        )
+    known = {s.name.casefold() for s in spec.segments}
+    new = [s.name for s in found.segments if s.name.casefold() not in known]
+    if new:
+        notes.append(f"The start model does not know {', '.join(new)}: these segments start from scratch.")
+    for ours, theirs in zip(found.channels, spec.channels):
+        if ours.modality != theirs.modality:
+            notes.append(f"The start model was trained on {theirs.modality}, the cohort looks like {ours.modality}.")
+    network = dataclasses.replace(
+        spec.network, classes=len(found.segments) + 1, dropout=preset.dropout, attention_alone=preset.attention_alone
+    )
+    return spec.geometry, network, spec.channels
+
+
+def _assemble(
+    request: Request,
+    preset: Preset,
+    geometry: Geometry,
+    network: NetworkConfig,
+    channels: tuple[ChannelIntensity, ...],
+    segments: tuple[Segment, ...],
+) -> Plan:
+    batch = request.batch or preset.batch_labeled
+    return Plan(
+        preset=request.preset,
+        geometry=geometry,
+        network=network,
+        channels=channels,
+        segments=segments,
+        iterations=request.iterations or PAPER_ITERATIONS,
+        batch_labeled=batch,
+        batch_unlabeled=request.batch or preset.batch_unlabeled,
+        losses=preset.losses,
+        optimizer=preset.optimizer,
+        augmentation=preset.augmentation,
+        labeled_only=request.labeled_only,
+        foreground_share=preset.foreground_share,
+        seed=request.seed,
+        device=request.device,
+    )
+
+
+def _measured(
+    plan: Plan, found: Fingerprint, request: Request, labeled_cases: int, notes: list[str], *, may_shrink: bool
+) -> Plan:
+    """Choose the arithmetic, time a step, and turn the budget into a number of iterations."""
+    budget = request.budget_seconds
+    if budget is None and request.iterations is None and request.preset == "default":
+        budget = DEFAULT_BUDGET_SECONDS
+    plan = dataclasses.replace(plan, numeric=fastest_mode(plan, labeled_cases, request.dtype))
+    measured = measure(plan, labeled_cases)
+    if budget and may_shrink and request.base_filters is None and _affordable(budget, measured) < FEW_ITERATIONS:
+        network = dataclasses.replace(plan.network, base_filters=SMALL_FILTERS)
+        smaller = dataclasses.replace(plan, network=network)
+        faster = measure(smaller, labeled_cases)
+        if faster.seconds_per_iteration < measured.seconds_per_iteration:
+            plan, measured = smaller, faster
+            notes.append(f"The budget is short: a network of {SMALL_FILTERS} base filters learns more in it.")
+    _check_memory(measured, notes)
+    iterations = request.iterations
+    if iterations is None:
+        iterations = _affordable(budget, measured) if budget else PAPER_ITERATIONS
+    return dataclasses.replace(
+        plan,
+        iterations=iterations,
+        validate_every=_validate_every(plan, found, iterations, measured),
+        seconds_per_iteration=round(measured.seconds_per_iteration, 4),
+        peak_memory_mb=round(measured.peak_memory_mb, 1),
+        budget_seconds=float(budget or 0.0),
+        notes=tuple(notes),
+    )
+
+
+def _affordable(budget: float, measured: Measurement) -> int:
+    share = 1.0 - VALIDATION_SHARE - OVERHEAD_SHARE
+    return max(int(share * budget / measured.seconds_per_iteration), 1)
+
+
+def _validate_every(plan: Plan, found: Fingerprint, iterations: int, measured: Measurement) -> int:
+    """Validate as often as a small share of the run allows, at most twenty times."""
+    cases = min(sum(c.role == "validation" for c in found.cases), VALIDATION_CASES)
+    size = sizes.network_size(found.size, found.spacing, plan.geometry.spacing)
+    windows = math.prod(max(math.ceil(4 / 3 * (n / p - 0.25)), 1) for n, p in zip(size, plan.geometry.patch))
+    seconds = max(cases * windows * measured.seconds_per_window, 1e-3)
+    affordable = VALIDATION_SHARE * iterations * measured.seconds_per_iteration / seconds
+    return max(math.ceil(iterations / min(max(int(affordable), 1), MOST_VALIDATIONS)), 1)
+
+
+def _check_memory(measured: Measurement, notes: list[str]) -> None:
+    """The measurement ran, so training fits now; warn where little is left."""
+    total, free = total_ram() / 2**20, available_ram() / 2**20
+    if total and measured.peak_memory_mb > 0.9 * total:
+        raise ResourceError(
+            f"Training needs about {measured.peak_memory_mb:.0f} MB and the machine has {total:.0f} MB; "
+            "use a smaller patch (--patch) or fewer filters (--base-filters)."
+        )
+    if free and measured.peak_memory_mb > 0.8 * (free + measured.peak_memory_mb):
+        notes.append("Little memory is left beside the training; close other programs.")
+
+
+def _join(values: tuple[float, ...]) -> str:
+    return "x".join(f"{v:g}" for v in values)
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,220 @@
+"""A whole training, from a cohort to a model file: what ``caml train`` and the training panel's process call."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import SimpleITK
+import torch
+
+from .. import __version__
+from ..cache_location import user_cache_folder
+from ..config import Plan
+from ..data.cache import CaseCache, PreparedCase
+from ..data.case import Case, Cohort
+from ..data.cohort import check_trainable, hold_out, load_cohort
+from ..data.fingerprint import Fingerprint, fingerprint
+from ..device import choose_device, cpu_title, use_threads
+from ..errors import CamlError, Cancelled
+from ..events import Listener
+from ..model_file import LoadedModel, ModelInfo, load_model, save_model
+from ..serialization import to_json, write_json
+from .planner import Request, make_plan
+from .run_folder import RunFolder
+from .scores import held_out_scores
+from .trainer import Outcome, Streams, Trainer, check_streams
+from .warm_start import start_state
+
+CITATION = (
+    "Gao S, Zhang Z, Ma J, Li Z, Zhang S. Correlation-Aware Mutual Learning for Semi-supervised Medical Image "
+    "Segmentation. MICCAI 2023."
+)
+
+
+@dataclass(frozen=True)
+class Session:
+    """What surrounds a training: who listens, who may end it, where prepared cases are kept."""
+
+    listener: Listener
+    stop: Callable[[], bool]
+    cache_folder: Path | None = None
+    name: str = ""
+
+
+def survey(cohort_path: Path, seed: int, listener: Listener) -> tuple[Cohort, Fingerprint]:
+    """Read the cohort, fix the validation split, and look at every case once."""
+    cohort = load_cohort(cohort_path)
+    notes = check_trainable(hold_out(cohort, seed))
+    cohort = hold_out(cohort, seed)
+    listener("stage", {"name": "reading", "detail": f"{len(cohort.cases)} cases"})
+    found = fingerprint(cohort, listener)
+    for note in (*notes, *found.notes):
+        listener("warning", {"message": note})
+    return cohort, found
+
+
+def plan_training(
+    cohort: Cohort, found: Fingerprint, request: Request, listener: Listener, start_path: Path | None = None
+) -> tuple[Plan, LoadedModel | None]:
+    """Decide everything, with a short measurement on the device."""
+    start = None if start_path is None else load_model(start_path)
+    listener("stage", {"name": "measuring", "detail": request.device})
+    return make_plan(cohort, found, request, start), start
+
+
+def start_training(
+    cohort_path: Path, folder: RunFolder, request: Request, session: Session, start_path: Path | None = None
+) -> Outcome:
+    """Plan and train in ``folder``, which must not hold a training yet."""
+    with folder:
+        cohort, found = survey(cohort_path, request.seed, session.listener)
+        plan, start = plan_training(cohort, found, request, session.listener, start_path)
+        folder.create(plan, cohort)
+        if start is not None:
+            _keep_start(start, folder)
+        return _train(plan, cohort, folder, session, start, resumed=False)
+
+
+def resume_training(folder: RunFolder, session: Session) -> Outcome:
+    """Go on where ``folder`` stands; nothing is measured or chosen again."""
+    plan, cohort = folder.read_plan(), folder.read_cohort()
+    with folder:
+        choose_device(plan.device)
+        use_threads(plan.numeric.threads)
+        start = load_model(folder.start) if folder.start.is_file() else None
+        return _train(plan, cohort, folder, session, start, resumed=folder.checkpoint.is_file())
+
+
+def _train(
+    plan: Plan, cohort: Cohort, folder: RunFolder, session: Session, start: LoadedModel | None, *, resumed: bool
+) -> Outcome:
+    began = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    streams = _prepare(plan, cohort, session)
+    check_streams(streams)
+    state = None if start is None else start_state(start, plan.network, plan.segments, plan.seed)
+    session.listener("stage", {"name": "training", "detail": f"{plan.iterations} iterations"})
+    trainer = Trainer(plan, streams, folder, listener=session.listener, stop=session.stop, start=state)
+    if resumed:
+        trainer.resume()
+    outcome = trainer.run()
+    scores = _final_scores(trainer, cohort, folder, session) if outcome.reason != "stopped" else {}
+    info = _model_info(trainer, cohort, streams, session, outcome, scores, began, start)
+    network = trainer.engine.final_network
+    save_model(folder.model, spec=trainer.plan.model_spec, state=network.state_dict(), info=info)
+    _draw(folder, session.listener)
+    return outcome
+
+
+def _prepare(plan: Plan, cohort: Cohort, session: Session) -> Streams:
+    """Resample and normalise every case once; what is on disk already is used again."""
+    roles = ("labeled", "validation") if plan.labeled_only else ("labeled", "unlabeled", "validation")
+    cases = cohort.with_role(*roles)
+    cache = CaseCache(session.cache_folder or user_cache_folder() / "cases")
+    session.listener("stage", {"name": "preparing", "detail": f"{len(cases)} cases"})
+    prepared: list[PreparedCase] = []
+    for done, case in enumerate(cases, 1):
+        if session.stop():
+            raise Cancelled("Stopped while the cases were prepared; what is prepared is kept.")
+        prepared.append(cache.prepare(case, plan.geometry, plan.channels, plan.segments, cohort.segments))
+        session.listener("progress", {"done": done, "total": len(cases), "unit": "cases"})
+
+    def of(role: str) -> list[PreparedCase]:
+        return [p for p in prepared if p.role == role]
+
+    return Streams(of("labeled"), of("unlabeled"), of("validation"))
+
+
+def _final_scores(trainer: Trainer, cohort: Cohort, folder: RunFolder, session: Session) -> dict[str, Any]:
+    cases: Sequence[Case] = cohort.with_role("validation")
+    if not cases:
+        return {}
+    session.listener("stage", {"name": "scoring", "detail": f"{len(cases)} held-out cases at full resolution"})
+    try:
+        scores = held_out_scores(
+            trainer.engine.final_network,
+            trainer.plan,
+            cases,
+            cohort.segments,
+            listener=session.listener,
+            stop=session.stop,
+        )
+    except Cancelled:
+        return {}
+    write_json(folder.scores, scores)
+    return scores
+
+
+def _model_info(
+    trainer: Trainer,
+    cohort: Cohort,
+    streams: Streams,
+    session: Session,
+    outcome: Outcome,
+    scores: dict[str, Any],
+    began: str,
+    start: LoadedModel | None,
+) -> ModelInfo:
+    plan = trainer.plan
+    names = ", ".join(s.name for s in plan.segments)
+    return ModelInfo(
+        name=session.name or f"{names} ({len(streams.labeled)} labelled cases)",
+        anatomy=names,
+        modality=", ".join(c.modality for c in plan.channels),
+        description=_description(outcome, plan),
+        citation=CITATION,
+        labeled_cases=len(streams.labeled),
+        unlabeled_cases=len(streams.unlabeled),
+        metrics={"held_out": {k: scores[k] for k in ("count", "summary")}} if scores else {},
+        provenance={
+            "seed": plan.seed,
+            "preset": plan.preset,
+            "labeled_only": plan.labeled_only,
+            "iterations": outcome.iteration,
+            "planned_iterations": plan.iterations,
+            "seconds": round(outcome.seconds, 1),
+            "started": began,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "versions": {
+                "caml": __version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "numpy": numpy.__version__,
+                "SimpleITK": SimpleITK.Version_VersionString(),
+            },
+            "system": f"{sys.platform}, {cpu_title()}, {plan.device}",
+            "start_model": None if start is None else start.info.name,
+            "cases": {
+                p.id: {"role": p.role, "sha256": p.digest}
+                for p in (*streams.labeled, *streams.unlabeled, *streams.validation)
+            },
+        },
+        plan=to_json(plan),
+    )
+
+
+def _description(outcome: Outcome, plan: Plan) -> str:
+    method = "labelled cases alone (sub-model v)" if plan.labeled_only else "CAML, semi-supervised"
+    ended = {"finished": "", "stopped": ", stopped early", "failed": ", ended early by non-finite losses"}
+    return f"Trained with {method}: {outcome.iteration} of {plan.iterations} iterations{ended[outcome.reason]}."
+
+
+def _keep_start(start: LoadedModel, folder: RunFolder) -> None:
+    """A resumed run must not depend on a model that was moved meanwhile."""
+    save_model(folder.start, spec=start.spec, state=start.state, info=start.info, half=False)
+
+
+def _draw(folder: RunFolder, listener: Listener) -> None:
+    """Pictures are a convenience: without matplotlib the table is still there."""
+    try:
+        from ..report.curves import draw_curves
+
+        draw_curves(folder.path)
+    except (ImportError, CamlError, OSError) as error:
+        listener("warning", {"message": f"The curves were not drawn ({error}); metrics.csv holds them as numbers."})

@@ -1,0 +1,272 @@
+"""The loop: batches, steps, validation, checkpoints, and what is told to whoever listens."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..config import Plan
+from ..data.cache import PreparedCase
+from ..data.sampler import Batch, TwoStreamSampler
+from ..errors import ResourceError, TrainingError
+from ..events import Listener
+from .checkpoint import load_checkpoint, save_checkpoint
+from .engine import Engine
+from .run_folder import MetricsTable, RunFolder
+from .validation import Scores, validate
+
+#: Seconds between checkpoints, and between signs of life in the events.
+CHECKPOINT_SECONDS = 90.0
+HEARTBEAT_SECONDS = 10.0
+STEP_EVENT_SECONDS = 1.0
+ROWS_PER_RUN = 200
+#: A non-finite loss lowers the learning rate; so many in a row end the training.
+MOST_FAILURES = 5
+RATE_AFTER_FAILURE = 0.5
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Prepared cases by their part in the training."""
+
+    labeled: Sequence[PreparedCase]
+    unlabeled: Sequence[PreparedCase]
+    validation: Sequence[PreparedCase]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended. ``reason``: finished, stopped, or failed (with the last good weights kept)."""
+
+    reason: str
+    iteration: int
+    seconds: float
+    scores: Scores | None
+    message: str = ""
+
+
+class Trainer:
+    """Trains in ``folder`` until the plan's iterations are done or ``stop`` says so.
+
+    start: state of the model to start from. Call ``run`` once; the trained engine is ``engine`` afterwards.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        streams: Streams,
+        folder: RunFolder,
+        *,
+        listener: Listener,
+        stop: Callable[[], bool],
+        start: dict[str, torch.Tensor] | None = None,
+    ) -> None:
+        self.plan = plan
+        self.engine = Engine(plan, len(streams.labeled), start)
+        self._start = start
+        self._streams = streams
+        self._folder = folder
+        self._listener = listener
+        self._stop = stop
+        self._table = MetricsTable(folder.metrics)
+        self._iteration = 0
+        self._seconds = 0.0  # of training, over all sessions of a resumed run
+        self._failures = 0
+        self._scores: Scores | None = None
+        self._sums: dict[str, float] = {}
+        self._summed = 0
+
+    def resume(self) -> None:
+        """Go on from the folder's checkpoint, bit for bit on the CPU."""
+        state = load_checkpoint(self._folder.checkpoint)
+        self.engine.load_state_dict(state["engine"])
+        self._iteration = int(state["iteration"])
+        self._seconds = float(state["seconds"])
+        self._failures = int(state["failures"])
+        self._sums = dict(state["sums"])
+        self._summed = int(state["summed"])
+        self._scores = Scores.from_dict(state["scores"])
+        self._listener("log", {"message": f"Resumed at iteration {self._iteration}."})
+
+    def run(self) -> Outcome:
+        """Train; raises TrainingError or ResourceError where nothing good can be kept."""
+        self._table.start(self._iteration)
+        self._clock = time.monotonic() - self._seconds
+        self._saved_at = self._told_at = self._beat_at = time.monotonic()
+        reason, message = "finished", ""
+        if self._iteration == 0:
+            self.save()  # a run that is killed at once can be resumed, too
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as loader:
+            pending = self._submit(loader)
+            while self._iteration < self.plan.iterations:
+                if self._stop():
+                    reason = "stopped"
+                    break
+                batch = pending.result()
+                # The next batch is made while this one is trained on: half a core is idle between convolutions.
+                pending = self._submit(loader, ahead=1)
+                message = self._iterate(batch)
+                if message:
+                    reason = "failed"
+                    break
+                self._after_iteration()
+        self._seconds = time.monotonic() - self._clock
+        self.save()
+        return Outcome(reason, self._iteration, self._seconds, self._scores, message)
+
+    def save(self) -> None:
+        """Write a checkpoint now."""
+        self._seconds = time.monotonic() - self._clock
+        save_checkpoint(
+            self._folder.checkpoint,
+            {
+                "engine": self.engine.state_dict(),
+                "iteration": self._iteration,
+                "seconds": self._seconds,
+                "failures": self._failures,
+                "sums": self._sums,
+                "summed": self._summed,
+                "scores": None if self._scores is None else self._scores.to_dict(),
+            },
+        )
+        self._saved_at = time.monotonic()
+        self._listener("checkpoint", {"iteration": self._iteration, "path": str(self._folder.checkpoint)})
+
+    def _submit(self, loader: ThreadPoolExecutor, ahead: int = 0) -> Future[Batch]:
+        sampler = TwoStreamSampler(self.plan, self._streams.labeled, self._streams.unlabeled)
+        return loader.submit(sampler.batch, self._iteration + ahead)
+
+    def _iterate(self, batch: Batch) -> str:
+        """One step; returns a sentence where the training has to end."""
+        try:
+            losses = self.engine.step(batch, self._iteration)
+        except torch.OutOfMemoryError as error:
+            self._shrink(error)
+            return ""
+        if losses is None:
+            return self._failed()
+        self._failures = 0
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._summed += 1
+        self._iteration += 1
+        self._tell_step(losses)
+        return ""
+
+    def _failed(self) -> str:
+        """A loss was not finite: skip the step with a lower rate; after several in a row end with the last weights."""
+        self._failures += 1
+        self._iteration += 1
+        self.engine.rate_scale *= RATE_AFTER_FAILURE
+        self._listener(
+            "warning",
+            {
+                "message": f"The loss of iteration {self._iteration} was not finite; the step was skipped and the "
+                f"learning rate lowered to {self.engine.learning_rate(self._iteration):.2g}."
+            },
+        )
+        if self._failures < MOST_FAILURES:
+            return ""
+        return (
+            f"The loss was not finite {MOST_FAILURES} times in a row, up to iteration {self._iteration}; the last "
+            "good weights are kept. Look for extreme intensities in the cases, or train in fp32 (--dtype fp32)."
+        )
+
+    def _shrink(self, error: BaseException) -> None:
+        """Out of device memory: once, go on with a smaller batch or patch."""
+        smaller = smaller_plan(self.plan)
+        if smaller is None or any(note.startswith("Out of memory") for note in self.plan.notes):
+            raise ResourceError(
+                f"The device {self.plan.device} ran out of memory even with a smaller batch; "
+                "use --device cpu, or a smaller patch (--patch)."
+            ) from error
+        note = f"Out of memory: went on with batch {smaller.batch_labeled} and patch {smaller.geometry.patch}."
+        self.plan = dataclasses.replace(smaller, notes=(*self.plan.notes, note))
+        self.engine.plan = self.plan
+        self._folder.write_plan(self.plan)
+        self.engine.optimizer.zero_grad(set_to_none=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._listener("warning", {"message": note})
+
+    def _after_iteration(self) -> None:
+        iteration, last = self._iteration, self._iteration == self.plan.iterations
+        validated = last or iteration % self.plan.validate_every == 0
+        if validated and self._streams.validation:
+            self._validate()
+        if validated or iteration % max(self.plan.iterations // ROWS_PER_RUN, 1) == 0:
+            self._write_row(validated)
+        if time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS:
+            self.save()
+
+    def _validate(self) -> None:
+        scores = validate(
+            self.engine.final_network, self.plan, self._streams.validation, stop=self._stop, device=self.engine.device
+        )
+        self.engine.network.train()
+        if scores is None:  # asked to stop meanwhile; the resumed run validates anew
+            return
+        self._scores = scores
+        self._listener("validation", {"iteration": self._iteration, **scores.to_dict()})
+
+    def _write_row(self, validated: bool) -> None:
+        means = {f"loss_{name}": value / max(self._summed, 1) for name, value in self._sums.items()}
+        self._sums, self._summed = {}, 0
+        row: dict[str, Any] = {
+            "iteration": self._iteration,
+            "seconds": round(time.monotonic() - self._clock, 1),
+            "learning_rate": self.engine.learning_rate(self._iteration - 1),
+            **means,
+        }
+        if validated and self._scores is not None:
+            row["validation_dice"] = self._scores.dice
+            row["validation_dice_v"] = self._scores.dice_v
+            if self._scores.dice_a is not None:
+                row["validation_dice_a"] = self._scores.dice_a
+        self._table.append(**row)
+
+    def _tell_step(self, losses: dict[str, float]) -> None:
+        now = time.monotonic()
+        if now - self._told_at >= STEP_EVENT_SECONDS or self._iteration == self.plan.iterations:
+            self._told_at = now
+            rate = (now - self._clock) / self._iteration
+            self._listener(
+                "step",
+                {
+                    "iteration": self._iteration,
+                    "total": self.plan.iterations,
+                    "losses": {k: round(v, 5) for k, v in losses.items()},
+                    "learning_rate": self.engine.learning_rate(self._iteration - 1),
+                    "seconds_left": round(rate * (self.plan.iterations - self._iteration), 1),
+                },
+            )
+        if now - self._beat_at >= HEARTBEAT_SECONDS:
+            self._beat_at = now
+            self._listener("heartbeat", {"iteration": self._iteration})
+
+
+def smaller_plan(plan: Plan) -> Plan | None:
+    """Return ``plan`` with half the batch, or with one sample a stream with half the patch; None at the end."""
+    if plan.batch_labeled > 1 or plan.batch_unlabeled > 1:
+        return dataclasses.replace(
+            plan, batch_labeled=max(plan.batch_labeled // 2, 1), batch_unlabeled=max(plan.batch_unlabeled // 2, 1)
+        )
+    patch, divisor = list(plan.geometry.patch), plan.network.divisor
+    axis = max(range(3), key=lambda a: patch[a] / divisor[a])
+    if patch[axis] <= divisor[axis]:
+        return None
+    patch[axis] = max(patch[axis] // 2 // divisor[axis], 1) * divisor[axis]
+    x, y, z = patch
+    return dataclasses.replace(plan, geometry=dataclasses.replace(plan.geometry, patch=(x, y, z)))
+
+
+def check_streams(streams: Streams) -> None:
+    """Raise TrainingError where there is nothing to learn from."""
+    if not streams.labeled:
+        raise TrainingError("There is no labelled case; training needs at least one.")

@@ -1,0 +1,87 @@
+"""Live validation: Dice of both sub-models on prepared cases, at the network's own resolution.
+
+The figures of the model's card are measured once more in the end, on the scans' own grids (training/scores.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config import Plan
+from ..data.cache import PreparedCase
+from ..inference.sliding_window import collect, fitted_windows, sweep
+from ..metrics import dice
+from ..model import CamlNetwork
+from .engine import autocast
+
+OVERLAP = 0.25
+#: Live validation looks at so many cases at most.
+VALIDATION_CASES = 20
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Mean Dice over cases and segments of the sub-models' mean, of v and of a; ``segments``: of the mean, by name."""
+
+    dice: float
+    dice_v: float
+    dice_a: float | None
+    segments: dict[str, float]
+    cases: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any] | None) -> Scores | None:
+        """The inverse of ``to_dict``; None stays None."""
+        return None if values is None else cls(**values)
+
+
+def validate(
+    network: CamlNetwork, plan: Plan, cases: Sequence[PreparedCase], *, stop: Callable[[], bool], device: torch.device
+) -> Scores | None:
+    """Return the scores of at most the first twenty cases; None where ``stop`` said so. Leaves evaluation mode on."""
+    network.eval()
+    rows = []
+    for case in cases[:VALIDATION_CASES]:
+        if stop():
+            return None
+        rows.append(_case_dice(network, plan, case, device))
+    table = np.array(rows).mean(axis=0)  # [mean, v, a] x segments
+    return Scores(
+        dice=float(table[0].mean()),
+        dice_v=float(table[1].mean()),
+        dice_a=None if plan.labeled_only else float(table[2].mean()),
+        segments={s.name: float(value) for s, value in zip(plan.segments, table[0])},
+        cases=len(rows),
+    )
+
+
+def _case_dice(network: CamlNetwork, plan: Plan, case: PreparedCase, device: torch.device) -> list[list[float]]:
+    image = torch.from_numpy(np.asarray(case.image, dtype=np.float32))
+    x, y, z = image.shape[1:]
+    windows = fitted_windows((x, y, z), plan.geometry.patch, plan.network.divisor, OVERLAP)
+    classes = plan.network.classes
+
+    def forward(window: Tensor) -> Tensor:
+        with autocast(plan.numeric, device):
+            v = network.forward_v(window)
+            a = v if plan.labeled_only else network.forward_a(window)
+        return torch.cat([torch.softmax(v[0].float(), 0), torch.softmax(a[0].float(), 0)])
+
+    with torch.inference_mode():
+        maps = collect(sweep(image, windows, forward, 2 * classes, device=str(device)), windows, 2 * classes)
+    v, a = maps[:classes], maps[classes:]
+    reference = np.asarray(case.label)
+    return [
+        [dice(label == s.label, reference == s.label) for s in plan.segments]
+        for label in ((v + a).argmax(0).numpy(), v.argmax(0).numpy(), a.argmax(0).numpy())
+    ]

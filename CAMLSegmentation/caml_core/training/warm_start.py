@@ -1,0 +1,41 @@
+"""From a start model's weights to those of a network for other segments: what has the same name is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..config import NetworkConfig, Segment
+from ..model import build_network
+from ..model_file import LoadedModel
+
+#: Layers with one row a class.
+OUTPUT_LAYERS = ("decoder1.out_conv", "decoder2.out_conv")
+
+
+def start_state(
+    start: LoadedModel, network: NetworkConfig, segments: Sequence[Segment], seed: int
+) -> dict[str, Tensor]:
+    """Return a state dict for ``network`` with the start model's weights.
+
+    The output rows of the background and of segments that the start model knows by name (upper and lower case alike)
+    are taken over, also where their label values differ; rows of new segments start from scratch.
+    """
+    torch.manual_seed(seed)
+    state = build_network(network).state_dict()
+    rows = _row_sources(start.spec.segments, segments)
+    for name, tensor in start.state.items():
+        if name.rpartition(".")[0] in OUTPUT_LAYERS:
+            for new, old in rows.items():
+                state[name][new] = tensor[old]
+        else:
+            state[name] = tensor.clone()
+    return state
+
+
+def _row_sources(known: Sequence[Segment], wanted: Sequence[Segment]) -> dict[int, int]:
+    labels = {s.name.casefold(): s.label for s in known}
+    rows = {s.label: labels[s.name.casefold()] for s in wanted if s.name.casefold() in labels}
+    return {0: 0, **rows}
