@@ -55,12 +55,12 @@ def surface_distances(prediction: np.ndarray, reference: np.ndarray, spacing: Sp
     Two empty masks are at distance 0. Where only one is empty every distance is the image's diagonal, the worst that
     a segmentation on this grid can reach: a missed structure must never look perfect.
     """
-    if not prediction.any() and not reference.any():
+    box = bounding_box(np.logical_or(prediction, reference))
+    if box is None:
         return SurfaceDistances(0.0, 0.0, 0.0, 0.0)
-    if not prediction.any() or not reference.any():
+    if not prediction[box].any() or not reference[box].any():
         diagonal = float(np.linalg.norm(np.multiply(prediction.shape, spacing)))
         return SurfaceDistances(diagonal, diagonal, diagonal, diagonal)
-    box = _bounding_box(np.logical_or(prediction, reference))
     ours, theirs = (_surface_points(mask[box]) * np.asarray(spacing, float) for mask in (prediction, reference))
     there, back = _nearest(ours, theirs), _nearest(theirs, ours)
     both = np.concatenate([there, back])
@@ -116,6 +116,17 @@ def summarize(rows: Iterable[dict[str, float]]) -> dict[str, dict[str, float]]:
     return result
 
 
+def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
+    """Return the slices of the smallest box around a mask [X, Y, Z], None where it is empty."""
+    sides = []
+    for axis in range(mask.ndim):
+        occupied = np.flatnonzero(mask.any(axis=tuple(i for i in range(mask.ndim) if i != axis)))
+        if not occupied.size:
+            return None
+        sides.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
+    return tuple(sides)
+
+
 def _segment_metrics(
     prediction: np.ndarray, reference: np.ndarray, spacing: Spacing, voxel_ml: float
 ) -> dict[str, float]:
@@ -126,14 +137,6 @@ def _segment_metrics(
         metrics |= {f"{name}_{unit}": getattr(distances, name) for name in DISTANCES}
     metrics |= {"prediction_ml": ours * voxel_ml, "reference_ml": theirs * voxel_ml}
     return metrics | {"missed": float(not ours and theirs > 0), "invented": float(not theirs and ours > 0)}
-
-
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    sides = []
-    for axis in range(mask.ndim):
-        occupied = np.flatnonzero(mask.any(axis=tuple(i for i in range(mask.ndim) if i != axis)))
-        sides.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
-    return tuple(sides)
 
 
 def _surface_points(mask: np.ndarray) -> np.ndarray:

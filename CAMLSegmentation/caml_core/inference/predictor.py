@@ -1,0 +1,266 @@
+"""From a case's volumes to its segmentation on the scan's own grid."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config import ModelSpec, NumericMode, Triple
+from ..data.geometry import Grid, NetworkGrid
+from ..data.intensity import normalize
+from ..data.io import Volume
+from ..errors import Cancelled, DataError, ModelFileError, ResourceError, UsageError
+from ..events import Listener, silent
+from ..model.caml import CamlNetwork
+from .assembly import Assembly, volumes_ml
+from .numeric import cast, free_memory, memory_per_voxel, prepared_network
+from .sliding_window import Weighting, Windows, fitted_windows, strided_windows, sweep
+from .uncertainty import case_score
+
+Quality = Literal["fast", "balanced", "best"]
+SubModel = Literal["auto", "v", "a", "mean"]
+#: Least overlap of windows, as a share of their sides.
+OVERLAPS: dict[Quality, float] = {"fast": 0.1, "balanced": 0.25, "best": 0.5}
+#: Windows may be longer than the training patch by these factors, largest first as memory allows.
+_STRETCHES = (1.5, 1.25, 1.0)
+#: "fast" takes the whole volume at once where it can.
+_WHOLE = (1e6, 4.0, 3.0, 2.0, *_STRETCHES)
+#: Voxels beyond which one window is not sensible whatever the memory: 8 GB with 16 filters in bfloat16.
+_LARGEST_WINDOW = 32 * 2**20
+#: Share of the free memory that the windows may take.
+_MEMORY_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Windows of exactly the training patch at a fixed stride, as published evaluations have them."""
+
+    stride: Triple
+    weighting: Weighting = "uniform"
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """``labels`` uint8 [X, Y, Z] on ``grid``, the scan's own. ``disagreement``: 0 to 255 for 0 to 1, or None.
+
+    ``agreement``: Dice of sub-model v against a per segment (empty where one ran), ``volumes_ml`` per segment,
+    ``timing`` seconds of ``prepare``, ``network`` and ``total``.
+    """
+
+    labels: np.ndarray
+    grid: Grid
+    disagreement: np.ndarray | None = None
+    probability: np.ndarray | None = None
+    agreement: dict[str, float] = field(default_factory=dict)
+    volumes_ml: dict[str, float] = field(default_factory=dict)
+    timing: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def score(self) -> float | None:
+        """Mean agreement of both sub-models, None where one ran."""
+        return case_score(self.agreement)
+
+
+class Predictor:
+    """Segments one case after another with one model. ``network`` is copied, and free to be trained on afterwards.
+
+    ``quality``: "fast" takes the fewest windows and sub-model v alone, "balanced" both sub-models and an overlap of a
+    quarter, "best" half an overlap and the mirrors that the model was trained with. ``sub_model`` overrides which
+    sub-models make the labels. ``stop`` is asked before every window.
+    """
+
+    def __init__(
+        self,
+        network: CamlNetwork,
+        spec: ModelSpec,
+        *,
+        numeric: NumericMode | None = None,
+        device: str = "cpu",
+        quality: Quality = "balanced",
+        sub_model: SubModel = "auto",
+        protocol: Protocol | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        listener: Listener = silent,
+    ) -> None:
+        self.spec, self.device, self.quality, self.protocol = spec, device, quality, protocol
+        self.numeric = numeric or NumericMode(channels_last=device == "cpu")
+        self.use = _sub_models(spec, quality, sub_model)
+        self._stop, self._listener = stop, listener
+        self._original = network
+        self._network = prepared_network(network, self.numeric, device)
+        self._mirrors = _mirrors(spec.flip_axes if quality == "best" and protocol is None else ())
+
+    def predict(self, volumes: Sequence[Volume], *, uncertainty: bool = False, probability: bool = False) -> Prediction:
+        """Segment one case, given as one volume a channel on one grid.
+
+        Raises DataError for the wrong number of channels, Cancelled when asked to stop, ResourceError where memory
+        does not suffice even for small windows, ModelFileError where the network's output is not finite.
+        """
+        begin = time.perf_counter()
+        way = NetworkGrid.of(volumes[0].grid, self.spec.geometry)
+        image = self._prepared(volumes, way)
+        prepared = time.perf_counter()
+        models = ("v", "a") if (uncertainty or len(self.use) == 2) and not self.spec.labeled_only else self.use
+        if uncertainty and len(models) < 2:
+            message = "The model has one trained sub-model: there is no disagreement map."
+            self._listener("warning", {"message": message})
+        result = self._segment(image, way, models, uncertainty, probability)
+        end = time.perf_counter()
+        return Prediction(
+            labels=result.labels,
+            grid=volumes[0].grid,
+            disagreement=result.disagreement,
+            probability=result.probability,
+            agreement=result.agreement,
+            volumes_ml=volumes_ml(result.labels, volumes[0].grid.voxel_ml, self.spec.segments),
+            timing={"prepare": prepared - begin, "network": end - prepared, "total": end - begin},
+        )
+
+    def windows(self, size: Triple, models: Sequence[str] = ("v",)) -> Windows:
+        """Return the windows for a volume of ``size`` network voxels, as large as is useful and memory allows."""
+        patch, divisor = self.spec.geometry.patch, self.spec.network.divisor
+        if self.protocol is not None:
+            return strided_windows(size, patch, self.protocol.stride)
+        # Sub-model a's attention knows about as many tokens as the training patch has.
+        stretches = _WHOLE if self.quality == "fast" and tuple(models) == ("v",) else _STRETCHES
+        per_voxel = memory_per_voxel(self.spec.network, self.numeric.dtype)
+        limit = min(_LARGEST_WINDOW, _MEMORY_SHARE * free_memory(self.device) / per_voxel)
+        for stretch in stretches:
+            windows = fitted_windows(size, patch, divisor, OVERLAPS[self.quality], stretch)
+            if np.prod(windows.window) <= limit:
+                break
+        return windows
+
+    def _prepared(self, volumes: Sequence[Volume], way: NetworkGrid) -> Tensor:
+        """Bring the channels to the network's grid and range, exactly as in training; float32 [C, x, y, z]."""
+        channels = self.spec.channels
+        if len(volumes) != len(channels):
+            raise DataError(f"The model needs {len(channels)} image(s) a case, got {len(volumes)}.")
+        if any(volume.array.shape != way.source.size for volume in volumes):
+            raise DataError("The images of the case differ in size; resample the channels onto one grid first.")
+        image = torch.empty(len(channels), *way.size)
+        for index, (volume, channel) in enumerate(zip(volumes, channels)):
+            image[index] = torch.from_numpy(normalize(way.image_to_network(volume.array), channel))
+        return image
+
+    def _segment(
+        self, image: Tensor, way: NetworkGrid, models: Sequence[str], uncertainty: bool, probability: bool
+    ) -> Assembly:
+        windows, shrunk = self.windows(way.size, models), self.protocol is not None
+        while True:
+            try:
+                return self._run(image, way, windows, models, uncertainty, probability)
+            except _NotFinite:
+                self._use_full_precision()
+            except (RuntimeError, MemoryError) as error:
+                if not _out_of_memory(error):
+                    raise
+                if shrunk:
+                    raise ResourceError(
+                        f"There is not enough memory on {self.device} for this case, even with small windows; close "
+                        "other programs, or choose another device."
+                    ) from error
+                windows, shrunk = self._smaller(windows), True
+            if self.device.startswith("cuda"):
+                torch.cuda.empty_cache()
+
+    def _run(
+        self,
+        image: Tensor,
+        way: NetworkGrid,
+        windows: Windows,
+        models: Sequence[str],
+        uncertainty: bool,
+        probability: bool,
+    ) -> Assembly:
+        assembly = Assembly(
+            way, windows.axis, self.spec.segments, models, self.use, uncertainty=uncertainty, probability=probability
+        )
+        maps = len(models) * len(self.spec.segments)
+        weighting = self.protocol.weighting if self.protocol else "gaussian"
+        done = itertools.count(1)
+
+        def forward(window: Tensor) -> Tensor:
+            if self._stop():
+                raise Cancelled("The prediction was stopped; nothing was written for the case at work.")
+            result = torch.cat([self._foreground(name, window) for name in models])
+            self._listener("progress", {"done": next(done), "total": windows.count, "unit": "windows"})
+            return result
+
+        with torch.inference_mode():
+            for _, rows in sweep(image, windows, forward, maps, weighting=weighting, device=self.device):
+                if not bool(torch.isfinite(rows).all()):
+                    raise _NotFinite
+                assembly.add(rows)
+        return assembly
+
+    def _foreground(self, name: str, window: Tensor) -> Tensor:
+        """Mean probability over the mirrors, float32 [classes - 1, *window]."""
+        run = self._network.forward_v if name == "v" else self._network.forward_a
+        total: Tensor | None = None
+        for axes in self._mirrors:
+            logits = run(cast(window.flip(axes), self.numeric, self.device)).float()
+            foreground = torch.softmax(logits, dim=1)[0, 1:].flip([axis - 1 for axis in axes])
+            total = foreground if total is None else total.add_(foreground)
+        assert total is not None
+        return total / len(self._mirrors) if len(self._mirrors) > 1 else total
+
+    def _use_full_precision(self) -> None:
+        if self.numeric.dtype == "fp32":
+            raise ModelFileError(
+                "The model computes values that are not finite on this image; check the image's intensities, "
+                "or train the model again."
+            )
+        message = f"{self.numeric.dtype} was not precise enough for this image; going on in fp32."
+        self._listener("warning", {"message": message})
+        self.numeric = replace(self.numeric, dtype="fp32")
+        self._network = prepared_network(self._original, self.numeric, self.device)
+
+    def _smaller(self, windows: Windows) -> Windows:
+        patch, divisor = self.spec.geometry.patch, self.spec.network.divisor
+        if np.prod(windows.window) <= np.prod(patch):
+            x, y, z = (max(d, p // 2 // d * d) for p, d in zip(patch, divisor))
+            patch = (x, y, z)
+        self._listener("warning", {"message": "Memory did not suffice; trying once more with smaller windows."})
+        return fitted_windows(windows.size, patch, divisor, OVERLAPS[self.quality], 1.0)
+
+
+class _NotFinite(Exception):  # noqa: N818 (a signal between two functions here, no error that anyone sees)
+    """The network gave NaN or infinite values."""
+
+
+def _sub_models(spec: ModelSpec, quality: Quality, sub_model: SubModel) -> tuple[str, ...]:
+    if quality not in OVERLAPS or sub_model not in ("auto", "v", "a", "mean"):
+        raise UsageError(
+            "Quality must be fast, balanced or best and the sub-model auto, v, a or mean; "
+            f"got {quality!r} and {sub_model!r}."
+        )
+    if spec.labeled_only and sub_model in ("a", "mean"):
+        raise UsageError("The model was trained on labels only: its sub-model a knows nothing; use auto or v.")
+    if sub_model == "auto":
+        sub_model = "v" if quality == "fast" or spec.labeled_only else "mean"
+    return ("v", "a") if sub_model == "mean" else (sub_model,)
+
+
+def _mirrors(axes: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """All combinations of mirrored axes as dimensions of [B, C, x, y, z], the unmirrored image first."""
+    return tuple(_combinations([2 + axis for axis in sorted(set(axes))]))
+
+
+def _combinations(axes: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    for number in range(len(axes) + 1):
+        yield from itertools.combinations(axes, number)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    return any(sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc"))
