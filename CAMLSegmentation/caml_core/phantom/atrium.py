@@ -31,15 +31,26 @@ _WARP = 2.0
 #: Mean tissue brightness relative to blood.
 _TISSUE = {"mediastinum": 0.38, "lung": 0.09, "muscle": 0.27, "wall": 0.52, "bone": 0.33, "esophagus": 0.5}
 
-#: Veins: where they leave the body (share of its radii), where they head to, and how wide they are (mm).
-_VEINS = (
-    ("right superior", (-0.72, 0.25, 0.50), (-0.90, 0.15, 0.42), 6.8),
-    ("right inferior", (-0.70, 0.50, -0.40), (-0.72, 0.62, -0.18), 6.2),
-    ("left superior", (0.72, 0.30, 0.55), (0.72, 0.15, 0.60), 6.5),
-    ("left inferior", (0.72, 0.55, -0.30), (0.70, 0.66, -0.12), 5.6),
+
+@dataclass(frozen=True)
+class _Vein:
+    """Where a vein leaves the body (as a share of its radii), where it heads to, and how wide it is (mm)."""
+
+    leaves: tuple[float, float, float]
+    heading: tuple[float, float, float]
+    width: float
+
+
+_RIGHT_VEINS = (
+    _Vein((-0.72, 0.25, 0.50), (-0.90, 0.15, 0.42), 6.8),  # superior
+    _Vein((-0.70, 0.50, -0.40), (-0.72, 0.62, -0.18), 6.2),  # inferior
 )
-_MIDDLE_VEIN = ("right middle", (-0.80, 0.35, 0.05), (-0.95, 0.25, -0.05), 3.6)
-_COMMON_LEFT = ("left common", (0.75, 0.45, 0.15), (0.78, 0.50, 0.25), 8.5)
+_LEFT_VEINS = (
+    _Vein((0.72, 0.30, 0.55), (0.72, 0.15, 0.60), 6.5),  # superior
+    _Vein((0.72, 0.55, -0.30), (0.70, 0.66, -0.12), 5.6),  # inferior
+)
+_RIGHT_MIDDLE_VEIN = _Vein((-0.80, 0.35, 0.05), (-0.95, 0.25, -0.05), 3.6)
+_LEFT_COMMON_VEIN = _Vein((0.75, 0.45, 0.15), (0.78, 0.50, 0.25), 8.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,32 +91,31 @@ def _atrium(rng: np.random.Generator, space: Space, points: np.ndarray) -> _Anat
     body = smooth_union(body, ellipsoid(points, bulge, radii * rng.uniform(0.6, 0.8, size=3), _turn(rng, 25)), 8.0)
     vessels = np.full_like(body, np.inf)
     for vein in _choose_veins(rng):
-        tube = _vein(rng, vein, radii)
+        tube = _grow_vein(rng, vein, radii)
         body = smooth_union(body, tube.upto(rng.uniform(20, 30)).distance(points, space, 3 * _WARP), 4.0)
         np.minimum(vessels, tube.distance(points, space, 3 * _WARP), out=vessels)
     appendage = _appendage(rng, radii).distance(points, space, 3 * _WARP)
     return _Anatomy(smooth_union(body, appendage, 3.0), vessels, radii)
 
 
-def _choose_veins(rng: np.random.Generator) -> list[tuple]:
+def _choose_veins(rng: np.random.Generator) -> tuple[_Vein, ...]:
     """Four veins as a rule; a common left trunk (three) or a right middle vein (five) in some, as in people."""
     kind = rng.choice(["usual", "common", "middle"], p=[0.6, 0.2, 0.2])
     if kind == "common":
-        return [*_VEINS[:2], _COMMON_LEFT]
-    return [*_VEINS, _MIDDLE_VEIN] if kind == "middle" else list(_VEINS)
+        return (*_RIGHT_VEINS, _LEFT_COMMON_VEIN)
+    veins = (*_RIGHT_VEINS, *_LEFT_VEINS)
+    return (*veins, _RIGHT_MIDDLE_VEIN) if kind == "middle" else veins
 
 
-def _vein(rng: np.random.Generator, vein: tuple, radii: np.ndarray) -> Tube:
-    _, leaves, heading, width = vein
-    start = np.asarray(leaves) * radii * 0.75
-    direction = _turn(rng, 14) @ np.asarray(heading)
+def _grow_vein(rng: np.random.Generator, vein: _Vein, radii: np.ndarray) -> Tube:
+    start = np.asarray(vein.leaves) * radii * 0.75
+    direction = _turn(rng, 14) @ np.asarray(vein.heading)
     bend = rng.normal(scale=6.0, size=3)
-    knots = np.array(
-        [start, start + 18 * direction, start + 36 * direction + bend, start + 60 * direction + 2.5 * bend]
-    )
-    nodes = CubicSpline([0, 18, 36, 60], knots)(np.linspace(0, 60, 16))
+    along = np.array([0.0, 18.0, 36.0, 60.0])
+    knots = start + np.outer(along, direction) + np.outer((0, 0, 1, 2.5), bend)
+    nodes = CubicSpline(along, knots)(np.linspace(0, 60, 16))
     taper = np.interp(np.linspace(0, 60, 16), [0, 12, 24, 60], [1.2, 1.05, 0.8, 0.45])
-    return Tube(nodes, width * rng.uniform(0.8, 1.2) * taper)
+    return Tube(nodes, vein.width * rng.uniform(0.8, 1.2) * taper)
 
 
 def _appendage(rng: np.random.Generator, radii: np.ndarray) -> Tube:
@@ -181,13 +191,13 @@ def _paint_blood(
     vena_cava = ellipsoid(points, near(-33, -14, 40), np.array([9.0, 8.5, 48.0]))
     paint(image, smooth_union(atrium, vena_cava, 4.0) - 1.8, tissue["wall"], softness)
     paint(image, smooth_union(atrium, vena_cava, 4.0), blood(), softness)
-    for nodes, radius in _great_vessels(rng, near):
+    for nodes, radius in _great_vessels(rng):
         tube = Tube(nodes, np.full(len(nodes), radius)).distance(points, space, 3 * _WARP)
         paint(image, tube - 1.6, tissue["wall"] * 0.7, softness)
         paint(image, tube, blood(), softness)
 
 
-def _great_vessels(rng: np.random.Generator, near: object) -> list[tuple[np.ndarray, float]]:
+def _great_vessels(rng: np.random.Generator) -> list[tuple[np.ndarray, float]]:
     def path(*knots: tuple[float, float, float]) -> np.ndarray:
         moved = np.asarray(knots) + rng.uniform(-3, 3, size=3)
         return CubicSpline(np.arange(len(knots)), moved)(np.linspace(0, len(knots) - 1, 8 * len(knots)))

@@ -85,7 +85,7 @@ def random_space(
     """
     signs = np.diag(_AXIS_SIGNS[rng.integers(len(_AXIS_SIGNS))])
     oblique = Rotation.from_rotvec(np.radians(rng.uniform(-5, 5, size=3))).as_matrix()
-    direction = _orthonormal(oblique @ signs)
+    direction = oblique @ signs
     middle = rng.uniform(-40, 40, size=3)
     steps = direction * np.asarray(spacing)
     origin = middle - steps @ ((np.asarray(size) - 1) / 2)
@@ -99,8 +99,3 @@ def random_space(
     focus = np.asarray(center) + rng.uniform(-shift, shift, size=3)
     matrix = pose @ steps / scale
     return Space(grid, matrix, focus - matrix @ ((np.asarray(size) - 1) / 2))
-
-
-def _orthonormal(direction: np.ndarray) -> np.ndarray:
-    """Headers keep about seven digits; rounding here makes every format return what was written."""
-    return np.linalg.qr(np.round(direction, 6))[0] * np.sign(np.diag(np.linalg.qr(np.round(direction, 6))[1]))
