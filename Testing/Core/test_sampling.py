@@ -1,0 +1,140 @@
+"""Patches and batches: what is drawn, from where, and that nothing but seed and iteration decides it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from caml_core.config import AugmentationConfig
+from caml_core.data.augmentation import augment_intensities, sample_patch
+from caml_core.data.cache import PreparedCase
+from caml_core.data.sampler import TwoStreamSampler, patch_center
+from caml_core.seeding import generator_for
+from synthetic import SIZE, prepared, tiny_plan
+
+NONE = AugmentationConfig()
+
+
+@pytest.fixture
+def a_case() -> PreparedCase:
+    """A labelled case whose image is its label, so that both must move together."""
+    case = prepared(0)
+    return dataclasses.replace(case, image=case.label[None].astype(np.float16))
+
+
+def _rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_without_augmentation_a_patch_is_a_crop(a_case: PreparedCase) -> None:
+    image, label = sample_patch(a_case, np.array([8.5, 9.5, 7.5]), (8, 6, 4), NONE, _rng())
+    expected = a_case.image[:, 5:13, 7:13, 6:10].astype(np.float32)
+    assert np.array_equal(image.numpy(), expected)
+    assert label is not None and np.array_equal(label.numpy(), a_case.label[5:13, 7:13, 6:10])
+
+
+def test_outside_the_case_a_patch_is_zero(a_case: PreparedCase) -> None:
+    half = [(n - 1) / 2 for n in SIZE]
+    image, label = sample_patch(a_case, np.array(half), tuple(n + 4 for n in SIZE), NONE, _rng())  # type: ignore[arg-type]
+    inner = tuple(slice(2, n + 2) for n in SIZE)
+    assert label is not None and np.array_equal(label.numpy()[inner], a_case.label)
+    assert float(image.sum()) == pytest.approx(float(a_case.image.astype(np.float32).sum()))
+
+
+def test_image_and_label_move_together(a_case: PreparedCase) -> None:
+    config = AugmentationConfig(rotation_degrees=20, scale=0.2, affine_probability=1.0, flip_axes=(0, 1, 2))
+    for seed in range(6):
+        image, label = sample_patch(a_case, np.array([10.5, 8.5, 9.5]), (16, 16, 16), config, _rng(seed))
+        assert label is not None
+        # Linear and nearest resampling of one thing differ by less than one class, and only at its border.
+        assert float((image[0] - label.float()).abs().mean()) < 0.12
+        assert set(label.unique().tolist()) <= {0, 1, 2} and int((label > 0).sum()) > 50
+
+
+def test_the_identity_affine_is_the_crop(a_case: PreparedCase) -> None:
+    still = AugmentationConfig(rotation_degrees=0.0, scale=0.0, affine_probability=1.0)
+    center = np.array([10.5, 8.5, 9.5])
+    moved, moved_label = sample_patch(a_case, center, (12, 12, 12), still, _rng())
+    plain, plain_label = sample_patch(a_case, center, (12, 12, 12), NONE, _rng())
+    assert torch.allclose(moved, plain, atol=1e-4)
+    assert moved_label is not None and plain_label is not None and torch.equal(moved_label, plain_label)
+
+
+def test_the_default_keeps_the_true_orientation_and_the_paper_always_mirrors(a_case: PreparedCase) -> None:
+    center, patch = np.array([10.5, 8.5, 9.5]), (16, 16, 16)
+    plain, _ = sample_patch(a_case, center, patch, NONE, _rng())
+    some = [
+        torch.equal(sample_patch(a_case, center, patch, AugmentationConfig(flip_axes=(0, 1)), _rng(s))[0], plain)
+        for s in range(40)
+    ]
+    assert 2 <= sum(some) <= 25  # a quarter is expected
+    paper = AugmentationConfig(flip_axes=(0, 1), always_flip=True, rotate90=True)
+    assert not any(torch.equal(sample_patch(a_case, center, patch, paper, _rng(s))[0], plain) for s in range(40))
+
+
+def test_intensity_augmentation_changes_values_but_neither_shape_nor_input() -> None:
+    image = torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = image.clone()
+    config = AugmentationConfig(gamma=0.3, brightness=0.2, contrast=0.2, noise=0.2, blur=1.0, intensity_probability=1.0)
+    changed = augment_intensities(image, config, _rng())
+    assert changed.shape == image.shape and torch.isfinite(changed).all()
+    assert torch.equal(image, before) and not torch.allclose(changed, image)
+
+
+def test_patches_reach_every_voxel_and_stay_inside() -> None:
+    case, patch = prepared(1), (8, 8, 8)
+    low, high = [], []
+    for seed in range(400):
+        start = patch_center(case, patch, 0.0, _rng(seed)) - 3.5
+        low.append(start)
+        high.append(start + 8)
+    assert np.array_equal(np.min(low, axis=0), [0, 0, 0])
+    assert np.array_equal(np.max(high, axis=0), SIZE)
+
+
+def test_foreground_patches_contain_the_foreground() -> None:
+    case, patch = prepared(1), (8, 8, 8)
+    for seed in range(50):
+        center = patch_center(case, patch, 1.0, _rng(seed))
+        _, label = sample_patch(case, center, patch, NONE, _rng(seed))
+        assert label is not None and bool((label > 0).any())
+
+
+def test_a_case_smaller_than_the_patch_lies_within_it() -> None:
+    case = prepared(2)
+    for seed in range(20):
+        image, _ = sample_patch(case, patch_center(case, (32, 32, 32), 0.3, _rng(seed)), (32, 32, 32), NONE, _rng())
+        assert float(image.abs().sum()) == pytest.approx(float(np.abs(case.image.astype(np.float32)).sum()), rel=1e-4)
+
+
+def test_a_batch_depends_on_seed_and_iteration_alone() -> None:
+    plan = tiny_plan()
+    labeled, unlabeled = [prepared(i) for i in range(3)], [prepared(i, "unlabeled") for i in range(3, 6)]
+    first, second = (TwoStreamSampler(plan, labeled, unlabeled) for _ in range(2))
+    for iteration in (5, 0, 3):
+        second.batch(iteration + 1)
+        a, b = first.batch(iteration), second.batch(iteration)
+        assert torch.equal(a.labeled, b.labeled) and torch.equal(a.labels, b.labels) and a.cases == b.cases
+        assert a.unlabeled is not None and b.unlabeled is not None and torch.equal(a.unlabeled, b.unlabeled)
+    other = TwoStreamSampler(dataclasses.replace(plan, seed=1), labeled, unlabeled)
+    assert not torch.equal(first.batch(0).labeled, other.batch(0).labeled)
+    assert not torch.equal(first.batch(0).labeled, first.batch(1).labeled)
+
+
+def test_every_labelled_case_is_drawn_once_before_any_a_second_time() -> None:
+    plan = tiny_plan()
+    sampler = TwoStreamSampler(plan, [prepared(i) for i in range(5)], [])
+    drawn = [case for iteration in range(5) for case in sampler.batch(iteration).cases]
+    assert sorted(drawn[:5]) == sorted(drawn[5:]) == list(range(5))
+
+
+def test_labelled_only_draws_no_unlabelled_patch() -> None:
+    plan = tiny_plan(labeled_only=True)
+    assert TwoStreamSampler(plan, [prepared(0)], [prepared(1, "unlabeled")]).batch(0).unlabeled is None
+
+
+def test_generators_of_different_purposes_and_samples_differ() -> None:
+    draws = {float(generator_for(0, p, i).random()) for p in ("labeled", "unlabeled") for i in range(50)}
+    assert len(draws) == 100
