@@ -176,17 +176,18 @@ def test_written_cohort_loads_with_roles_labels_and_grids(kind, tmp_path: Path):
     test = load_cohort(tmp_path / "c" / "test.csv")
     assert len(test.cases) == 2
     assert not {c.id for c in test.cases} & {c.id for c in cohort.cases}
-    maps = {}
+    segments = {}
     for index, case in enumerate((*cohort.cases, *test.cases)):
         phantom = KINDS[kind](9, index, "small")
         (volume,) = read_case(case)
         np.testing.assert_array_equal(volume.array, phantom.image)
         assert grid_difference(volume.grid, phantom.grid, 0.01) == ""
         if case.label:
-            maps[case.id] = read_labels(case.label, case.id)
-            np.testing.assert_array_equal(maps[case.id].array, phantom.label)
-            assert grid_difference(maps[case.id].grid, grid_of(read_image(case.images[0])), 0.01) == ""
-    assert match_segments(maps) == phantom.segments
+            found = read_labels(case.label, case.id)
+            np.testing.assert_array_equal(found.array, phantom.label)
+            assert grid_difference(found.grid, grid_of(read_image(case.images[0])), 0.01) == ""
+            segments[case.id] = found.segments
+    assert match_segments(segments) == phantom.segments
 
 
 def test_labels_of_unlabelled_cases_are_nowhere(tmp_path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def read_image(path: Path, case_id: str | None = None) -> sitk.Image:
     with naming(case_id), _quiet():
         try:
             image = _read_any(path, who)
-        except (OSError, EOFError) as error:  # gzip raises both for a torn file
+        except (OSError, EOFError, zlib.error) as error:  # gzip raises all three for a torn file
             raise DataError(f"{who} cannot be read ({error}); the file is damaged or cut off.") from error
         except RuntimeError as error:
             raise _explain(error, who) from error
@@ -163,7 +164,11 @@ def _no_spacing(who: str) -> DataError:
 def _read_nifti(path: Path, who: str) -> sitk.Image:
     header = nifti.read_header(path)
     if header is None:
-        return sitk.ReadImage(str(path))  # Analyze, or a file with a wrong name: ITK decides
+        return sitk.ReadImage(str(path))  # a file with a wrong name: ITK decides
+    if header.version == 0:
+        raise DataError(f"{who} is an Analyze file, which does not say left from right; convert it to NIfTI first.")
+    if not nifti.is_complete(path, header):
+        raise DataError(f"{who} cannot be read; the file is damaged or cut off.")
     if header.dim[0] >= 3:
         sizes = header.pixdim[1:4]
         if not all(math.isfinite(s) and s != 0 for s in sizes):

@@ -6,6 +6,7 @@ Fields and offsets are those of nifti1.h and nifti2.h (NIfTI Data Format Working
 from __future__ import annotations
 
 import gzip
+import math
 import shutil
 import struct
 from dataclasses import dataclass
@@ -20,7 +21,11 @@ _SIZE_1, _SIZE_2 = 348, 540
 
 @dataclass(frozen=True)
 class NiftiHeader:
-    """The fields of either version that decide about geometry. ``affine`` [3, 4] is the sform (RAS), if coded."""
+    """The fields of either version that decide about geometry. ``affine`` [3, 4] is the sform (RAS), if coded.
+
+    ``version`` 0 is Analyze, the ancestor without orientation. ``end``: where the voxels end in the uncompressed
+    data, which lies in a file of its own (.img) where ``separate``.
+    """
 
     version: int
     order: str  # "<" or ">"
@@ -29,6 +34,8 @@ class NiftiHeader:
     qform_code: int
     sform_code: int
     affine: np.ndarray
+    end: int
+    separate: bool
 
 
 def is_nifti(path: Path) -> bool:
@@ -45,10 +52,34 @@ def read_header(path: Path) -> NiftiHeader | None:
             return None
         (size,) = struct.unpack_from(order + "i", raw)
         if size == _SIZE_1:
-            return _parse(raw, order, 1, ("8h", 40), ("8f", 76), ("2h", 252), ("12f", 280))
+            version = 1 if raw[344:347] in (b"n+1", b"ni1") else 0
+            places = (("8h", 40), ("8f", 76), ("2h", 252), ("12f", 280), ("h", 72), ("f", 108))
+            return _parse(raw, order, version, raw[344:346] != b"n+", places)
         if size == _SIZE_2 and len(raw) == _SIZE_2:
-            return _parse(raw, order, 2, ("8q", 16), ("8d", 104), ("2i", 344), ("12d", 400))
+            places = (("8q", 16), ("8d", 104), ("2i", 344), ("12d", 400), ("h", 14), ("q", 168))
+            return _parse(raw, order, 2, raw[4:6] != b"n+", places)
     return None
+
+
+def is_complete(path: Path, header: NiftiHeader) -> bool:
+    """Whether all voxels are there and, where compressed, undamaged; ITK fills what is missing with nothing said.
+
+    Raises OSError, EOFError or zlib.error for damaged compressed data.
+    """
+    if header.separate:
+        stem = path.name[: -len(".gz")] if path.name.lower().endswith(".gz") else path.name
+        names = (Path(stem).stem + end for end in (".img", ".img.gz", ".IMG"))
+        found = next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
+        if found is None:
+            return False
+        path = found
+    with _open(path) as file:
+        if not isinstance(file, gzip.GzipFile):
+            return file.seek(0, 2) >= header.end
+        size = 0
+        while block := file.read(1 << 20):
+            size += len(block)
+    return size >= header.end
 
 
 def is_sheared(header: NiftiHeader) -> bool:
@@ -114,9 +145,20 @@ def _version_1_header(raw: bytes, order: str) -> tuple[bytes, int]:
     return bytes(header), int(fields("q", 168)[0])
 
 
-def _parse(raw: bytes, order: str, version: int, *fields: tuple[str, int]) -> NiftiHeader:
-    dim, pixdim, codes, rows = (struct.unpack_from(order + code, raw, offset) for code, offset in fields)
-    return NiftiHeader(version, order, dim, pixdim, codes[0], codes[1], np.array(rows, dtype=float).reshape(3, 4))
+def _parse(raw: bytes, order: str, version: int, separate: bool, places: tuple[tuple[str, int], ...]) -> NiftiHeader:
+    dim, pixdim, codes, rows, bits, offset = (struct.unpack_from(order + code, raw, where) for code, where in places)
+    voxels = math.prod(max(n, 1) for n in dim[1 : max(dim[0], 0) + 1])
+    return NiftiHeader(
+        version=version,
+        order=order,
+        dim=dim,
+        pixdim=pixdim,
+        qform_code=codes[0],
+        sform_code=codes[1],
+        affine=np.array(rows, dtype=float).reshape(3, 4),
+        end=int(offset[0]) + voxels * bits[0] // 8,
+        separate=separate,
+    )
 
 
 def _open(path: Path) -> IO[bytes]:

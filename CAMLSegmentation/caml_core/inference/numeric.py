@@ -23,6 +23,8 @@ from ..model.caml import CamlNetwork
 DTYPES: dict[DTypeName, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 #: Side of the volume on which modes are compared: large enough that the cores are busy, 0.1 s in float32.
 _SIDE = 48
+#: Seconds after which no further mode is tried: on a machine that is busy with other work nothing can be measured.
+_PATIENCE = 5.0
 #: Reduced precision must pay for its rounding: it is taken where it is faster by this factor.
 _WORTH = 1.2
 #: Where the free memory is unknown.
@@ -84,12 +86,16 @@ def choose_numeric(
         if known == [candidate.dtype, candidate.channels_last]:
             return candidate
     seconds: dict[NumericMode, float] = {}
+    begin = time.monotonic()
     for candidate in candidates:
-        limit = 4 * min(seconds.values(), default=float("inf"))
+        limit = 4 * min(seconds.values(), default=_PATIENCE)
         seconds[candidate] = _measure(network, config, candidate, device, limit)
+        if time.monotonic() - begin > _PATIENCE:
+            break
     chosen = _fastest(seconds)
     listener("log", {"message": f"Arithmetic: {chosen.dtype}, the fastest of a short measurement on this machine."})
-    _remember(key, [chosen.dtype, chosen.channels_last])
+    if len(seconds) == len(candidates):
+        _remember(key, [chosen.dtype, chosen.channels_last])
     return chosen
 
 

@@ -92,7 +92,7 @@ class Predictor:
         self.spec, self.device, self.quality, self.protocol = spec, device, quality, protocol
         self.numeric = numeric or NumericMode(channels_last=device == "cpu")
         self.use = _sub_models(spec, quality, sub_model)
-        self._stop, self._listener = stop, listener
+        self._stop, self.listener = stop, listener
         self._original = network
         self._network = prepared_network(network, self.numeric, device)
         self._mirrors = _mirrors(spec.flip_axes if quality == "best" and protocol is None else ())
@@ -110,7 +110,7 @@ class Predictor:
         models = ("v", "a") if (uncertainty or len(self.use) == 2) and not self.spec.labeled_only else self.use
         if uncertainty and len(models) < 2:
             message = "The model has one trained sub-model: there is no disagreement map."
-            self._listener("warning", {"message": message})
+            self.listener("warning", {"message": message})
         result = self._segment(image, way, models, uncertainty, probability)
         end = time.perf_counter()
         return Prediction(
@@ -191,7 +191,7 @@ class Predictor:
             if self._stop():
                 raise Cancelled("The prediction was stopped; nothing was written for the case at work.")
             result = torch.cat([self._foreground(name, window) for name in models])
-            self._listener("progress", {"done": next(done), "total": windows.count, "unit": "windows"})
+            self.listener("progress", {"done": next(done), "total": windows.count, "unit": "windows"})
             return result
 
         with torch.inference_mode():
@@ -219,7 +219,7 @@ class Predictor:
                 "or train the model again."
             )
         message = f"{self.numeric.dtype} was not precise enough for this image; going on in fp32."
-        self._listener("warning", {"message": message})
+        self.listener("warning", {"message": message})
         self.numeric = replace(self.numeric, dtype="fp32")
         self._network = prepared_network(self._original, self.numeric, self.device)
 
@@ -228,7 +228,7 @@ class Predictor:
         if np.prod(windows.window) <= np.prod(patch):
             x, y, z = (max(d, p // 2 // d * d) for p, d in zip(patch, divisor))
             patch = (x, y, z)
-        self._listener("warning", {"message": "Memory did not suffice; trying once more with smaller windows."})
+        self.listener("warning", {"message": "Memory did not suffice; trying once more with smaller windows."})
         return fitted_windows(windows.size, patch, divisor, OVERLAPS[self.quality], 1.0)
 
 

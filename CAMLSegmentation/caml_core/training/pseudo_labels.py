@@ -15,7 +15,7 @@ def pseudo_labels(teacher: CamlNetwork, image: Tensor, *, largest_component: boo
 
     largest_component keeps of each class and patch only its largest connected part.
     """
-    labels = teacher.probabilities(image).argmax(1)
+    labels = teacher.probabilities(image).max(1).indices
     return keep_largest_components(labels) if largest_component else labels
 
 

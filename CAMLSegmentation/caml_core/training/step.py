@@ -100,7 +100,7 @@ def _omni_correlation_term(
     classes = output.logits_v.shape[1]
     with torch.no_grad():
         confidence, label_v = torch.softmax(output.logits_v, 1).max(1)
-        agreed = label_v == output.logits_a.argmax(1)
+        agreed = label_v == output.logits_a.max(1).indices  # many times faster than argmax on CPUs
         correct = agreed & (label_v == composite.target)
         remembered = _remember(network, output, composite, correct, bank, config, generator)
         voxels = _queries(confidence, label_v, agreed & ~composite.labeled, config, classes, generator)

@@ -1,0 +1,318 @@
+"""Prepared cases: right, complete or absent, bounded, and safe beside other processes."""
+
+from __future__ import annotations
+
+import pickle
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from caml_core.config import ChannelIntensity, Geometry, Segment
+from caml_core.data.cache import CaseCache
+from caml_core.data.case import Case
+from caml_core.data.geometry import Grid, NetworkGrid
+from caml_core.data.intensity import normalize
+from caml_core.data.io import read_volume, write_image
+from caml_core.data.labels import write_labels
+from caml_core.errors import DataError, ResourceError
+
+GRID = Grid((30, 28, 12), (1.0, 1.0, 3.0), (5.0, 6.0, 7.0), (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
+GEOMETRY = Geometry((1.5, 1.5, 3.0), (16, 16, 16))
+CHANNELS = (ChannelIntensity(),)
+SEGMENTS = (Segment("segment_1", 1), Segment("segment_2", 2))
+
+
+def a_case(folder: Path, number: int = 0, role="labeled", size=GRID.size) -> Case:
+    grid = replace(GRID, size=size)
+    image = np.abs(np.random.default_rng(number).normal(100, 40, size)).astype(np.float32)
+    label = np.zeros(size, np.uint8)
+    label[4:24, 6:24, 2:8] = 1
+    label[20:24, 6:12, 2:8] = 2
+    image_path, label_path = folder / f"c{number}.nrrd", folder / f"c{number}_label.nrrd"
+    write_image(image_path, image, grid)
+    write_labels(label_path, label, grid, ())
+    return Case(f"c{number}", (image_path,), label_path, role)
+
+
+def prepare(cache: CaseCache, case: Case, **changes):
+    settings = {"geometry": GEOMETRY, "channels": CHANNELS, "segments": SEGMENTS, **changes}
+    return cache.prepare(case, **settings)
+
+
+def entries(cache: CaseCache) -> list[str]:
+    return sorted(p.name for p in cache.folder.iterdir() if len(p.name) == 32)
+
+
+def leftovers(cache: CaseCache) -> list[str]:
+    return [p.name for p in cache.folder.iterdir() if p.name.startswith(".")]
+
+
+def test_it_holds_what_the_network_sees(tmp_path):
+    case = a_case(tmp_path)
+    prepared = prepare(CaseCache(tmp_path / "cache"), case)
+    volume = read_volume(case.images[0])
+    way = NetworkGrid.of(volume.grid, GEOMETRY)
+    expected = normalize(way.image_to_network(volume.array), CHANNELS[0])
+    assert isinstance(prepared.image, np.memmap)
+    assert isinstance(prepared.label, np.memmap)
+    assert prepared.image.dtype == np.float16
+    np.testing.assert_allclose(prepared.image[0], expected, atol=2e-3)
+    np.testing.assert_array_equal(
+        prepared.label, way.labels_to_network(read_volume(case.label).array.astype(np.uint8), 3)
+    )
+    assert (prepared.id, prepared.role) == ("c0", "labeled")
+    assert len(prepared.digest) == 64
+
+
+def test_locations_point_at_their_class_and_cover_all_classes(tmp_path):
+    prepared = prepare(CaseCache(tmp_path / "cache"), a_case(tmp_path))
+    rows = prepared.locations
+    assert rows.dtype == np.int32
+    np.testing.assert_array_equal(prepared.label[tuple(rows[:, 1:].T)], rows[:, 0])
+    for value in (1, 2):
+        assert np.count_nonzero(rows[:, 0] == value) == np.count_nonzero(prepared.label == value)
+
+
+def test_locations_are_bounded_distinct_and_repeatable(tmp_path):
+    case = a_case(tmp_path, size=(60, 60, 60))
+    label = np.ones((60, 60, 60), np.uint8)
+    label[:5] = 2
+    write_labels(case.label, label, replace(GRID, size=(60, 60, 60)), ())
+    geometry = Geometry((1.0, 1.0, 3.0), (16, 16, 16))
+    a, b = (prepare(CaseCache(tmp_path / name), case, geometry=geometry) for name in "ab")
+    for value in (1, 2):
+        assert np.count_nonzero(a.locations[:, 0] == value) == 10_000
+    assert len(np.unique(a.locations, axis=0)) == 20_000
+    np.testing.assert_array_equal(a.locations, b.locations)
+
+
+def test_the_label_of_an_unlabelled_case_is_not_stored_nor_read(tmp_path):
+    case = a_case(tmp_path)
+    case.label.write_bytes(b"damaged")
+    prepared = prepare(CaseCache(tmp_path / "cache"), replace(case, role="unlabeled"))
+    assert prepared.label is None
+    assert prepared.locations.shape == (0, 4)
+    assert not list(prepared.folder.glob("label*"))
+
+
+def test_several_channels_are_stacked(tmp_path):
+    one, other = a_case(tmp_path, 0), a_case(tmp_path, 1)
+    case = replace(one, images=one.images + other.images)
+    window = ChannelIntensity("window", 0.0, 200.0, 100.0, 50.0)
+    both = prepare(CaseCache(tmp_path / "cache"), case, channels=(*CHANNELS, window))
+    alone = prepare(CaseCache(tmp_path / "cache"), other, channels=(window,))
+    assert both.image.shape[0] == 2
+    np.testing.assert_array_equal(both.image[1], alone.image[0])
+
+
+def test_declared_values_become_the_classes_numbers(tmp_path):
+    case = a_case(tmp_path)
+    declared = (Segment("wall", 1), Segment("lumen", 2))
+    prepared = prepare(
+        CaseCache(tmp_path / "cache"), case, segments=(Segment("lumen", 1), Segment("wall", 2)), declared=declared
+    )
+    usual = prepare(CaseCache(tmp_path / "cache"), case)
+    np.testing.assert_array_equal(prepared.label, np.array([0, 2, 1], np.uint8)[usual.label])
+
+
+def test_a_second_time_nothing_is_computed(tmp_path):
+    case = a_case(tmp_path)
+    cache = CaseCache(tmp_path / "cache")
+    first = prepare(cache, case)
+    stamp = (first.folder / "image.npy").stat().st_mtime_ns
+    again = prepare(CaseCache(tmp_path / "cache"), replace(case, id="other name"))
+    assert again.folder == first.folder
+    assert again.id == "other name"
+    assert (again.folder / "image.npy").stat().st_mtime_ns == stamp
+
+
+def test_settings_and_contents_make_different_entries_and_moving_a_file_does_not(tmp_path):
+    case = a_case(tmp_path)
+    cache = CaseCache(tmp_path / "cache")
+    base = prepare(cache, case).folder
+    assert prepare(cache, case, geometry=Geometry((2.0, 2.0, 3.0), (16, 16, 16))).folder != base
+    assert prepare(cache, case, geometry=Geometry(GEOMETRY.spacing, (16, 16, 16), "RAS")).folder != base
+    assert prepare(cache, case, channels=(ChannelIntensity(lower=1.0),)).folder != base
+    assert prepare(cache, replace(case, role="unlabeled")).folder != base
+    assert prepare(cache, replace(case, role="validation")).folder == base
+    assert prepare(cache, case, geometry=Geometry(GEOMETRY.spacing, (32, 32, 32))).folder == base
+    moved = case.images[0].rename(tmp_path / "moved.nrrd")
+    assert prepare(cache, replace(case, images=(moved,))).folder == base
+    write_image(moved, np.random.default_rng(9).random(GRID.size).astype(np.float32), GRID)
+    assert prepare(cache, replace(case, images=(moved,))).folder != base
+
+
+def test_it_opens_again_in_another_process_instead_of_travelling(tmp_path):
+    prepared = prepare(CaseCache(tmp_path / "cache"), a_case(tmp_path))
+    sent = pickle.dumps(prepared)
+    assert len(sent) < 2000
+    there = pickle.loads(sent)
+    assert isinstance(there.image, np.memmap)
+    np.testing.assert_array_equal(there.image, prepared.image)
+
+
+# Bounded
+
+
+def test_the_least_recently_used_goes_first(tmp_path):
+    cases = [a_case(tmp_path, i) for i in range(4)]
+    size = prepare(CaseCache(tmp_path / "probe"), cases[0]).folder
+    one = sum(p.stat().st_size for p in size.iterdir())
+    cache = CaseCache(tmp_path / "cache", limit_bytes=int(one * 3 + 400_000))
+    folders = [prepare(cache, case).folder.name for case in cases[:3]]
+    prepare(cache, cases[0])  # used again: the second is now the oldest
+    cache.limit_bytes = int(one * 2.5 + 330_000)
+    folders.append(prepare(cache, cases[3]).folder.name)
+    assert folders[1] not in entries(cache)
+    assert folders[3] in entries(cache)
+    assert cache.size_bytes() <= cache.limit_bytes
+    assert not leftovers(cache)
+
+
+def test_entries_in_use_stay_and_the_limit_is_an_error_then(tmp_path):
+    cases = [a_case(tmp_path, i) for i in range(3)]
+    cache = CaseCache(tmp_path / "cache", limit_bytes=500_000)
+    held = prepare(cache, cases[0])
+    before = np.array(held.image)
+    cache.limit_bytes = cache.size_bytes() + 100_000
+    with pytest.raises(ResourceError, match="c1.*raise its limit"):
+        prepare(CaseCache(cache.folder, cache.limit_bytes), cases[1])
+    assert held.folder.is_dir()
+    np.testing.assert_array_equal(np.load(held.folder / "image.npy"), before)
+    name = held.folder.name
+    del held
+    prepare(cache, cases[1])  # now the first may go
+    assert name not in entries(cache)
+
+
+def test_a_case_larger_than_the_whole_cache_is_an_error(tmp_path):
+    with pytest.raises(ResourceError, match="c0"):
+        prepare(CaseCache(tmp_path / "cache", limit_bytes=1000), a_case(tmp_path))
+    assert not leftovers(CaseCache(tmp_path / "cache"))
+
+
+# Trouble
+
+
+@pytest.mark.parametrize("name", ["image.npy", "label.npy", "entry.json"])
+def test_a_damaged_entry_is_made_anew(tmp_path, name):
+    case, cache = a_case(tmp_path), CaseCache(tmp_path / "cache")
+    prepared = prepare(cache, case)
+    good, path = np.array(prepared.image), prepared.folder / name
+    del prepared
+    path.write_bytes(path.read_bytes()[:50])
+    np.testing.assert_array_equal(prepare(cache, case).image, good)
+    assert not leftovers(cache)
+
+
+def test_bad_input_leaves_nothing_behind(tmp_path):
+    case, cache = a_case(tmp_path), CaseCache(tmp_path / "cache")
+    write_labels(case.label, np.zeros(GRID.size, np.uint8), GRID, ())
+    with pytest.raises(DataError, match="c0.*empty"):
+        prepare(cache, case)
+    with pytest.raises(DataError, match="c0.*segment_2"):
+        prepare(cache, a_case(tmp_path), segments=SEGMENTS[:1])
+    with pytest.raises(DataError, match="c0"):
+        prepare(cache, replace(case, images=(tmp_path / "gone.nrrd",)))
+    assert entries(cache) == []
+    assert leftovers(cache) == []
+
+
+def test_a_full_disk_is_one_plain_error_and_leaves_nothing(tmp_path):
+    case, cache = a_case(tmp_path, size=(64, 64, 32)), CaseCache(tmp_path / "cache")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
+    try:
+        with pytest.raises(ResourceError, match="disk is full"):
+            prepare(cache, case)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert entries(cache) == []
+    assert leftovers(cache) == []
+    assert prepare(cache, case).label is not None
+
+
+def test_a_folder_that_cannot_be_made_is_one_plain_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError, match="Cannot write|No permission"):
+        CaseCache(tmp_path / "file" / "cache")
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from caml_core.config import ChannelIntensity, Geometry, Segment
+from caml_core.data.cache import CaseCache
+from caml_core.data.case import Case
+folder = Path(sys.argv[1])
+case = Case("c0", (folder / "c0.nrrd",), folder / "c0_label.nrrd", "labeled")
+print("ready", flush=True)
+sys.stdin.readline()
+cache = CaseCache(folder / "cache", int(sys.argv[2]))
+prepared = cache.prepare(case, Geometry((1.5, 1.5, 3.0), (16, 16, 16)), (ChannelIntensity(),),
+                         (Segment("segment_1", 1), Segment("segment_2", 2)))
+print(prepared.folder.name, float(prepared.image.astype("f4").sum()), flush=True)
+sys.stdin.readline()
+print(float(prepared.image.astype("f4").sum()), flush=True)
+"""
+
+
+def a_worker(tmp_path, environment, limit=10**9):
+    command = [sys.executable, "-c", WORKER, str(tmp_path), str(limit)]
+    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    assert worker.stdout.readline() == "ready\n"
+    return worker
+
+
+def tell(worker) -> None:
+    worker.stdin.write("\n")
+    worker.stdin.flush()
+
+
+def test_two_processes_may_prepare_one_case_and_hold_it_against_a_third(tmp_path, caml_environment):
+    a_case(tmp_path)
+    workers = [a_worker(tmp_path, caml_environment) for _ in range(2)]
+    for worker in workers:
+        tell(worker)
+    answers = [worker.stdout.readline().split() for worker in workers]
+    assert answers[0] == answers[1]
+    cache = CaseCache(tmp_path / "cache", limit_bytes=500_000)
+    assert entries(cache) == [answers[0][0]]
+    assert not leftovers(cache)
+    with pytest.raises(ResourceError):
+        cache.limit_bytes = cache.size_bytes() + 100_000
+        prepare(cache, a_case(tmp_path, 1))
+    for worker in workers:
+        tell(worker)
+        assert worker.stdout.readline().split() == answers[0][1:]
+        assert worker.wait() == 0
+    prepare(cache, a_case(tmp_path, 1))
+    assert entries(cache) != [answers[0][0]]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of the resident memory from /proc")
+def test_memory_does_not_grow_with_the_number_of_cases(tmp_path, caml_environment):
+    """The cases' images together take 60 MB as float16; held open but not read, they cost next to nothing."""
+    script = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_cache import *
+folder = Path(sys.argv[1])
+case = a_case(folder, size=(128, 128, 128))
+cache, held, grown = CaseCache(folder / "cache"), [], []
+for i in range(16):
+    held.append(prepare(cache, case, geometry=Geometry((1.0, 1.0, 3.0 + i / 1000), (16, 16, 16))))
+    grown.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(grown[-1] - grown[3], sum(h.image.nbytes for h in held) >> 20)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, env=caml_environment, check=True)
+    grown, total = map(int, done.stdout.split())
+    assert total > 55
+    assert grown < 15
