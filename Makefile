@@ -47,7 +47,7 @@ $(READY): constraints.txt pyproject.toml
 	    { echo "Python 3.10 or newer is needed: make ... PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing PyTorch; see the head of the Makefile where a download of gigabytes is unwelcome."
-	$(RUN) -m pip install -q --disable-pip-version-check -c constraints.txt $(TORCH_ARGS) torch
+	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt $(TORCH_ARGS) torch
 	$(RUN) -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[test]"
 	@touch $@
 

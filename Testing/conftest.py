@@ -36,6 +36,18 @@ def shared_folder() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def a_cache_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Prepared cases and measurements never land in the cache of the person who runs the tests."""
+    before = os.environ.get("CAML_CACHE_DIR")
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["CAML_CACHE_DIR"] = str(folder)
+    yield folder
+    os.environ.pop("CAML_CACHE_DIR")
+    if before is not None:
+        os.environ["CAML_CACHE_DIR"] = before
+
+
 @pytest.fixture(scope="session")
 def fixtures_folder() -> Path:
     """The folder of small files that belong to the tests."""

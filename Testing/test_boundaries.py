@@ -31,10 +31,11 @@ LAYERS = {
     "memory_bank": {"losses"},
     "data": {"device", "seeding"},
     "metrics": set(),
+    "cache_location": set(),
     "inference": {"model", "data", "device", "metrics", "model_file"},
     "training": {
         *("model", "losses", "memory_bank", "data", "inference", "metrics", "device", "model_file", "presets"),
-        *("seeding", "checkpoint"),
+        *("seeding", "cache_location"),
     },
 }
 
