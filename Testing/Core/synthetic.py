@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+
 from caml_core.config import (
     AugmentationConfig,
     ChannelIntensity,
@@ -49,7 +50,9 @@ def write_cohort(folder: Path, labeled: int = 3, unlabeled: int = 3, validation:
             volume = sitk.GetImageFromArray(array.transpose(2, 1, 0))
             volume.SetSpacing((1.0, 1.0, 1.0))
             sitk.WriteImage(volume, str(folder / f"case{index}_{name}.nrrd"))
-        rows.append(f"case{index},case{index}_image.nrrd,{'' if role == 'unlabeled' else f'case{index}_label.nrrd'},{role}")
+        rows.append(
+            f"case{index},case{index}_image.nrrd,{'' if role == 'unlabeled' else f'case{index}_label.nrrd'},{role}"
+        )
     path = folder / "cohort.csv"
     path.write_text("\n".join(rows) + "\n")
     return path

@@ -200,7 +200,7 @@ def test_mistakes_in_a_json_are_named(tmp_path, text, words):
 
 def test_what_is_no_cohort_is_refused(tmp_path):
     touch(tmp_path, "a.pdf")
-    (tmp_path / "latin.csv").write_bytes("id,image\nJosé,a\n".encode("latin-1"))
+    (tmp_path / "latin.csv").write_bytes("id,image\nJos\u00e9,a\n".encode("latin-1"))
     for name, words in [("gone", "does not exist"), ("a.pdf", "neither"), ("latin.csv", "UTF-8")]:
         with pytest.raises(DataError, match=words):
             load_cohort(tmp_path / name)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from caml_core.losses.consistency import mutual_consistency, sharpen
 from caml_core.losses.correlation import class_anchor, correlation_matrix, omni_correlation, random_confident
 from caml_core.losses.ramps import gaussian_ramp, learning_rate_factor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from caml_core.memory_bank import BYTES_LIMIT, MemoryBank
 
 

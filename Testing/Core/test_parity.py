@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+
 from caml_core.config import NetworkConfig
 from caml_core.losses.consistency import mutual_consistency
 from caml_core.losses.correlation import correlation_matrix, most_confident, omni_correlation

@@ -7,12 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from synthetic import SIZE, prepared, tiny_plan
+
 from caml_core.config import AugmentationConfig
 from caml_core.data.augmentation import augment_intensities, sample_patch
 from caml_core.data.cache import PreparedCase
 from caml_core.data.sampler import TwoStreamSampler, patch_center
 from caml_core.seeding import generator_for
-from synthetic import SIZE, prepared, tiny_plan
 
 NONE = AugmentationConfig()
 

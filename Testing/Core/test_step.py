@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from synthetic import STRIDES, prepared, tiny_plan
+
 from caml_core.config import LossConfig, NetworkConfig
 from caml_core.data.sampler import Batch, TwoStreamSampler
 from caml_core.memory_bank import MemoryBank
@@ -16,7 +18,6 @@ from caml_core.training.engine import Engine
 from caml_core.training.mixing import paste_both_ways, paste_labeled, side_by_side
 from caml_core.training.pseudo_labels import keep_largest_components
 from caml_core.training.step import StepLosses, caml_losses, near_boundary
-from synthetic import STRIDES, prepared, tiny_plan
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from synthetic import prepared, tiny_plan, write_cohort
+
 from caml_core.config import Plan
 from caml_core.data.cohort import load_cohort
 from caml_core.errors import ResourceError, TrainingError, UsageError
@@ -27,7 +29,6 @@ from caml_core.training.engine import Engine
 from caml_core.training.run import Session, _train, resume_training
 from caml_core.training.run_folder import RunFolder
 from caml_core.training.trainer import Outcome, Streams, Trainer, smaller_plan
-from synthetic import prepared, tiny_plan, write_cohort
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -95,7 +96,6 @@ def test_a_training_leaves_model_curves_scores_and_events(train: Callable[..., O
     held_out = model.info.metrics["held_out"]
     assert held_out["count"] == 1 and set(held_out["summary"]) == {"mean", "v", "a"}
     assert len(model.info.provenance["cases"]) == 7 and model.info.provenance["versions"]["torch"] == torch.__version__
-    assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert [row["iteration"] for row in _rows(folder)] == [str(i) for i in range(1, 9)]
     assert [bool(row["validation_dice"]) for row in _rows(folder)] == [False, False, False, True] * 2
 
@@ -202,7 +202,11 @@ def test_resuming_never_measures_again(train: Callable[..., Outcome], tmp_path: 
 
 
 def test_a_second_training_on_the_same_folder_is_refused(tmp_path: Path) -> None:
-    with RunFolder(tmp_path / "run"), pytest.raises(TrainingError, match="Another process"), RunFolder(tmp_path / "run"):
+    with (
+        RunFolder(tmp_path / "run"),
+        pytest.raises(TrainingError, match="Another process"),
+        RunFolder(tmp_path / "run"),
+    ):
         pass
 
 

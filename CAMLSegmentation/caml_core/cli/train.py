@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import CamlError, UsageError
+from ..events import Listener
 from . import options
 from .planning_options import add_planning, to_request
 
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
             outcome = resume_training(folder, session)
         else:
             outcome = start_training(args.cohort, folder, to_request(args), session, args.model)
+        _draw(folder_path, listener)
         if outcome.reason == "failed":
             raise TrainingError(outcome.message)
         if outcome.reason == "stopped":
@@ -50,6 +52,16 @@ def run(args: argparse.Namespace) -> int:
         result = {"model": str(folder.model), "iteration": outcome.iteration, "seconds": round(outcome.seconds, 1)}
         listener("finished", {"result": {**result, "validation_dice": None if scores is None else scores.dice}})
     return 0
+
+
+def _draw(folder: Path, listener: Listener) -> None:
+    """Pictures are a convenience: without matplotlib the table is still there."""
+    from ..report.curves import draw_curves
+
+    try:
+        draw_curves(folder)
+    except (ImportError, CamlError, OSError) as error:
+        listener("warning", {"message": f"The curves were not drawn ({error}); metrics.csv holds them as numbers."})
 
 
 def _folder(args: argparse.Namespace) -> Path:

@@ -59,8 +59,8 @@ def fastest_mode(plan: Plan, labeled_cases: int, dtype: DTypeName | None = None)
 def measure(plan: Plan, labeled_cases: int) -> Measurement:
     """Time steps of ``plan`` as it is, on random patches."""
     engine = Engine(plan, labeled_cases)
-    batch = _random_batch(plan)
-    slow = _least(lambda i: engine.step(batch, plan.iterations - 1 - i), engine, repeats=2)
+    batch = random_batch(plan)
+    slow = _least(lambda i: engine.step(batch, max(plan.iterations - 1 - i, 0)), engine, repeats=2)
     warmup = 0.0 if plan.labeled_only else plan.losses.warmup_share * (plan.losses.mixing != "none")
     fast = _least(lambda i: engine.step(batch, i), engine, repeats=2) if warmup else slow
     image = batch.labeled[:1].to(plan.device)
@@ -89,8 +89,8 @@ def _with_small_patch(plan: Plan) -> Plan:
 
 
 def _time_steps(plan: Plan, labeled_cases: int, repeats: int) -> float:
-    engine, batch = Engine(plan, labeled_cases), _random_batch(plan)
-    return _least(lambda i: engine.step(batch, plan.iterations - 1 - i), engine, repeats)
+    engine, batch = Engine(plan, labeled_cases), random_batch(plan)
+    return _least(lambda i: engine.step(batch, max(plan.iterations - 1 - i, 0)), engine, repeats)
 
 
 def _least(action: Callable[[int], object], engine: Engine, repeats: int) -> float:
@@ -105,7 +105,8 @@ def _least(action: Callable[[int], object], engine: Engine, repeats: int) -> flo
     return min(seconds[1:])
 
 
-def _random_batch(plan: Plan) -> Batch:
+def random_batch(plan: Plan) -> Batch:
+    """Patches of noise in the sizes of ``plan``, for measurements."""
     generator = torch.Generator().manual_seed(plan.seed)
     shape = plan.geometry.patch
     labeled = torch.randn((plan.batch_labeled, plan.network.in_channels, *shape), generator=generator)

@@ -22,7 +22,7 @@ from ..data.case import Case, Cohort
 from ..data.cohort import check_trainable, hold_out, load_cohort
 from ..data.fingerprint import Fingerprint, fingerprint
 from ..device import choose_device, cpu_title, use_threads
-from ..errors import CamlError, Cancelled
+from ..errors import Cancelled
 from ..events import Listener
 from ..model_file import LoadedModel, ModelInfo, load_model, save_model
 from ..serialization import to_json, write_json
@@ -108,7 +108,6 @@ def _train(
     info = _model_info(trainer, cohort, streams, session, outcome, scores, began, start)
     network = trainer.engine.final_network
     save_model(folder.model, spec=trainer.plan.model_spec, state=network.state_dict(), info=info)
-    _draw(folder, session.listener)
     return outcome
 
 
@@ -208,13 +207,3 @@ def _description(outcome: Outcome, plan: Plan) -> str:
 def _keep_start(start: LoadedModel, folder: RunFolder) -> None:
     """A resumed run must not depend on a model that was moved meanwhile."""
     save_model(folder.start, spec=start.spec, state=start.state, info=start.info, half=False)
-
-
-def _draw(folder: RunFolder, listener: Listener) -> None:
-    """Pictures are a convenience: without matplotlib the table is still there."""
-    try:
-        from ..report.curves import draw_curves
-
-        draw_curves(folder.path)
-    except (ImportError, CamlError, OSError) as error:
-        listener("warning", {"message": f"The curves were not drawn ({error}); metrics.csv holds them as numbers."})

@@ -1,0 +1,165 @@
+"""The plan: sizes that follow from the data, arithmetic that is measured, and a budget that becomes iterations."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from synthetic import tiny_plan, write_cohort
+
+from caml_core.cli import main
+from caml_core.config import Geometry, Plan, Segment
+from caml_core.data.cohort import load_cohort
+from caml_core.errors import UsageError
+from caml_core.events import silent
+from caml_core.model import build_network
+from caml_core.model_file import LoadedModel, ModelInfo, load_model
+from caml_core.serialization import from_json, read_json, to_json
+from caml_core.training import sizes
+from caml_core.training.planner import Request, describe
+from caml_core.training.run import plan_training, survey
+from caml_core.training.warm_start import start_state
+
+ROBUST = sizes.LabelTraits(dict.fromkeys(sizes.COARSENING, 1.0), 0.1, True)
+FRAGILE = sizes.LabelTraits({f: 1.0 if f == 1 else 0.5 for f in sizes.COARSENING}, 0.001, False)
+
+
+def test_the_left_atrium_is_planned_at_half_resolution() -> None:
+    size, spacing = (188, 141, 88), (0.625, 0.625, 0.625)
+    chosen, factor = sizes.choose_spacing(size, spacing, ROBUST, sizes.PATCH_VOXELS["cpu"])
+    assert factor == 2.0 and chosen == (1.25, 1.25, 1.25)
+
+
+def test_thin_structures_keep_the_finest_spacing() -> None:
+    chosen, factor = sizes.choose_spacing((512, 512, 300), (0.4, 0.4, 0.5), FRAGILE, 250_000)
+    assert factor == 1.0 and chosen == (0.4, 0.4, 0.5)
+    assert FRAGILE.thin and not ROBUST.thin
+
+
+def test_a_coarse_axis_is_left_alone() -> None:
+    assert sizes.coarsened((0.5, 0.5, 7.0), 2.0) == (1.0, 1.0, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("size", "spacing"),
+    [
+        ((94, 70, 44), (1.25, 1.25, 1.25)),
+        ((256, 256, 20), (0.9, 0.9, 7.0)),
+        ((35, 50, 35), (1, 1, 1)),
+        ((9, 200, 3), (2, 1, 4)),
+    ],
+)
+def test_patches_fit_network_budget_and_volume(size: tuple[int, int, int], spacing: tuple[float, float, float]) -> None:
+    strides = sizes.choose_strides(size, spacing)
+    network = dataclasses.replace(tiny_plan().network, strides=strides)
+    patch = sizes.choose_patch(size, network.divisor, 250_000)
+    assert math.prod(patch) <= 250_000
+    assert all(p % d == 0 and p < n + d for p, d, n in zip(patch, network.divisor, size))
+    build_network(network).eval().forward_v(torch.zeros(1, 1, *patch))  # the sizes fit each other
+
+
+def test_thick_slices_are_not_downsampled_early() -> None:
+    strides = sizes.choose_strides((256, 256, 20), (0.86, 0.86, 7.0))
+    assert [s[2] for s in strides][:2] == [1, 1] and all(s[0] == 2 for s in strides)
+
+
+def test_labels_are_studied_on_labelled_cases_alone(tmp_path: Path) -> None:
+    cohort, found = survey(write_cohort(tmp_path), 0, silent)
+    traits = sizes.study_labels(cohort.with_role("labeled"), found.segments, (), found.spacing)
+    assert traits.one_component and 0.01 < traits.foreground_share < 0.3
+    assert traits.ceilings[1.0] == 1.0 and traits.ceilings[1.25] > traits.ceilings[4.0] > 0
+
+
+@pytest.fixture
+def a_plan(tmp_path: Path) -> Plan:
+    """The plan of the synthetic cohort with a small network and a budget."""
+    request = Request(budget_seconds=20.0, base_filters=2, patch=(16, 16, 16))
+    cohort, found = survey(write_cohort(tmp_path / "cohort"), 0, silent)
+    plan, _ = plan_training(cohort, found, request, silent)
+    assert "labelled" in describe(plan, found)
+    return plan
+
+
+def test_a_budget_becomes_iterations_that_fit_it(a_plan: Plan) -> None:
+    assert a_plan.seconds_per_iteration > 0 and a_plan.peak_memory_mb > 0
+    assert 0.5 * 20 < a_plan.iterations * a_plan.seconds_per_iteration < 20
+    assert 1 <= a_plan.validate_every <= a_plan.iterations
+
+
+def test_a_plan_survives_json_and_refuses_what_it_does_not_know(a_plan: Plan) -> None:
+    values = to_json(a_plan)
+    assert from_json(Plan, values) == a_plan
+    with pytest.raises(UsageError, match="unknown entries"):
+        from_json(Plan, {**values, "surprise": 1})
+    with pytest.raises(UsageError, match="iterations"):
+        from_json(Plan, {**values, "iterations": "many"})
+
+
+def test_the_command_prints_and_writes_the_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cohort, output = write_cohort(tmp_path / "cohort"), tmp_path / "new" / "plan.json"
+    options = ["--iterations", "7", "--base-filters", "2", "--patch", "16,16,16", "--progress", "none"]
+    assert main(["plan", str(cohort), "-o", str(output), "--preset", "paper", *options]) == 0
+    plan = from_json(Plan, read_json(output))
+    assert plan.preset == "paper" and plan.iterations == 7 and plan.optimizer.kind == "sgd"
+    assert "iterations   7" in capsys.readouterr().out
+
+
+def test_the_command_trains_from_a_cohort_to_a_model(tmp_path: Path) -> None:
+    cohort = write_cohort(tmp_path / "cohort", labeled=2, unlabeled=1, validation=0)
+    options = ["--iterations", "2", "--base-filters", "2", "--patch", "16,16,16", "--progress", "none"]
+    run = tmp_path / "run"
+    assert main(["train", str(cohort), "-o", str(run), "--cache", str(tmp_path / "cache"), *options]) == 0
+    assert load_model(run / "model.caml").info.labeled_cases == 2
+    assert (run / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    again = ["--model", str(run / "model.caml"), "--labeled-only"]
+    second = tmp_path / "second"
+    assert main(["train", str(cohort), "-o", str(second), "--cache", str(tmp_path / "cache"), *options, *again]) == 0
+    model = load_model(second / "model.caml")
+    assert model.spec.labeled_only and model.info.provenance["start_model"]
+
+
+def test_a_command_without_cohort_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--progress", "none"]) == 2
+    assert "Name a cohort" in capsys.readouterr().err
+
+
+def test_matching_segments_keep_their_output_whatever_their_order() -> None:
+    plan = tiny_plan()
+    torch.manual_seed(3)
+    state = build_network(plan.network).state_dict()
+    start = LoadedModel(plan.model_spec, state, ModelInfo("start"), Path("start.caml"))
+    wanted = (Segment("BRIGHT", 1), Segment("new", 2), Segment("dim", 3))
+    network = dataclasses.replace(plan.network, classes=4)
+    result = start_state(start, network, wanted, seed=0)
+    for layer in ("decoder1.out_conv.weight", "decoder2.out_conv.bias"):
+        assert torch.equal(result[layer][[0, 1, 3]], state[layer][[0, 2, 1]])
+        assert not torch.equal(result[layer][2], state[layer][2])
+    assert torch.equal(result["encoder1.block_one.conv.0.weight"], state["encoder1.block_one.conv.0.weight"])
+    build_network(network).load_state_dict(result)
+
+
+def test_patches_that_do_not_fit_the_network_are_refused() -> None:
+    with pytest.raises(UsageError, match="divisible"):
+        dataclasses.replace(tiny_plan(), geometry=Geometry((1.0, 1.0, 1.0), (15, 16, 16)))
+
+
+def test_real_left_atria_are_planned_with_the_measured_ceiling(shared_folder: Path, tmp_path: Path) -> None:
+    source = shared_folder / "la2018"
+    if not (source / "cases.csv").is_file():
+        pytest.skip("no left-atrium scans in the folder of real scans")
+    rows = (source / "cases.csv").read_text().splitlines()[1:4]
+    lines = ["id,image,label,role"]
+    for row, role in zip(rows, ("labeled", "labeled", "unlabeled")):
+        _, case, image, label = row.split(",")
+        lines.append(f"{case},{source / image},{'' if role == 'unlabeled' else source / label},{role}")
+    path = tmp_path / "cohort.csv"
+    path.write_text("\n".join(lines) + "\n")
+    cohort, found = survey(path, 0, silent)
+    traits = sizes.study_labels(cohort.with_role("labeled"), found.segments, (), found.spacing)
+    assert np.allclose(found.spacing, 0.625) and found.channels[0].modality == "MR"
+    assert traits.ceilings[2.0] > 0.99 and traits.one_component and not traits.thin
+    assert len(load_cohort(path).with_role("unlabeled")) == 1
