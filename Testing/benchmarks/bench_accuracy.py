@@ -115,8 +115,8 @@ def _paired(results: dict[str, dict[str, Any]]) -> str:
     test = stats.wilcoxon(gains)
     better = sum(g > 0 for g in gains)
     return (
-        f"Paired difference of Dice, CAML minus labels alone: {sum(gains) / len(gains):+.2f} points, better in {better} "
-        f"of {len(gains)} cases (Wilcoxon signed-rank p = {test.pvalue:.3f})."
+        f"Paired difference of Dice, CAML minus labels alone: {sum(gains) / len(gains):+.2f} points, better in "
+        f"{better} of {len(gains)} cases (Wilcoxon signed-rank p = {test.pvalue:.3f})."
     )
 
 
