@@ -1,0 +1,199 @@
+"""``caml predict``: segment scans with a model file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import Triple
+from ..errors import DataError, UsageError
+from . import options
+
+if TYPE_CHECKING:
+    from ..config import NumericMode
+    from ..inference.batch import CaseResult, Output
+    from ..inference.predictor import Predictor
+
+HELP = "Segment scans with a model file: one image, a folder, a DICOM folder or a list of cases."
+FORMATS = ("seg.nrrd", "nrrd", "nii.gz", "nii", "mha")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("model", type=Path, metavar="MODEL.caml", help="the model file")
+    parser.add_argument(
+        "images",
+        type=Path,
+        nargs="+",
+        metavar="IMAGE",
+        help="image files, folders of images or of DICOM slices, or CSV/JSON lists of cases; a model of several "
+        "channels takes single files in groups",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="the label map to write (.seg.nrrd, .nrrd, .nii.gz, .mha) or, for several cases, a folder",
+    )
+    parser.add_argument("--format", choices=FORMATS, default="seg.nrrd", help="of files in a folder OUT")
+    parser.add_argument(
+        "--role",
+        action="append",
+        choices=("labeled", "unlabeled", "validation"),
+        default=[],
+        help="take only cases of this role from lists (may be repeated)",
+    )
+    parser.add_argument(
+        "--csv", type=Path, help="table of volumes, agreement, seconds, errors (default: in a folder OUT)"
+    )
+    _add_method(parser)
+    _add_results(parser)
+    options.add_device(parser)
+    options.add_progress(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict; 0 when every case was segmented, the first failure's code when some were not, 130 when stopped."""
+    from ..device import choose_device, use_threads
+    from ..inference.batch import TABLE, find_cases, load_network, run_cases
+    from ..inference.numeric import choose_numeric
+    from ..inference.predictor import Predictor, Protocol
+    from ..model_file import load_model
+
+    with options.StopRequest(args.stop_file) as stop, options.reporting(args) as listener:
+        model = load_model(args.model)
+        cases = find_cases(args.images, model.spec.network.in_channels, args.role)
+        output = _output(args)
+        device = choose_device(args.device, listener)
+        use_threads(args.threads)
+        network = load_network(model)
+        numeric = choose_numeric(
+            network, model.spec.network, device, dtype=args.dtype, threads=args.threads, listener=listener
+        )
+        predictor = Predictor(
+            network,
+            model.spec,
+            numeric=numeric,
+            device=device,
+            quality=args.quality,
+            sub_model=args.sub_model,
+            protocol=Protocol(args.stride, args.window_weights or "uniform") if args.stride else None,
+            stop=stop,
+            listener=listener,
+        )
+        table = args.csv or (None if output.is_file else output.path / TABLE)
+        rows = run_cases(predictor, cases, output, table=table, stop=stop, listener=listener)
+        _raise_failures(rows, table)
+        listener("finished", {"result": _result(rows, table, numeric, predictor)})
+    return 0
+
+
+def parse_stride(text: str) -> Triple:
+    """Argparse type of ``18,18,4``."""
+    try:
+        x, y, z = (int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected three whole numbers such as 18,18,4, got {text!r}") from None
+    if min(x, y, z) < 1:
+        raise argparse.ArgumentTypeError(f"strides must be positive, got {text!r}")
+    return x, y, z
+
+
+def _add_method(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--quality",
+        choices=("fast", "balanced", "best"),
+        default="balanced",
+        help="fast: fewest windows, sub-model v alone; balanced: both sub-models, a quarter of overlap; "
+        "best: half an overlap, and mirrored views where the model was trained with them (default: balanced)",
+    )
+    parser.add_argument(
+        "--sub-model",
+        choices=("auto", "v", "a", "mean"),
+        default="auto",
+        help="which sub-models make the labels (default: auto, by --quality and by what was trained)",
+    )
+    parser.add_argument(
+        "--stride",
+        type=parse_stride,
+        metavar="X,Y,Z",
+        help="windows of exactly the training patch at this stride, equally weighted; with --sub-model v and 18,18,4 "
+        "the published protocol",
+    )
+    parser.add_argument(
+        "--window-weights", choices=("uniform", "gaussian"), default=None, help="with --stride (default: uniform)"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("fp32", "bf16", "fp16"),
+        help="arithmetic (default: the fastest of a short measurement, remembered for the machine)",
+    )
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--uncertainty", action="store_true", help="also write where the sub-models disagree, 0 to 255 for 0 to 1"
+    )
+    parser.add_argument(
+        "--probability", action="store_true", help="also write the foreground's probability, 0 to 255 for 0 to 1"
+    )
+    parser.add_argument("--largest-component", action="store_true", help="keep the largest part of each segment")
+    parser.add_argument(
+        "--smallest-island", type=_volume, default=0.0, metavar="ML", help="remove parts of a segment below this volume"
+    )
+    parser.add_argument("--fill-holes", action="store_true", help="fill background that a segment encloses")
+
+
+def _volume(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a volume in mL, got {text!r}")
+    return value
+
+
+def _output(args: argparse.Namespace) -> Output:
+    from ..inference.batch import Output
+    from ..inference.postprocessing import PostProcessing
+
+    if args.window_weights and not args.stride:
+        raise UsageError("--window-weights goes with --stride; without it windows are weighted by a Gaussian.")
+    if args.output.suffix and not args.output.is_dir() and not args.output.name.lower().endswith(FORMATS):
+        raise UsageError(
+            f"{args.output} is no format for label maps; expected a folder or a name ending in {', '.join(FORMATS)}."
+        )
+    cleaning = PostProcessing(args.largest_component, args.smallest_island, args.fill_holes)
+    return Output(args.output, args.format, args.uncertainty, args.probability, cleaning)
+
+
+def _raise_failures(rows: tuple[CaseResult, ...], table: Path | None) -> None:
+    failed = [row for row in rows if row.error]
+    if not failed:
+        return
+    if len(rows) == 1:
+        message = failed[0].error
+    else:
+        where = f"; {table} has the reasons" if table else ""
+        shown = ", ".join(row.case for row in failed[:5]) + (" and others" if len(failed) > 5 else "")
+        message = f"{len(failed)} of {len(rows)} cases could not be segmented ({shown}){where}."
+    error = DataError(message, failed[0].case)
+    error.exit_code = failed[0].exit_code
+    raise error
+
+
+def _result(
+    rows: tuple[CaseResult, ...], table: Path | None, numeric: NumericMode, predictor: Predictor
+) -> dict[str, Any]:
+    return {
+        "cases": len(rows),
+        "outputs": [row.output for row in rows],
+        "table": str(table) if table else None,
+        "dtype": numeric.dtype,
+        "device": predictor.device,
+        "seconds": round(sum(row.seconds for row in rows), 2),
+    }

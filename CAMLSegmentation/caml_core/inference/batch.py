@@ -1,0 +1,263 @@
+"""Many cases, one after the other: find them, segment and write each, keep a table, and let no bad case end it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.case import Case, Role
+from ..data.cohort import load_cohort
+from ..data.files import replacing
+from ..data.io import read_case
+from ..data.labels import write_labels, write_scalar
+from ..errors import CamlError, Cancelled, DataError, UsageError
+from ..events import Listener, silent
+from ..model.build import build_network
+from ..model.caml import CamlNetwork
+from ..model_file import LoadedModel
+from .assembly import volumes_ml
+from .postprocessing import PostProcessing, clean
+from .predictor import Prediction, Predictor
+
+FORMATS = ("seg.nrrd", "nrrd", "nii.gz", "nii", "mha")
+TABLE = "predictions.csv"
+#: Seconds between two progress events.
+_PAUSE = 0.2
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results go: ``path`` is a file for a single case, else a folder. ``extra`` maps lie beside the labels."""
+
+    path: Path
+    format: str = "seg.nrrd"
+    uncertainty: bool = False
+    probability: bool = False
+    cleaning: PostProcessing = field(default_factory=PostProcessing)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the name is that of a single label map."""
+        return not self.path.is_dir() and _suffix(self.path) is not None
+
+    def labels(self, case: Case) -> Path:
+        """Return the label map's path for a case."""
+        return self.path if self.is_file else self.path / f"{case.id}.{self.format}"
+
+    def extra(self, case: Case, kind: str) -> Path:
+        """Return the path of a map of ``kind``, such as "disagreement", beside the labels."""
+        labels = self.labels(case)
+        suffix = _suffix(labels) or self.format
+        return labels.with_name(f"{labels.name[: -len(suffix) - 1]}_{kind}.{suffix.removeprefix('seg.')}")
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One row of the table. ``error``: the sentence that says why there is no output; else empty."""
+
+    case: str
+    output: str = ""
+    volumes_ml: dict[str, float] = field(default_factory=dict)
+    agreement: dict[str, float] = field(default_factory=dict)
+    score: float | None = None
+    seconds: float = 0.0
+    error: str = ""
+    exit_code: int = 0
+
+
+def load_network(model: LoadedModel) -> CamlNetwork:
+    """Return the network of a model file, with its weights. No random weights are drawn first."""
+    with torch.device("meta"):
+        network = build_network(model.spec.network)
+    network.load_state_dict(model.state, assign=True)
+    return network.eval()
+
+
+def find_cases(paths: Sequence[Path], channels: int, roles: Sequence[Role] = ()) -> tuple[Case, ...]:
+    """Return the cases of files, folders, DICOM folders and lists; ``roles`` limits them, excluded ones never count.
+
+    For a model of several channels, single files are taken in groups of as many. Raises DataError or UsageError.
+    """
+    cohorts = [load_cohort(path) for path in paths]
+    cases = [case for cohort in cohorts for case in cohort.cases]
+    if channels > 1 and all(path.is_file() and len(c.cases) == 1 for path, c in zip(paths, cohorts)):
+        cases = _grouped(cases, channels)
+    cases = [case for case in cases if case.role != "excluded" and (not roles or case.role in roles)]
+    if not cases:
+        raise DataError(f"There is no case to segment in {', '.join(map(str, paths))}.")
+    names = [case.id for case in cases]
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise UsageError(
+            f"Two of the images are called {double!r}, and their results would be too; predict them apart."
+        )
+    return tuple(cases)
+
+
+def run_cases(
+    predictor: Predictor,
+    cases: Sequence[Case],
+    output: Output,
+    *,
+    table: Path | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    listener: Listener = silent,
+) -> tuple[CaseResult, ...]:
+    """Segment and write every case; return one row a case, in order. ``table``: a CSV, kept up to date after each.
+
+    A case that cannot be segmented becomes a row with its error and a warning. What would fail for every case
+    (a full disk, a stop request) is raised.
+    """
+    _check_outputs(cases, output)
+    rows: list[CaseResult] = []
+    progress = _Progress(len(cases), listener)
+    named = cases[0].id if len(cases) == 1 else f"{len(cases)} cases"
+    listener("stage", {"name": "predict", "detail": f"{named}, {predictor.quality}, on {predictor.device}"})
+    predictor.listener = progress
+    for case in cases:
+        if stop():
+            raise Cancelled(f"Stopped with {len(rows)} of {len(cases)} cases written.")
+        rows.append(_run_case(predictor, case, output, listener))
+        progress.end(len(rows))
+        if table is not None:
+            write_table(table, rows)
+    return tuple(rows)
+
+
+def write_table(path: Path, rows: Sequence[CaseResult]) -> None:
+    """Write the rows as CSV: case, output, volume and agreement of each segment, mean agreement, seconds, error."""
+    names = list(dict.fromkeys(name for row in rows for name in row.volumes_ml))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["case", "output", *(f"{n} mL" for n in names), *(f"agreement {n}" for n in names)]
+        + ["agreement", "seconds", "error"]
+    )
+    for row in rows:
+        volumes = [_figure(row.volumes_ml.get(name), 3) for name in names]
+        agreement = [_figure(row.agreement.get(name), 4) for name in names]
+        end = [_figure(row.score, 4), _figure(row.seconds, 2), row.error]
+        writer.writerow([row.case, row.output, *volumes, *agreement, *end])
+    with replacing(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _run_case(predictor: Predictor, case: Case, output: Output, listener: Listener) -> CaseResult:
+    begin = time.perf_counter()
+    try:
+        volumes = read_case(case, len(predictor.spec.channels))
+        prediction = predictor.predict(volumes, uncertainty=output.uncertainty, probability=output.probability)
+        del volumes
+    except Cancelled:
+        raise
+    except CamlError as error:
+        return _failed(case, str(error), error.exit_code, begin, listener)
+    except Exception as error:  # a file may hold what no check foresees, and the other cases are still good
+        return _failed(case, f"Unexpected fault ({type(error).__name__}: {error}).", 1, begin, listener)
+    prediction = _cleaned(prediction, predictor, output.cleaning)
+    path = output.labels(case)
+    write_labels(path, prediction.labels, prediction.grid, predictor.spec.segments)
+    for kind in ("disagreement", "probability"):
+        if (extra := getattr(prediction, kind)) is not None:
+            write_scalar(output.extra(case, kind), extra, prediction.grid)
+    row = CaseResult(
+        case.id,
+        str(path),
+        prediction.volumes_ml,
+        prediction.agreement,
+        prediction.score,
+        time.perf_counter() - begin,
+    )
+    listener("case", _event(row))
+    return row
+
+
+def _cleaned(prediction: Prediction, predictor: Predictor, wanted: PostProcessing) -> Prediction:
+    if not wanted:
+        return prediction
+    voxel_ml, segments = prediction.grid.voxel_ml, predictor.spec.segments
+    clean(prediction.labels, voxel_ml, segments, wanted)
+    return replace(prediction, volumes_ml=volumes_ml(prediction.labels, voxel_ml, segments))
+
+
+def _failed(case: Case, message: str, exit_code: int, begin: float, listener: Listener) -> CaseResult:
+    named = message if case.id in message else f"Case {case.id}: {message}"
+    listener("warning", {"message": named, "case": case.id})
+    return CaseResult(case.id, seconds=time.perf_counter() - begin, error=named, exit_code=exit_code)
+
+
+def _event(row: CaseResult) -> dict[str, Any]:
+    return {
+        "case": row.case,
+        "output": row.output,
+        "volumes_ml": row.volumes_ml,
+        "agreement": row.agreement,
+        "score": row.score,
+        "seconds": round(row.seconds, 2),
+    }
+
+
+class _Progress:
+    """Turns the windows of single cases into the progress of all, a few times a second."""
+
+    def __init__(self, cases: int, listener: Listener) -> None:
+        self._cases, self._listener = cases, listener
+        self._begin = time.monotonic()
+        self._done, self._told = 0, 0.0
+
+    def end(self, done: int) -> None:
+        self._done = done
+        if self._cases > 1:
+            self._tell(done, self._cases, "cases")
+
+    def __call__(self, kind: str, fields: dict[str, Any]) -> None:
+        if kind != "progress":
+            self._listener(kind, fields)
+            return
+        last = fields["done"] >= fields["total"]
+        if time.monotonic() - self._told < _PAUSE and not (last and self._cases == 1):
+            return
+        if self._cases == 1:
+            self._tell(fields["done"], fields["total"], fields["unit"])
+        elif not last:
+            self._tell(round(self._done + fields["done"] / fields["total"], 2), self._cases, "cases")
+
+    def _tell(self, done: float, total: int, unit: str) -> None:
+        self._told = time.monotonic()
+        left = (self._told - self._begin) / done * (total - done) if done else None
+        rounded = None if left is None else round(left, 1)
+        self._listener("progress", {"done": done, "total": total, "unit": unit, "seconds_left": rounded})
+
+
+def _grouped(cases: Sequence[Case], channels: int) -> list[Case]:
+    if len(cases) % channels:
+        raise UsageError(
+            f"The model needs {channels} images a case, and {len(cases)} files cannot be shared out; give the "
+            "channels of each case one after the other, or a CSV list."
+        )
+    groups = [cases[i : i + channels] for i in range(0, len(cases), channels)]
+    return [replace(group[0], images=tuple(case.images[0] for case in group)) for group in groups]
+
+
+def _check_outputs(cases: Sequence[Case], output: Output) -> None:
+    if output.is_file and len(cases) > 1:
+        raise UsageError(f"{output.path} is one file for {len(cases)} cases; give a folder with -o.")
+    for case in cases:
+        written = output.labels(case).resolve()
+        if any(written == image.resolve() for image in (*case.images, *([case.label] if case.label else []))):
+            raise UsageError(f"The result would overwrite {written.name}, a file of case {case.id}; choose another -o.")
+
+
+def _suffix(path: Path) -> str | None:
+    return next((suffix for suffix in FORMATS if path.name.lower().endswith(f".{suffix}")), None)
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
