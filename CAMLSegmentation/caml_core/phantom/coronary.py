@@ -105,11 +105,12 @@ def make_coronary(seed: int, index: int = 0, size: Size = "small") -> Phantom:
     rng = generator(seed, "coronary", index)
     voxels, base, center = _FIELDS[size]
     pixel = float(round(float(np.clip(base * rng.uniform(0.85, 1.1), 0.4, 0.6)), 4))
-    slices = float(round(rng.uniform(0.5, 0.9), 3))
-    depth = max(16, round(voxels[2] * 0.65 / slices))  # thick slices are fewer: the same field of view
+    slices = float(round(rng.uniform(0.55, 0.9), 3))
+    width, height, _ = vary_size(rng, voxels)
+    depth = round(voxels[2] * base / slices)  # thick slices are fewer: the same field of view
     space = random_space(
         rng,
-        vary_size(rng, (voxels[0], voxels[1], depth)),
+        (width, height, depth),
         (pixel, pixel, slices),
         center,
         scale=rng.uniform(0.9, 1.1),

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .style import COLORS, colors_of, legend, new_figure, nothing_to_show, plot_axes, save
 from .table import Table, points, read_table
 
@@ -77,19 +79,24 @@ def _lines(axes: Axes, table: Table, columns: Mapping[str, str], marker: str = "
 
 
 def _logarithmic(axes: Axes) -> None:
-    values = [v for line in axes.get_lines() for v in line.get_ydata()]
+    values = _drawn(axes)
     if values and min(values) > 0:
         axes.set_yscale("log")
-        axes.minorticks_off() if max(values) > 30 * min(values) else None
+        if max(values) > 30 * min(values):  # then the decades say enough
+            axes.minorticks_off()
 
 
 def _dice_limits(axes: Axes) -> None:
-    values = [v for line in axes.get_lines() for v in line.get_ydata()]
-    axes.set_ylim(max(0.0, min(values, default=0.0) - 0.05), 1.0)
+    axes.set_ylim(max(0.0, min(_drawn(axes), default=0.0) - 0.05), 1.0)
 
 
 def _finish(axes: Axes, empty: str) -> None:
-    if any(len(line.get_xdata()) for line in axes.get_lines()):
+    if _drawn(axes):
         legend(axes)
-    elif empty:
+    else:
         nothing_to_show(axes, empty)
+
+
+def _drawn(axes: Axes) -> list[float]:
+    """All values that the lines of a plot show."""
+    return [float(v) for line in axes.get_lines() for v in np.asarray(line.get_ydata())]

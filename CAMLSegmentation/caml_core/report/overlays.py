@@ -59,7 +59,6 @@ def _draw_slice(
     axis, upward = _VIEWS[view]
     cut = _cutter(axis, index)
     height, width = _shape_mm(case, axis)
-    place = {"extent": (0, width, 0, height) if upward else (0, width, height, 0)}
     axes.imshow(
         cut(case.image),
         cmap="gray",
@@ -68,7 +67,7 @@ def _draw_slice(
         origin="lower" if upward else "upper",
         interpolation="bilinear",
         aspect="auto",
-        **place,
+        extent=(0, width, 0, height) if upward else (0, width, height, 0),
     )
     for labels, color, line in ((case.reference, REFERENCE, 1.5), (prediction, PREDICTION, 1.1)):
         for value in np.unique(labels):

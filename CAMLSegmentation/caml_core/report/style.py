@@ -48,11 +48,11 @@ def plot_axes(axes: Axes, title: str, x: str, y: str) -> None:
         spine.set_color(GRID)
 
 
-def legend(axes: Axes, location: str = "best") -> None:
+def legend(axes: Axes) -> None:
     """Add a legend where there is something to tell."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        axes.legend(handles, labels, fontsize=8, frameon=False, labelcolor=INK, loc=location)
+        axes.legend(handles, labels, fontsize=8, frameon=False, labelcolor=INK)
 
 
 def nothing_to_show(axes: Axes, text: str) -> None:
