@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..model_archive import MAX_DOCUMENT
+
 if TYPE_CHECKING:
     from ..config import ChannelIntensity, ModelSpec
     from ..model_file import ModelCard, ModelInfo
 
 HELP = "show what a model file holds: segments, spacing, training, held-out figures, licence"
-#: Long lists of the provenance (a hash for each case) are counted, not printed; --json prints them.
-_LONGEST = 60
+#: Long entries of the provenance (a hash for each case) are counted, not printed; --json prints them.
+_LONGEST = 500
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,8 +50,11 @@ def _lines(card: ModelCard, checked: bool) -> Iterator[str]:
     for title, text in _entries(card):
         if text:
             yield f"{title + ':':<14}{text}"
-    for title, content in (("Held out", card.info.metrics), ("Origin", card.info.provenance)):
-        for index, line in enumerate(_flat(content)):
+    for title, content, longest in (
+        ("Held out", card.info.metrics, MAX_DOCUMENT),
+        ("Origin", card.info.provenance, _LONGEST),
+    ):
+        for index, line in enumerate(_flat(content, longest)):
             yield f"{title + ':' if index == 0 else '':<14}{line}"
     state = "every weight is finite and fits" if checked else "weights not read; --check reads them"
     yield f"{'File:':<14}{card.size / 1e6:.1f} MB, SHA-256 of the weights {card.sha256[:16]}..., {state}"
@@ -102,16 +107,14 @@ def _training(info: ModelInfo) -> str:
     return f"{info.labeled_cases} labelled and {info.unlabeled_cases} unlabelled cases"
 
 
-def _flat(content: Any, name: str = "") -> Iterator[str]:
-    """Nested entries as ``outer inner: value``, long ones counted."""
-    if isinstance(content, dict) and len(json.dumps(content)) > 40 * _LONGEST and name:
+def _flat(content: Any, longest: int, name: str = "") -> Iterator[str]:
+    """Nested entries as ``outer inner: value``; lists and objects of more than ``longest`` characters are counted."""
+    if name and isinstance(content, (dict, list)) and len(json.dumps(content)) > longest:
         yield f"{name}: {len(content)} entries"
     elif isinstance(content, dict):
         for key, inner in content.items():
-            yield from _flat(inner, f"{name} {key}".strip())
+            yield from _flat(inner, longest, f"{name} {key}".strip())
     elif isinstance(content, float):
         yield f"{name}: {content:.4g}"
-    elif isinstance(content, list) and len(json.dumps(content)) > _LONGEST:
-        yield f"{name}: {len(content)} entries"
     elif content is not None:
         yield f"{name}: {content}"
