@@ -108,6 +108,8 @@ class NumericMode:
     dtype: DTypeName = "fp32"
     channels_last: bool = False
     threads: int = 0  # 0: leave torch's own number
+    #: Shallow stages whose features are computed again in the backward pass, where memory is short (0 to 3).
+    recompute: int = 0
 
 
 @dataclass(frozen=True)

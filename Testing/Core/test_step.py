@@ -159,3 +159,16 @@ def test_all_parts_of_the_network_are_trained(a_batch: Batch, preset: str) -> No
         *("encoder1", "encoder2", "decoder1", "decoder2"),
         *("projection_head1", "projection_head2", "prediction_head1", "prediction_head2"),
     }
+
+
+def test_recomputing_stages_changes_no_gradient_and_no_statistic(a_batch: Batch) -> None:
+    states = []
+    for stages in (0, 3):
+        plan = tiny_plan()
+        plan = dataclasses.replace(plan, losses=dataclasses.replace(plan.losses, warmup_share=0.0))
+        engine = Engine(plan, 3)
+        engine.network.recompute(stages)
+        for iteration in range(2):
+            assert engine.step(a_batch, iteration) is not None
+        states.append(engine.network.state_dict())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())

@@ -24,8 +24,8 @@ def correlation_matrix(
     """
     if cosine:
         queries, memory = F.normalize(queries, dim=1), F.normalize(memory, dim=1)
-    similarity = queries @ memory.T / temperature
-    if valid is not None:
+    similarity = (queries / temperature) @ memory.T
+    if valid is not None and not bool(valid.all()):
         similarity = similarity.masked_fill(~valid, float("-inf"))
     return torch.softmax(similarity, dim=1)
 

@@ -40,7 +40,11 @@ class AttentiveEncoder(Encoder):
         one, two, three, four = self.shallow(x)
         if self.training or self.evaluation == "alone":
             alone = alone or not self.training
-            four = cross_sample_attention(four, self.intra_attention, self.inter_attention, alone=alone)
+
+            def attend(four: Tensor) -> Tensor:
+                return cross_sample_attention(four, self.intra_attention, self.inter_attention, alone=alone)
+
+            four = self._stage(2, attend, (), four)
         return Features(one, two, three, four, self.deepest(four))
 
 
@@ -64,6 +68,11 @@ class CamlNetwork(nn.Module):
         self.decoder1 = decoder_v
         self.decoder2 = decoder_a
         self.projection_head1, self.prediction_head1, self.projection_head2, self.prediction_head2 = heads
+
+    def recompute(self, stages: int) -> None:
+        """Compute the features of the first ``stages`` (0 to 3) again in the backward pass instead of keeping them."""
+        for part in (self.encoder1, self.encoder2, self.decoder1, self.decoder2):
+            part.recompute = stages
 
     def forward(self, x: Tensor, *, alone: bool = False) -> CamlOutput:
         """Run both sub-models on ``x`` [B, C, x, y, z]. ``alone``: see ``AttentiveEncoder.forward``."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
 from ..config import Triple
 from .blocks import ConvStage, Downsampling
+from .recomputation import recomputed
 
 Strides = tuple[Triple, Triple, Triple, Triple]
+Modules = tuple[nn.Module, ...]
 
 
 class Features(NamedTuple):
@@ -23,7 +26,12 @@ class Features(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Five stages; channels double from ``filters`` to 16 x ``filters``."""
+    """Five stages; channels double from ``filters`` to 16 x ``filters``.
+
+    ``recompute``: how many of the shallow stages are computed again in the backward pass (0 to 3).
+    """
+
+    recompute = 0
 
     def __init__(self, in_channels: int, filters: int, strides: Strides, dropout: float) -> None:
         super().__init__()
@@ -46,10 +54,15 @@ class Encoder(nn.Module):
 
     def shallow(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Stages one to four."""
-        one = self.block_one(x)
-        two = self.block_two(self.block_one_dw(one))
-        three = self.block_three(self.block_two_dw(two))
+        one = self._stage(1, lambda x: self.block_one(x), (self.block_one,), x)
+        modules = (self.block_one_dw, self.block_two)
+        two = self._stage(2, lambda one: self.block_two(self.block_one_dw(one)), modules, one)
+        modules = (self.block_two_dw, self.block_three)
+        three = self._stage(3, lambda two: self.block_three(self.block_two_dw(two)), modules, two)
         return one, two, three, self.block_four(self.block_three_dw(three))
+
+    def _stage(self, depth: int, function: Callable[..., Tensor], modules: Modules, *inputs: Tensor) -> Tensor:
+        return recomputed(function, modules, *inputs) if depth <= self.recompute else function(*inputs)
 
     def deepest(self, four: Tensor) -> Tensor:
         """Stage five, with channel dropout."""
@@ -63,7 +76,12 @@ class UpsamplingFactory(Protocol):
 
 
 class Decoder(nn.Module):
-    """Four upsampling stages; gives logits and the last feature, which the projection heads see."""
+    """Four upsampling stages; gives logits and the last feature, which the projection heads see.
+
+    ``recompute``: as in ``Encoder``.
+    """
+
+    recompute = 0
 
     def __init__(
         self, upsampling: UpsamplingFactory, classes: int, filters: int, strides: Strides, dropout: float
@@ -84,8 +102,14 @@ class Decoder(nn.Module):
     def forward(self, features: Features) -> tuple[Tensor, Tensor]:
         """Return (logits [B, classes, x, y, z], embedding [B, filters, x, y, z], taken after the dropout)."""
         x = self.block_six(self.block_five_up(features.five) + features.four)
-        x = self.block_seven(self.block_six_up(x) + features.three)
-        x = self.block_eight(self.block_seven_up(x) + features.two)
-        x = self.block_nine(self.block_eight_up(x) + features.one)
+        x = self._stage(3, self.block_six_up, self.block_seven, x, features.three)
+        x = self._stage(2, self.block_seven_up, self.block_eight, x, features.two)
+        x = self._stage(1, self.block_eight_up, self.block_nine, x, features.one)
         embedding = self.dropout(x)
         return self.out_conv(embedding), embedding
+
+    def _stage(self, depth: int, up: nn.Module, block: nn.Module, x: Tensor, skip: Tensor) -> Tensor:
+        def stage(x: Tensor, skip: Tensor) -> Tensor:
+            return block(up(x) + skip)
+
+        return recomputed(stage, (up, block), x, skip) if depth <= self.recompute else stage(x, skip)

@@ -42,7 +42,7 @@ class Engine:
         if start is not None:
             self.network.load_state_dict(dict(start))
         self.network.to(self.device).to(memory_format=_memory_format(plan.numeric))  # type: ignore[call-overload]
-        self.network.train()
+        self.network.train().recompute(plan.numeric.recompute)
         self.average = AveragedNetwork(self.network, plan.optimizer.ema) if plan.optimizer.ema > 0 else None
         self.optimizer = _optimizer(self.network, plan.optimizer)
         self.bank = MemoryBank(
@@ -152,11 +152,13 @@ class Engine:
             self.scaler.step(self.optimizer)
             self.scaler.update()
             return True
-        limit = self.plan.optimizer.gradient_clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit)
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
         if not bool(torch.isfinite(norm)):
             self.optimizer.zero_grad(set_to_none=True)
             return False
+        if 0 < self.plan.optimizer.gradient_clip < float(norm):
+            torch.nn.utils.clip_grads_with_norm_(self.network.parameters(), self.plan.optimizer.gradient_clip, norm)
         self.optimizer.step()
         return True
 
@@ -180,8 +182,13 @@ def _memory_format(numeric: NumericMode) -> torch.memory_format:
 
 
 def _optimizer(network: CamlNetwork, config: OptimizerConfig) -> torch.optim.Optimizer:
+    # Fused: one pass over all parameters instead of one a tensor and operation.
+    common: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
     if config.kind == "sgd":
-        return torch.optim.SGD(
-            network.parameters(), config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
-        )
-    return torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+        optimizer = torch.optim.SGD(network.parameters(), momentum=config.momentum, **common)
+        # The heads may get their first gradient later than the rest, which torch's fused form cannot take; starting
+        # from zero momentum is the same.
+        for parameter in network.parameters():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
+    return torch.optim.AdamW(network.parameters(), **common)

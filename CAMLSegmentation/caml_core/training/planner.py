@@ -6,7 +6,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from ..config import ChannelIntensity, DTypeName, Geometry, NetworkConfig, Plan, Segment, Triple
+from ..config import ChannelIntensity, DTypeName, Geometry, NetworkConfig, NumericMode, Plan, Segment, Triple
 from ..data.cohort import Cohort
 from ..data.fingerprint import Fingerprint, choose_channels
 from ..device import available_ram, total_ram, use_threads
@@ -22,6 +22,8 @@ DEFAULT_BUDGET_SECONDS = 3600.0
 VALIDATION_SHARE = 0.08
 OVERHEAD_SHARE = 0.04
 MOST_VALIDATIONS = 20
+#: Features of full resolution in a step beyond which memory matters more than time.
+RECOMPUTE_FEATURES = 30_000_000
 #: With fewer iterations than this a smaller network learns more in the same time.
 FEW_ITERATIONS = 300
 SMALL_FILTERS = 8
@@ -173,7 +175,8 @@ def _measured(
     budget = request.budget_seconds
     if budget is None and request.iterations is None and request.preset == "default":
         budget = DEFAULT_BUDGET_SECONDS
-    plan = dataclasses.replace(plan, numeric=fastest_mode(plan, labeled_cases, request.dtype))
+    numeric = fastest_mode(plan, labeled_cases, request.dtype)
+    plan = dataclasses.replace(plan, numeric=dataclasses.replace(numeric, recompute=_recomputed_stages(plan, numeric)))
     measured = measure(plan, labeled_cases)
     if budget and may_shrink and request.base_filters is None and _affordable(budget, measured) < FEW_ITERATIONS:
         network = dataclasses.replace(plan.network, base_filters=SMALL_FILTERS)
@@ -195,6 +198,15 @@ def _measured(
         budget_seconds=float(budget or 0.0),
         notes=tuple(notes),
     )
+
+
+def _recomputed_stages(plan: Plan, numeric: NumericMode) -> int:
+    """Large patches keep gigabytes of features for the backward pass; computing them again costs little time."""
+    samples = plan.batch_labeled + (0 if plan.losses.mixing == "copy-paste" else plan.batch_unlabeled)
+    voxels = samples * math.prod(plan.geometry.patch) * plan.network.base_filters
+    if voxels < RECOMPUTE_FEATURES:
+        return 0
+    return 3 if numeric.dtype == "fp32" else 1
 
 
 def _affordable(budget: float, measured: Measurement) -> int:
