@@ -224,12 +224,11 @@ class Predictor:
         self._network = prepared_network(self._original, self.numeric, self.device)
 
     def _smaller(self, windows: Windows) -> Windows:
-        patch, divisor = self.spec.geometry.patch, self.spec.network.divisor
-        if np.prod(windows.window) <= np.prod(patch):
-            x, y, z = (max(d, p // 2 // d * d) for p, d in zip(patch, divisor))
-            patch = (x, y, z)
+        """Windows of half the sides, an eighth of the memory."""
+        divisor = self.spec.network.divisor
+        x, y, z = (max(d, side // 2 // d * d) for side, d in zip(windows.window, divisor))
         self.listener("warning", {"message": "Memory did not suffice; trying once more with smaller windows."})
-        return fitted_windows(windows.size, patch, divisor, OVERLAPS[self.quality], 1.0)
+        return fitted_windows(windows.size, (x, y, z), divisor, OVERLAPS[self.quality], 1.0)
 
 
 class _NotFinite(Exception):  # noqa: N818 (a signal between two functions here, no error that anyone sees)

@@ -1,0 +1,332 @@
+"""``caml predict`` and ``caml evaluate`` from files to files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from caml_core.config import ChannelIntensity, Geometry, ModelSpec, NetworkConfig, Segment
+from caml_core.data.geometry import Grid
+from caml_core.data.io import grid_difference, read_volume, write_image
+from caml_core.data.labels import read_labels, write_labels
+from caml_core.model import build_network
+from caml_core.model_file import ModelInfo, save_model
+
+OBLIQUE = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0, 0.0, 0.0, -1.0)
+GRID = Grid((26, 24, 20), (1.0, 1.1, 1.5), (4.0, -20.0, 11.0), OBLIQUE)
+SEGMENTS = (Segment("left atrium", 1, (0.9, 0.2, 0.1)), Segment("aorta", 2))
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path, monkeypatch):
+    monkeypatch.setenv("CAML_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def save_a_model(path, channels=1, spacing=1.5):
+    torch.manual_seed(0)
+    config = NetworkConfig(in_channels=channels, base_filters=2, attention_heads=2, classes=3)
+    spec = ModelSpec(Geometry((spacing,) * 3, (16, 16, 16)), config, (ChannelIntensity(),) * channels, SEGMENTS, (0,))
+    network = build_network(config)
+    with torch.no_grad():
+        for decoder in (network.decoder1, network.decoder2):
+            decoder.out_conv.weight *= 20
+            decoder.out_conv.bias.zero_()
+    save_model(path, spec=spec, state=network.state_dict(), info=ModelInfo("test"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_a_model(tmp_path_factory.mktemp("model") / "test.caml")
+
+
+def write_scan(path, seed=0, grid=GRID):
+    values = np.random.default_rng(seed).normal(300, 80, grid.size).astype(np.int16)
+    write_image(path, values, grid)
+    return path
+
+
+@pytest.fixture
+def scan(tmp_path):
+    return write_scan(tmp_path / "p1_image.nii.gz")
+
+
+PLAIN = ("--dtype", "bf16", "--progress", "none")  # one candidate: nothing is measured
+
+
+def rows_of(path):
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", ["out.seg.nrrd", "out.nii.gz", "sub/folder/out.mha"])
+def test_one_scan_becomes_one_label_map_on_its_own_grid(caml, model, scan, tmp_path, name):
+    code, _, err = caml("predict", model, scan, "-o", tmp_path / name, *PLAIN)
+    assert code == 0, err
+    result = read_labels(tmp_path / name)
+    assert not grid_difference(result.grid, GRID, 1e-4)
+    assert set(np.unique(result.array)) <= {0, 1, 2} and result.array.any()
+    if name.endswith(".seg.nrrd"):
+        assert [s.name for s in result.segments] == ["left atrium", "aorta"]
+        assert result.segments[0].color == pytest.approx((0.9, 0.2, 0.1), abs=0.01)
+    leftovers = [p.name for p in (tmp_path / name).parent.iterdir() if "part" in p.name]
+    assert not leftovers
+
+
+def test_a_folder_becomes_a_folder_with_a_table_and_one_bad_case_does_not_stop_it(caml, model, tmp_path):
+    images = tmp_path / "in"
+    images.mkdir()
+    for number in (1, 3):
+        write_scan(images / f"case{number}.nrrd", number)
+    (images / "case2.nii.gz").write_bytes(b"no image")
+    out = tmp_path / "out"
+    code, stdout, err = caml("predict", model, images, "-o", out, "--progress", "json", "--dtype", "bf16")
+    assert code == 3
+    assert "1 of 3" in err and "case2" in err
+    assert {p.name for p in out.iterdir()} == {"case1.seg.nrrd", "case3.seg.nrrd", "predictions.csv"}
+    table = {row["case"]: row for row in rows_of(out / "predictions.csv")}
+    assert table["case2"]["output"] == "" and "case2" in table["case2"]["error"]
+    labels = read_labels(out / "case1.seg.nrrd").array
+    for segment in SEGMENTS:
+        expected = (labels == segment.label).sum() * np.prod(GRID.spacing) / 1000
+        assert float(table["case1"][f"{segment.name} mL"]) == pytest.approx(expected, abs=1e-3)
+        assert 0 <= float(table["case1"][f"agreement {segment.name}"]) <= 1
+    assert float(table["case1"]["seconds"]) > 0 and table["case1"]["error"] == ""
+    events = [json.loads(line) for line in stdout.splitlines()]
+    assert [e["case"] for e in events if e["event"] == "case"] == ["case1", "case3"]
+    assert [e["case"] for e in events if e["event"] == "warning"] == ["case2"]
+    assert events[0]["event"] == "started" and events[-1]["event"] == "error" and events[-1]["exit_code"] == 3
+    progress = [e["done"] for e in events if e["event"] == "progress"]
+    assert progress == sorted(progress) and progress[-1] == 3
+
+
+def test_a_single_bad_case_is_told_as_it_is(caml, model, tmp_path):
+    bad = tmp_path / "torn.nii.gz"
+    bad.write_bytes(b"\x1f\x8bno")
+    code, _, err = caml("predict", model, bad, "-o", tmp_path / "out.nrrd", *PLAIN)
+    assert code == 3 and "torn" in err
+    assert not (tmp_path / "out.nrrd").exists()
+
+
+def test_maps_on_request_lie_beside_the_labels(caml, model, scan, tmp_path):
+    out = tmp_path / "out.seg.nrrd"
+    code, _, err = caml("predict", model, scan, "-o", out, "--uncertainty", "--probability", *PLAIN)
+    assert code == 0, err
+    for name in ("out_disagreement.nrrd", "out_probability.nrrd"):
+        extra = read_volume(tmp_path / name)
+        assert extra.array.dtype == np.uint8 and not grid_difference(extra.grid, GRID, 1e-4)
+
+
+def test_the_published_protocol_can_be_run(caml, model, scan, tmp_path):
+    out = tmp_path / "out.nrrd"
+    code, _, err = caml("predict", model, scan, "-o", out, "--sub-model", "v", "--stride", "9,9,2", *PLAIN)
+    assert code == 0, err
+    code, _, err = caml("predict", model, scan, "-o", out, "--window-weights", "uniform", *PLAIN)
+    assert code == 2 and "--stride" in err
+    for wrong in ("9,9", "0,1,1", "a,b,c"):
+        assert caml("predict", model, scan, "-o", out, "--stride", wrong)[0] == 2
+
+
+def test_cleaning_keeps_one_component(caml, model, scan, tmp_path):
+    from scipy import ndimage
+
+    out = tmp_path / "out.nrrd"
+    assert caml("predict", model, scan, "-o", out, "--largest-component", "--fill-holes", *PLAIN)[0] == 0
+    labels = read_labels(out).array
+    assert ndimage.label(labels == 1, np.ones((3, 3, 3)))[1] == 1
+
+
+def test_a_dicom_folder_is_one_case(caml, shared_folder, tmp_path):
+    series = shared_folder / "odd" / "dicom-mr"
+    if not series.is_dir():
+        pytest.skip("no DICOM series")
+    out, coarse = tmp_path / "out.seg.nrrd", save_a_model(tmp_path / "coarse.caml", spacing=5.0)
+    code, _, err = caml("predict", coarse, series, "-o", out, "--quality", "fast", *PLAIN)
+    assert code == 0, err
+    assert not grid_difference(read_labels(out).grid, read_volume(series).grid, 1e-3)
+
+
+def test_files_are_grouped_for_a_model_of_two_channels(caml, tmp_path):
+    two = save_a_model(tmp_path / "two.caml", channels=2)
+    scans = [write_scan(tmp_path / f"{name}.nrrd", seed) for seed, name in enumerate(["t1", "t2"])]
+    code, _, err = caml("predict", two, *scans, "-o", tmp_path / "out", *PLAIN)
+    assert code == 0, err
+    assert (tmp_path / "out" / "t1.seg.nrrd").exists()
+    code, _, err = caml("predict", two, scans[0], "-o", tmp_path / "out2", *PLAIN)
+    assert code == 2 and "2 images a case" in err
+
+
+def test_a_list_is_read_and_roles_choose_from_it(caml, model, tmp_path):
+    for number in range(3):
+        write_scan(tmp_path / f"s{number}.nrrd", number)
+    listed = tmp_path / "cases.csv"
+    listed.write_text("id,image,role\na,s0.nrrd,unlabeled\nb,s1.nrrd,excluded\nc,s2.nrrd,unlabeled\n")
+    out = tmp_path / "out"
+    code, _, err = caml("predict", model, listed, "-o", out, "--format", "nii.gz", *PLAIN)
+    assert code == 0, err
+    assert sorted(p.name for p in out.glob("*.nii.gz")) == ["a.nii.gz", "c.nii.gz"]
+    code, _, err = caml("predict", model, listed, "-o", out, "--role", "validation", *PLAIN)
+    assert code == 3 and "no case" in err
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [("p1_image.nii.gz", "overwrite"), ("picture.png", "no format"), ("", None)],
+)
+def test_outputs_that_make_no_sense_are_refused(caml, model, scan, tmp_path, output, words):
+    if words is None:  # one file for two cases
+        other = write_scan(tmp_path / "p2.nrrd", 2)
+        code, _, err = caml("predict", model, scan, other, "-o", tmp_path / "one.nrrd", *PLAIN)
+        assert code == 2 and "2 cases" in err
+        return
+    before = scan.read_bytes()
+    code, _, err = caml("predict", model, scan, "-o", tmp_path / output, *PLAIN)
+    assert code == 2 and words in err
+    assert scan.read_bytes() == before
+
+
+def test_equal_names_are_refused(caml, model, scan, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    copy = write_scan(other / "p1_image.nrrd")
+    code, _, err = caml("predict", model, scan, copy, "-o", tmp_path / "out", *PLAIN)
+    assert code == 2 and "'p1_image'" in err
+
+
+def test_a_stop_file_ends_a_batch_with_what_is_finished_kept(caml, model, tmp_path):
+    write_scan(tmp_path / "a.nrrd")
+    stop = tmp_path / "stop"
+    stop.touch()
+    code, _, err = caml("predict", model, tmp_path / "a.nrrd", "-o", tmp_path / "out", "--stop-file", stop, *PLAIN)
+    assert code == 130 and "Stopped" in err
+    assert not (tmp_path / "out" / "a.seg.nrrd").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_told(caml, model, scan, tmp_path):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    code, _, err = caml("predict", model, scan, "-o", locked / "out.nrrd", *PLAIN)
+    assert code == 5 and "permission" in err
+
+
+def test_prediction_imports_nothing_of_training_and_no_heavy_extra(model, scan, tmp_path, caml_environment):
+    program = (
+        "import sys; from caml_core.cli import main; code = main(sys.argv[1:]);"
+        "heavy = [m for m in sys.modules if m.startswith('caml_core.training') or m.split('.')[0] in "
+        "('matplotlib', 'monai', 'pandas', 'scipy', 'pydicom') or m == 'torch._dynamo'];"
+        "print(code, sorted({'.'.join(m.split('.')[:2]) for m in heavy}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "predict", model, scan, "-o", tmp_path / "out.nrrd", *PLAIN],
+        env=caml_environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "0 []", done.stdout + done.stderr
+
+
+# --- evaluate ---------------------------------------------------------------------------------------------------------
+
+
+def write_pair(folder, case, shift, grid=GRID):
+    """A reference of two segments, and a prediction shifted by some voxels."""
+    reference = np.zeros(grid.size, np.uint8)
+    reference[6:14, 6:14, 5:12], reference[16:20, 6:10, 5:9] = 1, 2
+    write_labels(folder / "references" / f"{case}_label.nii.gz", reference, grid, SEGMENTS)
+    prediction = np.roll(reference, shift, axis=0)
+    write_labels(folder / "predictions" / f"{case}.seg.nrrd", prediction, grid, SEGMENTS)
+    return prediction, reference
+
+
+def test_folders_are_matched_by_case_and_figures_are_those_of_metrics(caml, tmp_path):
+    from caml_core.metrics import case_metrics
+
+    pairs = {case: write_pair(tmp_path, case, shift) for case, shift in (("p1", 0), ("p2", 2))}
+    write_scan(tmp_path / "references" / "p1_image.nii.gz")
+    (tmp_path / "predictions" / "predictions.csv").write_text("case\n")
+    out = tmp_path / "table.json"
+    code, stdout, err = caml(
+        "evaluate", tmp_path / "predictions", tmp_path / "references", "-o", out, "--progress", "none"
+    )
+    assert code == 0, err
+    document = json.loads(out.read_text())
+    for case, (prediction, reference) in pairs.items():
+        expected = case_metrics(prediction, reference, GRID.spacing, SEGMENTS)
+        for name, metrics in expected.items():
+            assert document["cases"][case][name] == pytest.approx(metrics)
+    values = [document["cases"][case]["aorta"]["dice"] for case in pairs]
+    assert document["summary"]["aorta"]["dice"]["mean"] == pytest.approx(np.mean(values))
+    assert document["summary"]["aorta"]["dice"]["std"] == pytest.approx(np.std(values, ddof=1))
+    assert "left atrium" in stdout and "mean of 2" in stdout
+
+
+def test_the_table_can_be_written_as_csv(caml, tmp_path):
+    write_pair(tmp_path, "p1", 1)
+    out = tmp_path / "table.csv"
+    files = (tmp_path / "predictions" / "p1.seg.nrrd", tmp_path / "references" / "p1_label.nii.gz")
+    assert caml("evaluate", *files, "-o", out, "--progress", "none", "--voxels")[0] == 0
+    rows = rows_of(out)
+    assert [row["case"] for row in rows] == ["p1", "p1", "mean", "mean", "std", "std"]
+    assert {"hd95_mm", "hd95_voxel", "hd95_pooled_voxel", "assd_mm", "asd_voxel", "missed"} <= set(rows[0])
+    code, _, err = caml("evaluate", *files, "-o", tmp_path / "table.xlsx")
+    assert code == 2 and ".csv or .json" in err
+
+
+def test_a_missed_segment_is_counted_and_told(caml, tmp_path):
+    write_pair(tmp_path, "p1", 0)
+    empty = np.zeros(GRID.size, np.uint8)
+    write_labels(tmp_path / "predictions" / "p1.seg.nrrd", empty, GRID, SEGMENTS)
+    code, stdout, _ = caml("evaluate", tmp_path / "predictions", tmp_path / "references", "--progress", "none")
+    assert code == 0
+    assert stdout.count("has none of it") == 2
+
+
+def test_a_class_absent_from_one_plain_pair_counts_as_found(caml, tmp_path):
+    both = np.zeros(GRID.size, np.uint8)
+    both[2:6, 2:6, 2:6], both[10:14, 2:6, 2:6] = 1, 2
+    one = np.where(both == 1, both, 0).astype(np.uint8)
+    for case, labels in (("p1", both), ("p2", one)):
+        for folder in ("predictions", "references"):
+            write_labels(tmp_path / folder / f"{case}.nii.gz", labels, GRID, ())
+    out = tmp_path / "table.json"
+    assert caml("evaluate", tmp_path / "predictions", tmp_path / "references", "-o", out, "--progress", "none")[0] == 0
+    document = json.loads(out.read_text())
+    assert document["cases"]["p2"]["segment_2"]["dice"] == 1.0
+    assert document["cases"]["p2"]["segment_2"]["hd95_mm"] == 0.0
+
+
+def test_a_cropped_segmentation_is_put_back_in_place(caml, tmp_path):
+    """Slicer saves a segmentation cropped to its segments; the reference's whole image is the grid."""
+    prediction, _ = write_pair(tmp_path, "p1", 0)
+    step = np.reshape(GRID.direction, (3, 3)) @ (np.array([4, 4, 3]) * GRID.spacing)
+    cropped = prediction[4:22, 4:16, 3:14]
+    grid = Grid(cropped.shape, GRID.spacing, tuple(np.asarray(GRID.origin) + step), GRID.direction)
+    write_labels(tmp_path / "predictions" / "p1.seg.nrrd", cropped, grid, SEGMENTS)
+    out = tmp_path / "table.json"
+    code, _, err = caml("evaluate", tmp_path / "predictions", tmp_path / "references", "-o", out, "--progress", "none")
+    assert code == 0, err
+    assert json.loads(out.read_text())["cases"]["p1"]["aorta"]["dice"] == 1.0
+
+
+def test_what_cannot_be_compared_is_refused(caml, tmp_path):
+    write_pair(tmp_path, "p1", 0)
+    other = Grid((26, 24, 21), *[getattr(GRID, n) for n in ("spacing", "origin", "direction")])
+    write_labels(
+        tmp_path / "predictions" / "p1.seg.nrrd", np.ones((5, 5, 5), np.uint8), Grid((5, 5, 5), (9.0,) * 3), ()
+    )
+    code, _, err = caml("evaluate", tmp_path / "predictions", tmp_path / "references", "--progress", "none")
+    assert code == 3 and "p1" in err
+    write_labels(tmp_path / "more" / "p9.nii.gz", np.ones(other.size, np.uint8), other, ())
+    code, _, err = caml("evaluate", tmp_path / "more", tmp_path / "references", "--progress", "none")
+    assert code == 3 and "no reference for p9" in err
+    code, _, err = caml("evaluate", tmp_path / "nowhere", tmp_path / "references", "--progress", "none")
+    assert code == 3 and "does not exist" in err
