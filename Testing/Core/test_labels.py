@@ -182,7 +182,8 @@ def test_values_that_are_no_labels_are_refused(tmp_path, value, dtype, words):
     array = a_label().astype(dtype)
     array[0, 0, 0] = value
     with pytest.raises(DataError, match=words) as caught:
-        read_labels(a_file(tmp_path, array), "case3")
+        sitk.WriteImage(sitk.GetImageFromArray(array.T.copy()), str(tmp_path / "label.nii.gz"))
+        read_labels(tmp_path / "label.nii.gz", "case3")
     assert caught.value.case_id == "case3"
     assert "case3" in str(caught.value)
 

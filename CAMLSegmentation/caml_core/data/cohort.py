@@ -187,7 +187,7 @@ def _declared(value: dict[str, Any], path: Path) -> tuple[Segment, ...]:
 def _case(fields: dict[str, Any], source: Path, where: str) -> Case:
     images = fields.get("images", fields.get("image")) or []
     images = [images] if isinstance(images, str) else images
-    if not images or not all(isinstance(i, str) for i in images):
+    if not isinstance(images, list) or not images or not all(isinstance(i, str) for i in images):
         raise DataError(f"{source}, {where}: no image is given; every case needs at least one.")
     identity = str(fields.get("id") or fields.get("case") or _identity(Path(images[0])))
     label = fields.get("label") or None

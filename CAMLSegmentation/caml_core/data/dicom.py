@@ -18,12 +18,13 @@ _GDCM = "GDCMImageIO"
 
 @dataclass(frozen=True)
 class Series:
-    """One series: its files in the order of the slices, and how many slices they hold."""
+    """One series: its files in the order of the slices, how many slices they hold, and whether they have a spacing."""
 
     uid: str
     description: str
     files: tuple[str, ...]
     slices: int
+    spaced: bool
 
 
 def find_series(folder: Path) -> tuple[Series, ...]:
@@ -64,17 +65,17 @@ def read_series(series: Series, who: str) -> sitk.Image:
     return reader.Execute()
 
 
-def has_spacing(path: str) -> bool:
-    """Whether a DICOM file states its voxels' size where GDCM looks for it.
+def has_spacing(path: Path) -> bool:
+    """Whether a DICOM file states its voxels' size where GDCM looks for it."""
+    return _states_spacing(_header(str(path)))
 
-    An enhanced file keeps it in sequences that SimpleITK does not show; GDCM then falls back to a unit grid at
-    the origin, which no scanner produces.
+
+def _states_spacing(header: sitk.ImageFileReader) -> bool:
+    """An enhanced file keeps its spacing in sequences that SimpleITK does not show; where they are missing, GDCM
+    falls back to a unit grid at the origin, which no scanner produces.
     """
-    reader = _header(path)
-    if reader.HasMetaDataKey(_SPACING):
-        return True
-    unit = reader.GetSpacing() == (1.0,) * reader.GetDimension() and not any(reader.GetOrigin())
-    return not unit
+    unit = header.GetSpacing() == (1.0,) * header.GetDimension() and not any(header.GetOrigin())
+    return header.HasMetaDataKey(_SPACING) or not unit
 
 
 def _series_of(folder: Path) -> tuple[Series, ...]:
@@ -87,7 +88,7 @@ def _series_of(folder: Path) -> tuple[Series, ...]:
             continue
         frames = _value(header, _FRAMES)
         each = int(frames) if frames.isdigit() else 1
-        found.append(Series(uid, _value(header, _SERIES), files, len(files) * each))
+        found.append(Series(uid, _value(header, _SERIES), files, len(files) * each, _states_spacing(header)))
     return tuple(found)
 
 

@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ..errors import DataError, ResourceError
+from ..errors import DataError, ResourceError, UsageError
 from . import dicom, nifti
 from .case import Case
 from .files import disk_error, has_dicom_mark, replacing
 from .geometry import Grid
 
+#: What can be written: one file a volume, so that it appears whole or not at all.
+WRITABLE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 #: Names of volumes in single files, as SimpleITK tells formats apart by name.
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img", ".dcm")
 
@@ -66,8 +68,11 @@ def read_case(case: Case, channels: int | None = None) -> tuple[Volume, ...]:
 def write_image(path: Path, array: np.ndarray, grid: Grid, metadata: dict[str, str] | None = None) -> None:
     """Write ``array`` [X, Y, Z] on ``grid``, compressed, under a temporary name first; formats go by the suffix.
 
-    Raises ResourceError where the disk is full or the folder cannot be written.
+    Raises UsageError for formats that are not one file, and ResourceError where the disk is full or the folder
+    cannot be written.
     """
+    if not path.name.lower().endswith(WRITABLE_SUFFIXES):
+        raise UsageError(f"Cannot write {path.name}; its name must end in one of {', '.join(WRITABLE_SUFFIXES)}.")
     if array.shape != tuple(grid.size):
         msg = f"array must have the grid's shape {grid.size}, got {array.shape}"
         raise ValueError(msg)
@@ -139,20 +144,21 @@ def naming(case_id: str | None) -> Iterator[None]:
 
 def _read_any(path: Path, who: str) -> sitk.Image:
     if path.is_dir():
-        return _with_spacing(dicom.choose_series(path, who), who)
+        return _read_series(path, who)
     if not path.exists():
         raise DataError(f"{who} does not exist (looked for {path}); check the path.")
     if path.stat().st_size == 0:
         raise DataError(f"{who} is an empty file; copy it again.")
     if nifti.is_nifti(path):
         return _read_nifti(path, who)
-    if has_dicom_mark(path) and not dicom.has_spacing(str(path)):
+    if has_dicom_mark(path) and not dicom.has_spacing(path):
         raise _no_spacing(who)
     return sitk.ReadImage(str(path))
 
 
-def _with_spacing(series: dicom.Series, who: str) -> sitk.Image:
-    if not dicom.has_spacing(series.files[0]):
+def _read_series(path: Path, who: str) -> sitk.Image:
+    series = dicom.choose_series(path, who)
+    if not series.spaced:
         raise _no_spacing(who)
     return dicom.read_series(series, who)
 
@@ -167,8 +173,9 @@ def _read_nifti(path: Path, who: str) -> sitk.Image:
         return sitk.ReadImage(str(path))  # a file with a wrong name: ITK decides
     if header.version == 0:
         raise DataError(f"{who} is an Analyze file, which does not say left from right; convert it to NIfTI first.")
-    if not nifti.is_complete(path, header):
-        raise DataError(f"{who} cannot be read; the file is damaged or cut off.")
+    bad = nifti.count_bad_voxels(path, header)
+    if bad:
+        raise _not_finite(who, bad)
     if header.dim[0] >= 3:
         sizes = header.pixdim[1:4]
         if not all(math.isfinite(s) and s != 0 for s in sizes):
@@ -232,7 +239,7 @@ def _check_voxels(array: np.ndarray, who: str) -> None:
     if array.dtype.kind == "f":
         bad = array.size - sum(int(np.count_nonzero(np.isfinite(part))) for part in array.T)
         if bad:
-            raise DataError(f"{who} has {bad} NaN or infinite voxels; replace them before using the image.")
+            raise _not_finite(who, bad)
     if array.size == 0 or array.min() == array.max():
         raise DataError(f"{who} is empty: every voxel has the same value; check the export.")
 
@@ -244,7 +251,7 @@ def _write(image: sitk.Image, temporary: Path, path: Path) -> None:
             # ITK's writers do not all notice a full disk: what was written must read back.
             written = sitk.GetArrayViewFromImage(image)
             again = sitk.ReadImage(str(temporary))
-            intact = np.array_equal(sitk.GetArrayViewFromImage(again), written)
+            intact = np.array_equal(sitk.GetArrayViewFromImage(again), written, equal_nan=written.dtype.kind == "f")
         except RuntimeError as error:
             raise _write_error(path, temporary, error) from error
         if not intact:
@@ -275,6 +282,10 @@ def _explain(error: RuntimeError, who: str) -> DataError:
 
 def _sheared(who: str) -> DataError:
     return DataError(f"{who} has a sheared grid (axes not at right angles); resample it to a straight grid first.")
+
+
+def _not_finite(who: str, count: int) -> DataError:
+    return DataError(f"{who} has {count} NaN or infinite voxels; replace them before using the file.")
 
 
 def _bad_spacing(who: str, sizes: tuple[float, ...]) -> DataError:

@@ -17,14 +17,15 @@ import numpy as np
 
 _NAMES = (".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz")
 _SIZE_1, _SIZE_2 = 348, 540
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
 class NiftiHeader:
     """The fields of either version that decide about geometry. ``affine`` [3, 4] is the sform (RAS), if coded.
 
-    ``version`` 0 is Analyze, the ancestor without orientation. ``end``: where the voxels end in the uncompressed
-    data, which lies in a file of its own (.img) where ``separate``.
+    ``version`` 0 is Analyze, the ancestor without orientation. The voxels are bytes ``start`` .. ``end`` of the
+    uncompressed data, which lies in a file of its own (.img) where ``separate``.
     """
 
     version: int
@@ -34,6 +35,8 @@ class NiftiHeader:
     qform_code: int
     sform_code: int
     affine: np.ndarray
+    datatype: int
+    start: int
     end: int
     separate: bool
 
@@ -53,33 +56,49 @@ def read_header(path: Path) -> NiftiHeader | None:
         (size,) = struct.unpack_from(order + "i", raw)
         if size == _SIZE_1:
             version = 1 if raw[344:347] in (b"n+1", b"ni1") else 0
-            places = (("8h", 40), ("8f", 76), ("2h", 252), ("12f", 280), ("h", 72), ("f", 108))
+            places = (("8h", 40), ("8f", 76), ("2h", 252), ("12f", 280), ("2h", 70), ("f", 108))
             return _parse(raw, order, version, raw[344:346] != b"n+", places)
         if size == _SIZE_2 and len(raw) == _SIZE_2:
-            places = (("8q", 16), ("8d", 104), ("2i", 344), ("12d", 400), ("h", 14), ("q", 168))
+            places = (("8q", 16), ("8d", 104), ("2i", 344), ("12d", 400), ("2h", 12), ("q", 168))
             return _parse(raw, order, 2, raw[4:6] != b"n+", places)
     return None
 
 
-def is_complete(path: Path, header: NiftiHeader) -> bool:
-    """Whether all voxels are there and, where compressed, undamaged; ITK fills what is missing with nothing said.
+def count_bad_voxels(path: Path, header: NiftiHeader) -> int:
+    """Return how many voxels are NaN or infinite; raise EOFError where voxels are missing.
 
-    Raises OSError, EOFError or zlib.error for damaged compressed data.
+    ITK's reader tells neither: it puts zeros in both places. Damaged compressed data raises OSError, EOFError or
+    zlib.error.
     """
-    if header.separate:
-        stem = path.name[: -len(".gz")] if path.name.lower().endswith(".gz") else path.name
-        names = (Path(stem).stem + end for end in (".img", ".img.gz", ".IMG"))
-        found = next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
-        if found is None:
-            return False
-        path = found
-    with _open(path) as file:
-        if not isinstance(file, gzip.GzipFile):
-            return file.seek(0, 2) >= header.end
-        size = 0
-        while block := file.read(1 << 20):
-            size += len(block)
-    return size >= header.end
+    kind = {16: "f4", 64: "f8"}.get(header.datatype)
+    bad, position = 0, header.start
+    with _open(_data_file(path) if header.separate else path) as file:
+        if kind is None and not isinstance(file, gzip.GzipFile):
+            position = min(file.seek(0, 2), header.end)
+        else:
+            file.seek(header.start)
+        while position < header.end and (block := file.read(min(_BLOCK, header.end - position))):
+            position += len(block)
+            if kind:
+                values = np.frombuffer(block, header.order + kind, count=len(block) // int(kind[1]))
+                bad += int(np.count_nonzero(~np.isfinite(values)))
+        while isinstance(file, gzip.GzipFile) and file.read(_BLOCK):
+            pass  # to the end, where the check sum is
+    if position < header.end:
+        msg = f"{header.end - position} bytes are missing"
+        raise EOFError(msg)
+    return bad
+
+
+def _data_file(path: Path) -> Path:
+    """Return the .img beside a .hdr; raise EOFError where there is none."""
+    stem = Path(path.name[: -len(".gz")] if path.name.lower().endswith(".gz") else path.name).stem
+    names = (path.with_name(stem + end) for end in (".img", ".img.gz", ".IMG"))
+    found = next((name for name in names if name.is_file()), None)
+    if found is None:
+        msg = f"{stem}.img is missing"
+        raise EOFError(msg)
+    return found
 
 
 def is_sheared(header: NiftiHeader) -> bool:
@@ -146,7 +165,7 @@ def _version_1_header(raw: bytes, order: str) -> tuple[bytes, int]:
 
 
 def _parse(raw: bytes, order: str, version: int, separate: bool, places: tuple[tuple[str, int], ...]) -> NiftiHeader:
-    dim, pixdim, codes, rows, bits, offset = (struct.unpack_from(order + code, raw, where) for code, where in places)
+    dim, pixdim, codes, rows, kind, offset = (struct.unpack_from(order + code, raw, where) for code, where in places)
     voxels = math.prod(max(n, 1) for n in dim[1 : max(dim[0], 0) + 1])
     return NiftiHeader(
         version=version,
@@ -156,7 +175,9 @@ def _parse(raw: bytes, order: str, version: int, separate: bool, places: tuple[t
         qform_code=codes[0],
         sform_code=codes[1],
         affine=np.array(rows, dtype=float).reshape(3, 4),
-        end=int(offset[0]) + voxels * bits[0] // 8,
+        datatype=kind[0],
+        start=int(offset[0]),
+        end=int(offset[0]) + voxels * kind[1] // 8,
         separate=separate,
     )
 

@@ -57,25 +57,34 @@ def write_arrays(
     """Prepare a case and write its arrays into ``folder``; ``make_room(bytes, case id)`` is called before."""
     volumes = read_case(case, len(channels))
     way = NetworkGrid.of(volumes[0].grid, geometry)
-    voxels = int(np.prod(way.size))
-    make_room(voxels * (2 * len(channels) + uses_label(case)) + 16 * _LOCATIONS_PER_CLASS * len(segments), case.id)
+    needed = 2 * len(channels) * int(np.prod(way.size))
+    label = _label_of(case, way, segments, declared)
+    if label is None:
+        make_room(needed, case.id)
+    else:
+        locations = _sample_locations(label, len(segments))
+        make_room(needed + label.nbytes + locations.nbytes, case.id)
+        with _array_file(folder / "label.npy", np.uint8, label.shape) as file:
+            for plane in label:
+                file.write(plane.tobytes())
+        with _array_file(folder / "locations.npy", np.int32, locations.shape) as file:
+            file.write(locations.tobytes())
     with _array_file(folder / "image.npy", np.float16, (len(channels), *way.size)) as file:
         for volume, channel in zip(volumes, channels):
             image = normalize(way.image_to_network(volume.array), channel)
             # Beyond float16's range is an outlier in any case.
             for plane in image:
                 file.write(np.clip(plane, -60000, 60000).astype(np.float16).tobytes())
+
+
+def _label_of(
+    case: Case, way: NetworkGrid, segments: Sequence[Segment], declared: Sequence[Segment]
+) -> np.ndarray | None:
     if case.label is None or not uses_label(case):
-        return
-    label_map = read_case_labels(case, volumes[0].grid, declared)
+        return None
+    label_map = read_case_labels(case, way.source, declared)
     array = conform(label_map.array, label_map.segments, segments, f"Case {case.id}: {case.label.name}")
-    label = way.labels_to_network(array, len(segments) + 1)
-    with _array_file(folder / "label.npy", np.uint8, label.shape) as file:
-        for plane in label:
-            file.write(plane.tobytes())
-    locations = _sample_locations(label, len(segments))
-    with _array_file(folder / "locations.npy", np.int32, locations.shape) as file:
-        file.write(locations.tobytes())
+    return way.labels_to_network(array, len(segments) + 1)
 
 
 def _sample_locations(label: np.ndarray, classes: int) -> np.ndarray:
