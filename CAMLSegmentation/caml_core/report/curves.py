@@ -81,9 +81,12 @@ def _lines(axes: Axes, table: Table, columns: Mapping[str, str], marker: str = "
 def _logarithmic(axes: Axes) -> None:
     values = _drawn(axes)
     if values and min(values) > 0:
+        from matplotlib.ticker import LogLocator, StrMethodFormatter
+
         axes.set_yscale("log")
-        if max(values) > 30 * min(values):  # then the decades say enough
-            axes.minorticks_off()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.minorticks_off()
 
 
 def _dice_limits(axes: Axes) -> None:

@@ -22,6 +22,9 @@ from .overlays import draw_case
 from .run_facts import RUN_FACTS, run_facts
 from .style import PREDICTION, REFERENCE
 
+_CURVES_CAPTION = (
+    "How the trainings went, over the time they took. With two sub-models in training, the loss is the sum of both."
+)
 _KEY = ((REFERENCE, "reference, or missed"), (PREDICTION, "segmentation, or too much"))
 
 
@@ -65,7 +68,7 @@ def _section(
         *shown[:1],
         page.heading(3, "Training"),
         _trainings(section, index),
-        page.picture(curves, index, "How the trainings went, over the time they took."),
+        page.picture(curves, index, _CURVES_CAPTION),
         *shown[1:],
     )
     return html, result
