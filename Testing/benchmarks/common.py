@@ -19,9 +19,10 @@ sys.path.insert(0, str(REPOSITORY / "CAMLSegmentation"))
 
 @dataclass(frozen=True)
 class Run:
-    """A finished child process: wall seconds and peak resident memory in MB (0 where it cannot be known)."""
+    """A finished child process: wall and processor seconds, peak resident memory in MB."""
 
     seconds: float
+    cpu_seconds: float
     peak_mb: float
     output: str
 
@@ -57,7 +58,7 @@ def run(command: Sequence[str], log: Path | None = None) -> Run:
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command, output)
     scale = 2**20 if sys.platform == "darwin" else 2**10
-    return Run(time.perf_counter() - start, usage.ru_maxrss / scale, output)
+    return Run(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / scale, output)
 
 
 def machine() -> str:

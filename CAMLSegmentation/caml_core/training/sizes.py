@@ -106,10 +106,10 @@ def choose_strides(size: Triple, spacing: Spacing) -> Strides:
 
 
 def choose_patch(size: Triple, divisor: Triple, patch_voxels: int) -> Triple:
-    """Cover a median volume as far as ``patch_voxels`` allows; every side is divisible by ``divisor``."""
+    """Cover a median volume as far as ``patch_voxels`` allows, the same share of each axis; sides fit ``divisor``."""
     patch = [max(math.ceil(n / d), 1) * d for n, d in zip(size, divisor)]
     while math.prod(patch) > patch_voxels:
-        axis = max((a for a in range(3) if patch[a] > divisor[a]), key=lambda a: patch[a], default=None)
+        axis = max((a for a in range(3) if patch[a] > divisor[a]), key=lambda a: patch[a] / size[a], default=None)
         if axis is None:
             break
         patch[axis] -= divisor[axis]
