@@ -201,6 +201,17 @@ def test_a_damaged_compressed_file_is_refused(tmp_path):
     refused(path, "damaged")
 
 
+@pytest.mark.parametrize("offset", [float("nan"), float("inf"), -1e30, 1e30])
+def test_a_header_that_points_nowhere_is_refused(tmp_path, offset):
+    nifti_1(tmp_path / "scan.nii", a_volume(), an_affine(), (0.5, 0.75, 2.5))
+    content = bytearray((tmp_path / "scan.nii").read_bytes())
+    struct.pack_into("<f", content, 108, offset)
+    (tmp_path / "scan.nii").write_bytes(content)
+    refused(tmp_path / "scan.nii", "damaged")
+    (tmp_path / "scan.nii.gz").write_bytes(gzip.compress(content))
+    refused(tmp_path / "scan.nii.gz", "damaged")
+
+
 def test_a_pair_of_header_and_voxels_is_read_and_analyze_is_refused(tmp_path):
     a_file_of_itk(tmp_path / "scan.hdr")
     np.testing.assert_array_equal(read_volume(tmp_path / "scan.hdr").array, a_volume())

@@ -26,7 +26,7 @@ from caml_core.errors import DataError, ResourceError
 COS, SIN = np.cos(0.3), np.sin(0.3)
 A_GRID = Grid((9, 8, 7), (0.5, 0.75, 2.5), (-12.0, 30.5, 7.25), (COS, -SIN, 0, SIN, COS, 0, 0, 0, 1))
 ATRIUM = Segment("left atrium", 1, (0.1, 0.2, 0.9), "Category~SCT^1^Tissue~SCT^2^Atrium~^^~list~^^~^^")
-VEIN = Segment('Vene "süd"', 2, (1.0, 0.0, 0.25))
+VEIN = Segment('Vene "s\u00fcd"', 2, (1.0, 0.0, 0.25))
 
 
 def a_label() -> np.ndarray:
@@ -241,6 +241,19 @@ def test_two_segments_of_one_name_are_refused(tmp_path):
     write_labels(tmp_path / "a.seg.nrrd", a_label(), A_GRID, (ATRIUM, Segment("Left Atrium ", 2)))
     with pytest.raises(DataError, match="two segments called"):
         read_labels(tmp_path / "a.seg.nrrd", "case3")
+
+
+def test_a_damaged_list_of_segments_is_refused(tmp_path):
+    write_labels(tmp_path / "a.seg.nrrd", a_label(), A_GRID, (ATRIUM, VEIN))
+    content = (tmp_path / "a.seg.nrrd").read_bytes()
+    for old, new in [
+        (b"Segment0_LabelValue:=1", b"Segment0_LabelValue:=x"),
+        (b"Segment1_Layer:=0", b"Segment1_Layer:=3"),
+    ]:
+        assert content.count(old) == 1
+        (tmp_path / "b.seg.nrrd").write_bytes(content.replace(old, new))
+        with pytest.raises(DataError, match="case3.*save the segmentation again"):
+            read_labels(tmp_path / "b.seg.nrrd", "case3")
 
 
 # Classes across cases

@@ -151,8 +151,12 @@ def _read_segmentation(image: sitk.Image, who: str) -> LabelMap:
     segments: list[Segment] = []
     array = np.zeros(layers.shape[:3], dtype=np.uint8)
     overlap = 0
-    for index, (segment, layer, value) in enumerate(_listed_segments(image)):
-        if layer >= layers.shape[3]:
+    try:
+        listed = _listed_segments(image)
+    except ValueError as error:
+        raise DataError(f"{who} has a damaged list of segments ({error}); save the segmentation again.") from error
+    for index, (segment, layer, value) in enumerate(listed):
+        if not 0 <= layer < layers.shape[3]:
             raise DataError(f"{who} names layer {layer} but has {layers.shape[3]}; save the segmentation again.")
         if index >= 255:
             raise DataError(f"{who} has more than 255 segments; expected at most 255.")

@@ -18,6 +18,7 @@ import numpy as np
 _NAMES = (".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz")
 _SIZE_1, _SIZE_2 = 348, 540
 _BLOCK = 1 << 20
+_LARGEST = 1 << 44
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ def count_bad_voxels(path: Path, header: NiftiHeader) -> int:
     """
     kind = {16: "f4", 64: "f8"}.get(header.datatype)
     bad, position = 0, header.start
+    if not 0 <= position < _LARGEST:
+        msg = f"the header says that the voxels begin at byte {position}"
+        raise EOFError(msg)
     with _open(_data_file(path) if header.separate else path) as file:
         if kind is None and not isinstance(file, gzip.GzipFile):
             position = min(file.seek(0, 2), header.end)
@@ -166,6 +170,7 @@ def _version_1_header(raw: bytes, order: str) -> tuple[bytes, int]:
 
 def _parse(raw: bytes, order: str, version: int, separate: bool, places: tuple[tuple[str, int], ...]) -> NiftiHeader:
     dim, pixdim, codes, rows, kind, offset = (struct.unpack_from(order + code, raw, where) for code, where in places)
+    start = int(offset[0]) if math.isfinite(offset[0]) else -1
     voxels = math.prod(max(n, 1) for n in dim[1 : max(dim[0], 0) + 1])
     return NiftiHeader(
         version=version,
@@ -176,8 +181,8 @@ def _parse(raw: bytes, order: str, version: int, separate: bool, places: tuple[t
         sform_code=codes[1],
         affine=np.array(rows, dtype=float).reshape(3, 4),
         datatype=kind[0],
-        start=int(offset[0]),
-        end=int(offset[0]) + voxels * kind[1] // 8,
+        start=start,
+        end=start + voxels * kind[1] // 8,
         separate=separate,
     )
 
