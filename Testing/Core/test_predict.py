@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from test_io import dicom_series
 
 from caml_core.config import ChannelIntensity, Geometry, ModelSpec, NetworkConfig, Segment
 from caml_core.data.geometry import Grid
@@ -143,12 +144,11 @@ def test_cleaning_keeps_one_component(caml, model, scan, tmp_path):
     assert ndimage.label(labels == 1, np.ones((3, 3, 3)))[1] == 1
 
 
-def test_a_dicom_folder_is_one_case(caml, shared_folder, tmp_path):
-    series = shared_folder / "odd" / "dicom-mr"
-    if not series.is_dir():
-        pytest.skip("no DICOM series")
-    out, coarse = tmp_path / "out.seg.nrrd", save_a_model(tmp_path / "coarse.caml", spacing=5.0)
-    code, _, err = caml("predict", coarse, series, "-o", out, "--quality", "fast", *PLAIN)
+def test_a_dicom_folder_is_one_case(caml, model, tmp_path):
+    series = tmp_path / "series"
+    dicom_series(series, range(0, 24, 2))
+    out = tmp_path / "out.seg.nrrd"
+    code, _, err = caml("predict", model, series, "-o", out, "--quality", "fast", *PLAIN)
     assert code == 0, err
     assert not grid_difference(read_labels(out).grid, read_volume(series).grid, 1e-3)
 
