@@ -120,6 +120,15 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def forget_peak_memory() -> None:
+    """Let ``peak_memory`` start anew, where the system can (Linux); elsewhere it stays the process's."""
+    try:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+            file.write("5")
+    except OSError:
+        pass
+
+
 def physical_cores() -> int:
     """Return how many physical cores this process may use, at least 1; hyper-threads are not counted where known."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

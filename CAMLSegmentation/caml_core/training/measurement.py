@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +13,14 @@ import torch
 
 from ..config import DTypeName, NumericMode, Plan
 from ..data.sampler import Batch
-from ..device import peak_memory
+from ..device import forget_peak_memory, peak_memory
 from .engine import Engine, autocast
 
-#: Modes are compared on a patch of at most so many voxels; their order does not depend on it.
-SMALL_PATCH_VOXELS = 70_000
+#: Modes are compared on a patch of at most so many voxels.
+SMALL_PATCH_VOXELS = 160_000
+MORE_ROUNDS = 3
+#: A mode slower than the best by this factor in the first round is not tried again.
+HOPELESS = 1.5
 #: A mode of lower precision must be faster by this factor to be chosen.
 WORTHWHILE = 1.1
 
@@ -43,26 +47,38 @@ def candidate_modes(device: str, threads: int, dtype: DTypeName | None = None) -
 
 
 def fastest_mode(plan: Plan, labeled_cases: int, dtype: DTypeName | None = None) -> NumericMode:
-    """Time a few training steps on a small patch in each mode and return the fastest; fp32 where it hardly matters."""
-    small = _with_small_patch(plan)
-    seconds = {}
+    """Time a few training steps in each mode and return the fastest; fp32 where the difference hardly matters.
+
+    The modes take turns, and each counts by its best step: other work on the machine must not decide.
+    """
+    small, seconds = _with_small_patch(plan), {}
+    batch = random_batch(small)
+    engines = {}
     for mode in candidate_modes(plan.device, torch.get_num_threads(), dtype):
         try:
-            seconds[mode] = _time_steps(dataclasses.replace(small, numeric=mode), labeled_cases, repeats=2)
+            engines[mode] = Engine(dataclasses.replace(small, numeric=mode), labeled_cases)
+            _timed_step(engines[mode], batch)  # the first step of a mode prepares its kernels and is not counted
+            seconds[mode] = _timed_step(engines[mode], batch)
         except (RuntimeError, NotImplementedError):  # a mode that this build or device does not know
-            continue
+            engines.pop(mode, None)
     if not seconds:
         return NumericMode("fp32", False, torch.get_num_threads())
+    for _ in range(MORE_ROUNDS):
+        hopeful = [mode for mode in seconds if seconds[mode] < HOPELESS * min(seconds.values())]
+        for mode in hopeful:
+            seconds[mode] = min(seconds[mode], _timed_step(engines[mode], batch))
     return min(seconds, key=lambda mode: seconds[mode] * (1.0 if mode.dtype == "fp32" else WORTHWHILE))
 
 
 def measure(plan: Plan, labeled_cases: int) -> Measurement:
     """Time steps of ``plan`` as it is, on random patches."""
+    gc.collect()
+    forget_peak_memory()
     engine = Engine(plan, labeled_cases)
     batch = random_batch(plan)
-    slow = _least(lambda i: engine.step(batch, max(plan.iterations - 1 - i, 0)), engine, repeats=2)
+    slow = _least(lambda i: engine.step(batch, max(plan.iterations - 1 - i, 0)), engine, repeats=3)
     warmup = 0.0 if plan.labeled_only else plan.losses.warmup_share * (plan.losses.mixing != "none")
-    fast = _least(lambda i: engine.step(batch, i), engine, repeats=2) if warmup else slow
+    fast = _least(lambda i: engine.step(batch, i), engine, repeats=3) if warmup else slow
     image = batch.labeled[:1].to(plan.device)
     network = engine.final_network.eval()
 
@@ -88,9 +104,12 @@ def _with_small_patch(plan: Plan) -> Plan:
     return dataclasses.replace(plan, geometry=dataclasses.replace(plan.geometry, patch=(x, y, z)))
 
 
-def _time_steps(plan: Plan, labeled_cases: int, repeats: int) -> float:
-    engine, batch = Engine(plan, labeled_cases), random_batch(plan)
-    return _least(lambda i: engine.step(batch, max(plan.iterations - 1 - i, 0)), engine, repeats)
+def _timed_step(engine: Engine, batch: Batch) -> float:
+    start = time.perf_counter()
+    engine.step(batch, engine.plan.iterations - 1)
+    if engine.device.type == "cuda":
+        torch.cuda.synchronize(engine.device)
+    return time.perf_counter() - start
 
 
 def _least(action: Callable[[int], object], engine: Engine, repeats: int) -> float:
