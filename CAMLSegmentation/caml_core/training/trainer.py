@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,14 +104,13 @@ class Trainer:
         reason, message = "finished", ""
         if self._iteration == 0:
             self.save()  # a run that is killed at once can be resumed, too
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as loader:
+        with _loader(self.engine.device) as loader:
             pending = self._submit(loader)
             while self._iteration < self.plan.iterations:
                 if self._stop():
                     reason = "stopped"
                     break
-                batch = pending.result()
-                # The next batch is made while this one is trained on: half a core is idle between convolutions.
+                batch = pending()
                 pending = self._submit(loader, ahead=1)
                 message = self._iterate(batch)
                 if message:
@@ -138,9 +139,11 @@ class Trainer:
         self._saved_at = time.monotonic()
         self._listener("checkpoint", {"iteration": self._iteration, "path": str(self._folder.checkpoint)})
 
-    def _submit(self, loader: ThreadPoolExecutor, ahead: int = 0) -> Future[Batch]:
+    def _submit(self, loader: ThreadPoolExecutor | None, ahead: int = 0) -> Callable[[], Batch]:
         sampler = TwoStreamSampler(self.plan, self._streams.labeled, self._streams.unlabeled)
-        return loader.submit(sampler.batch, self._iteration + ahead)
+        if loader is None:
+            return functools.partial(sampler.batch, self._iteration + ahead)
+        return loader.submit(sampler.batch, self._iteration + ahead).result
 
     def _iterate(self, batch: Batch) -> str:
         """One step; returns a sentence where the training has to end."""
@@ -249,6 +252,15 @@ class Trainer:
         if now - self._beat_at >= HEARTBEAT_SECONDS:
             self._beat_at = now
             self._listener("heartbeat", {"iteration": self._iteration})
+
+
+def _loader(device: torch.device) -> AbstractContextManager[ThreadPoolExecutor | None]:
+    """A thread that makes the next batch while an accelerator computes.
+
+    On the CPU the batch is made in between: a third thread on two cores makes those of the convolutions wait for each
+    other.
+    """
+    return nullcontext() if device.type == "cpu" else ThreadPoolExecutor(1, thread_name_prefix="batches")
 
 
 def smaller_plan(plan: Plan) -> Plan | None:
