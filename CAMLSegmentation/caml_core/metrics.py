@@ -40,7 +40,7 @@ class SurfaceDistances:
 def dice(prediction: np.ndarray, reference: np.ndarray) -> float:
     """Return 2 |A and B| / (|A| + |B|) of two masks of equal shape; 1 where both are empty."""
     total = np.count_nonzero(prediction) + np.count_nonzero(reference)
-    return 2.0 * np.count_nonzero(np.logical_and(prediction, reference)) / total if total else 1.0
+    return float(2.0 * np.count_nonzero(np.logical_and(prediction, reference)) / total) if total else 1.0
 
 
 def jaccard(prediction: np.ndarray, reference: np.ndarray) -> float:

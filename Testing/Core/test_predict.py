@@ -217,6 +217,12 @@ def test_a_folder_without_permission_is_told(caml, model, scan, tmp_path):
     assert code == 5 and "permission" in err
 
 
+def test_a_folder_that_cannot_be_is_told_before_anything_is_computed(caml, model, scan, tmp_path):
+    (tmp_path / "file").touch()
+    code, _, err = caml("predict", model, scan, "-o", tmp_path / "file" / "out", *PLAIN)
+    assert code == 5 and "file" in err
+
+
 def test_prediction_imports_nothing_of_training_and_no_heavy_extra(model, scan, tmp_path, caml_environment):
     program = (
         "import sys; from caml_core.cli import main; code = main(sys.argv[1:]);"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ import torch
 
 from ..data.case import Case, Role
 from ..data.cohort import load_cohort
-from ..data.files import replacing
+from ..data.files import disk_error, make_folder, replacing
 from ..data.io import read_case
 from ..data.labels import write_labels, write_scalar
 from ..errors import CamlError, Cancelled, DataError, UsageError
@@ -113,7 +114,7 @@ def run_cases(
     """Segment and write every case; return one row a case, in order. ``table``: a CSV, kept up to date after each.
 
     A case that cannot be segmented becomes a row with its error and a warning. What would fail for every case
-    (a full disk, a stop request) is raised.
+    (a folder that cannot be written, a full disk, a stop request) is raised.
     """
     _check_outputs(cases, output)
     rows: list[CaseResult] = []
@@ -253,6 +254,11 @@ def _check_outputs(cases: Sequence[Case], output: Output) -> None:
         written = output.labels(case).resolve()
         if any(written == image.resolve() for image in (*case.images, *([case.label] if case.label else []))):
             raise UsageError(f"The result would overwrite {written.name}, a file of case {case.id}; choose another -o.")
+    folder = make_folder(output.path.parent if output.is_file else output.path)
+    try:  # better now than after an hour
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise disk_error(error, folder) from error
 
 
 def _suffix(path: Path) -> str | None:
