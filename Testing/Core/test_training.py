@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from synthetic import prepared, tiny_plan, write_cohort
 
@@ -256,6 +257,26 @@ def test_without_unlabelled_cases_it_trains_on_labels(tmp_path: Path) -> None:
         session = Session(silent, lambda: False, tmp_path / "cache")
         assert _train(tiny_plan(iterations=3), cohort, folder, session, None, resumed=False).reason == "finished"
     assert _model(tmp_path / "run").info.unlabeled_cases == 0
+
+
+def test_two_channels_and_a_class_that_some_cases_lack(a_cohort: Path, tmp_path: Path) -> None:
+    lines = a_cohort.read_text().splitlines()
+    rows = [line.split(",") for line in lines[1:]]
+    lines = ["id,image,image2,label,role"]
+    lines += [",".join((case, image, image, label, role)) for case, image, label, role in rows]
+    a_cohort.write_text("\n".join(lines) + "\n")
+    label = sitk.ReadImage(str(a_cohort.parent / "case0_label.nrrd"))
+    sitk.WriteImage(label * sitk.Cast(label == 1, label.GetPixelID()), str(a_cohort.parent / "case0_label.nrrd"))
+    plan = tiny_plan(iterations=3)
+    plan = dataclasses.replace(
+        plan, network=dataclasses.replace(plan.network, in_channels=2), channels=plan.channels * 2
+    )
+    cohort, folder = load_cohort(a_cohort), RunFolder(tmp_path / "run")
+    with folder:
+        folder.create(plan, cohort)
+        outcome = _train(plan, cohort, folder, Session(silent, lambda: False, tmp_path / "cache"), None, resumed=False)
+    assert outcome.reason == "finished" and outcome.scores is not None
+    assert _model(folder.path).spec.network.in_channels == 2
 
 
 def test_a_damaged_checkpoint_and_a_newer_run_are_refused(train: Callable[..., Outcome], tmp_path: Path) -> None:

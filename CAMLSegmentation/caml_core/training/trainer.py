@@ -202,6 +202,8 @@ class Trainer:
         iteration, last = self._iteration, self._iteration == self.plan.iterations
         validated = last or iteration % self.plan.validate_every == 0
         if validated and self._streams.validation:
+            if time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS / 3:
+                self.save()  # a validation takes its time: what was trained before must not wait for its end
             self._validate()
         if validated or iteration % max(self.plan.iterations // ROWS_PER_RUN, 1) == 0:
             self._write_row(validated)
