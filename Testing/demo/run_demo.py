@@ -110,7 +110,7 @@ class Demo:
             )
             self._step(f"{study.title}: segment the test cases, {name}")
             found = run / "test"
-            self._caml("predict", run / "model.caml", cohort / "test" / "images", "-o", found)
+            self._caml("predict", run / "model.caml", cohort / "test.csv", "-o", found)
             self._caml("evaluate", found, cohort / "test" / "labels", "-o", run / "test.csv")
             runs.append({"name": name, "run": self._relative(run), "predictions": self._relative(found)})
         cases_list = self._relative(cohort / "test.csv")

@@ -29,7 +29,7 @@ _SIZES = {"small": ((72, 56, 40), 1.5), "full": ((176, 136, 88), 0.64)}
 _WARP = 2.0
 
 #: Mean tissue brightness relative to blood.
-_TISSUE = {"mediastinum": 0.38, "lung": 0.09, "muscle": 0.27, "wall": 0.52, "bone": 0.33, "esophagus": 0.5}
+_TISSUE = {"lung": 0.09, "muscle": 0.27, "wall": 0.52, "bone": 0.33, "esophagus": 0.5}
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ def make_atrium(seed: int, index: int = 0, size: Size = "small") -> Phantom:
         vary_size(rng, voxels),
         (spacing[0], spacing[1], spacing[2]),
         center=(0.0, -2.0, 0.0),
-        scale=rng.uniform(0.88, 1.12),
-        pose_degrees=12,
-        shift=5,
+        scale=rng.uniform(0.82, 1.18),
+        pose_degrees=16,
+        shift=7,
     )
     points = space.warped(rng, _WARP, wavelength=45)
     anatomy = _atrium(rng, space, points)
@@ -129,7 +129,8 @@ def _appendage(rng: np.random.Generator, radii: np.ndarray) -> Tube:
 def _tissues(rng: np.random.Generator, space: Space, points: np.ndarray, anatomy: _Anatomy) -> np.ndarray:
     """Return the brightness [X, Y, Z] relative to blood, before blur, bias and noise; painted from far to near."""
     softness = float(np.mean(space.grid.spacing))
-    tissue = {name: value * rng.uniform(0.75, 1.3) for name, value in _TISSUE.items()}
+    tissue = {name: value * rng.uniform(0.7, 1.35) for name, value in _TISSUE.items()}
+    tissue["mediastinum"] = rng.uniform(0.25, 0.72)  # with and without suppression of fat
     image = np.float32(tissue["mediastinum"]) * (1 + 0.28 * space.field(rng, 7.0) + 0.2 * space.field(rng, 16.0))
     _paint_surroundings(rng, space, points, image, tissue, softness)
     _paint_blood(rng, space, points, image, tissue, softness)
@@ -177,7 +178,7 @@ def _paint_blood(
         return np.asarray(center) + rng.uniform(-3, 3, size=3)
 
     def blood() -> np.ndarray:
-        return rng.uniform(0.88, 1.1) * (1 + 0.03 * space.field(rng, 20.0))
+        return rng.uniform(0.85, 1.15) * (1 + 0.03 * space.field(rng, 20.0))
 
     muscle = tissue["muscle"] * (1 + 0.15 * space.field(rng, 8.0))
     toward_apex = Rotation.from_euler("z", rng.uniform(20, 45), degrees=True).as_matrix()
@@ -211,7 +212,7 @@ def _great_vessels(rng: np.random.Generator) -> list[tuple[np.ndarray, float]]:
 
 def _wall(rng: np.random.Generator, space: Space, brightness: float) -> np.ndarray:
     """The wall with patches of scar, which late enhancement makes as bright as blood or brighter."""
-    patches = space.field(rng, 16.0) + rng.uniform(-0.9, 0.1)
+    patches = space.field(rng, 16.0) + rng.uniform(-1.0, 0.3)
     scar = 1 / (1 + np.exp(-5 * (patches - 0.4)))
     return np.float32(brightness) + scar * np.float32(rng.uniform(0.35, 0.8))
 
@@ -231,9 +232,9 @@ def _acquire(rng: np.random.Generator, space: Space, image: np.ndarray) -> np.nd
     """Return the scan as 8-bit values, as the public left atrium data has them."""
     plane = rng.uniform(0.45, 0.75)
     image = blur(image, (plane, plane, rng.uniform(0.8, 1.4)), space.grid.spacing)
-    image = np.maximum(image, 0.02) ** rng.uniform(0.85, 1.2)
-    image = image * bias_field(rng, space, rng.uniform(0.06, 0.16))
-    image = rician(rng, image, rng.uniform(0.06, 0.12), rng.uniform(0.45, 0.7))
+    image = np.maximum(image, 0.02) ** rng.uniform(0.75, 1.25)
+    image = image * bias_field(rng, space, rng.uniform(0.08, 0.24))
+    image = rician(rng, image, rng.uniform(0.06, 0.15), rng.uniform(0.45, 0.7))
     return np.clip(np.rint(image * rng.uniform(60, 150)), 0, 255).astype(np.uint8)
 
 
