@@ -6,8 +6,9 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, TextIO
+from typing import Any, TextIO
 
 #: What listens to a training or a prediction. Called as ``listener(kind, fields)``.
 Listener = Callable[[str, dict[str, Any]], None]
