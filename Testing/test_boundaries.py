@@ -32,7 +32,7 @@ LAYERS = {
     "data": {"device", "seeding"},
     "metrics": set(),
     "cache_location": set(),
-    "inference": {"model", "data", "device", "metrics", "model_file"},
+    "inference": {"model", "data", "device", "metrics", "model_file", "cache_location"},
     "training": {
         *("model", "losses", "memory_bank", "data", "inference", "metrics", "device", "model_file", "presets"),
         *("seeding", "cache_location"),

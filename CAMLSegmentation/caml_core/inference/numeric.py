@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 import json
 import os
-import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..cache_location import user_cache_folder
 from ..config import DTypeName, NetworkConfig, NumericMode, Triple
 from ..device import available_ram, cpu_title
 from ..events import Listener, silent
@@ -115,19 +114,6 @@ def free_memory(device: str) -> int:
     return available_ram() or _ASSUMED_MEMORY
 
 
-def cache_folder() -> Path:
-    """Return the folder for what may be lost: CAML_CACHE_DIR, else the system's place for a user's caches."""
-    if named := os.environ.get("CAML_CACHE_DIR"):
-        return Path(named)
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "caml-segmentation"
-
-
 def _candidates(device: str, dtype: DTypeName | None, threads: int) -> list[NumericMode]:
     if device.startswith("cuda"):
         reduced: DTypeName = "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
@@ -193,7 +179,7 @@ def _key(config: NetworkConfig, device: str, dtype: DTypeName | None) -> str:
 
 def _remembered() -> dict[str, list[object]]:
     try:
-        known = json.loads((cache_folder() / "numeric.json").read_text(encoding="utf-8"))
+        known = json.loads((user_cache_folder() / "numeric.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
@@ -201,7 +187,7 @@ def _remembered() -> dict[str, list[object]]:
 
 def _remember(key: str, value: list[object]) -> None:
     """Keep one result among the last 50. A folder that cannot be written costs a second each time, no more."""
-    path = cache_folder() / "numeric.json"
+    path = user_cache_folder() / "numeric.json"
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     known = dict([*_remembered().items(), (key, value)][-50:])
     try:
