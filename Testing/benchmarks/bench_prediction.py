@@ -63,7 +63,8 @@ def prediction_section(folder: Path, scans: dict[str, Path], models: dict[float,
         + table(("scan", "network's spacing", "quality", "arithmetic", "s", "peak memory MB"), rows)
         + f"\n\n16 filters. Left atrium: {describe(scans['left atrium'])}"
         + (f"; CT: {describe(scans['CT'])}, .nii.gz" if "CT" in scans else "")
-        + f". Second run on the machine.\n\n{machine()}"
+        + f". Second run on the machine. The memory is an upper bound: Linux hands the size of the process that "
+        f"measures down to its children.\n\n{machine()}"
     )
 
 
