@@ -18,7 +18,10 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 LONGEST_FILE = 450
 
 #: May be imported before any package is installed: at file scope they import the standard library and each other.
-LIGHT = ("__init__", "__main__", "config", "errors", "events", "serialization", "presets", "model_archive", "data.case")
+LIGHT = (
+    *("__init__", "__main__", "config", "errors", "events", "serialization", "presets", "model_archive", "data.case"),
+    *("data.files", "cache_location", "model_file", "model_library"),
+)
 HEAVY = ("torch", "numpy", "scipy", "SimpleITK", "matplotlib", "safetensors", "tqdm", "monai")
 SLICER = ("slicer", "qt", "ctk", "vtk", "PythonQt", "SampleData", "PyTorchUtils")
 RUNTIME = ("torch", "numpy", "SimpleITK", "scipy", "safetensors", "tqdm", "matplotlib")
@@ -32,6 +35,7 @@ LAYERS = {
     "data": {"device", "seeding"},
     "metrics": set(),
     "cache_location": set(),
+    "model_library": {"model_file", "cache_location", "data"},
     "inference": {"model", "data", "device", "metrics", "model_file", "cache_location"},
     "training": {
         *("model", "losses", "memory_bank", "data", "inference", "metrics", "device", "model_file", "presets"),

@@ -1,4 +1,4 @@
-"""Where prepared cases and measurements are kept between runs. Standard library only."""
+"""Where a user's things are kept: what can be made again (the cache), and models. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,26 @@ def user_cache_folder() -> Path:
     if named:
         return Path(named)
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "caml" / "cache"
+        return _local_application_data() / "caml" / "cache"
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "caml"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "caml"
+
+
+def user_models_folder() -> Path:
+    """The per-user folder of models: CAML_MODELS_DIR where it is set, else the system's own place for data.
+
+    It belongs to no version of Slicer, so that models outlive an upgrade. It may not exist yet.
+    """
+    named = os.environ.get("CAML_MODELS_DIR")
+    if named:
+        return Path(named)
+    if sys.platform == "win32":
+        return _local_application_data() / "caml" / "models"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "caml" / "models"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "caml" / "models"
+
+
+def _local_application_data() -> Path:
+    return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
