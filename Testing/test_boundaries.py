@@ -196,7 +196,9 @@ def test_help_is_immediate(caml_environment):
     assert "import-checkpoint" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["plan", "train", "predict", "evaluate", "info", "import-checkpoint", "phantom"])
+@pytest.mark.parametrize(
+    "command", ["plan", "train", "predict", "evaluate", "info", "devices", "import-checkpoint", "phantom"]
+)
 def test_every_command_explains_itself(caml, command):
     code, out, err = caml(command, "--help")
     assert code == 0 and not err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -83,3 +84,23 @@ def test_memory_and_cores_are_known_without_torch(caml_environment):
         "device.peak_memory(); device.cpu_title(); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=caml_environment, timeout=60)
+
+
+# caml devices
+
+
+def test_devices_are_shown_to_a_person(caml):
+    code, out, err = caml("devices", "--progress", "none")
+    assert code == 0 and not err and out.isascii()
+    assert [line.split(" ")[0] for line in out.splitlines()[:-1]] == [d.name for d in device.find_devices()]
+    assert out.splitlines()[-1] == f"{torch.get_num_threads()} processor threads"
+
+
+def test_devices_are_told_to_a_panel(caml):
+    code, out, err = caml("devices", "--progress", "json")
+    first, last = (json.loads(line) for line in out.splitlines())
+    assert (code, err, first["event"], last["event"]) == (0, "", "started", "finished")
+    found = last["result"]["devices"]
+    assert [set(d) for d in found] == [{"name", "title", "memory", "free_memory"}] * len(found)
+    assert [d["name"] for d in found] == [d.name for d in device.find_devices()] and found[-1]["memory"] > 0
+    assert last["result"]["threads"] == torch.get_num_threads()

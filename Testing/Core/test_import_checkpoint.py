@@ -38,6 +38,7 @@ def import_command():
     def call(*arguments: object) -> int:
         parser = argparse.ArgumentParser()
         import_checkpoint.add_arguments(parser)
+        parser.set_defaults(command="import-checkpoint")
         return import_checkpoint.run(parser.parse_args([str(a) for a in arguments]))
 
     return call
@@ -180,3 +181,23 @@ def test_the_command_prints_where_the_model_lies(tmp_path, a_checkpoint, import_
     loaded = load_model(tmp_path / "model.caml")
     assert loaded.info.license == "Apache-2.0" and len(loaded.info.provenance["sha256"]) == 64
     assert (tmp_path / "model.caml").stat().st_size < 0.6 * a_checkpoint.stat().st_size
+
+
+def test_a_panel_follows_the_import(tmp_path, a_checkpoint, caml):
+    output = tmp_path / "model.caml"
+    code, out, err = caml("import-checkpoint", a_checkpoint, "-o", output, "--progress", "json")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and not err
+    assert [e["event"] for e in events] == ["started", "stage", "stage", "finished"]
+    assert events[-1]["result"] == {"output": str(output)} and output.is_file()
+    (tmp_path / "bad.pth").write_bytes(b"no")
+    code, out, _ = caml("import-checkpoint", tmp_path / "bad.pth", "-o", output, "--progress", "json")
+    last = json.loads(out.splitlines()[-1])
+    assert (code, last["event"], last["exit_code"]) == (4, "error", 4) and "damaged" in last["message"]
+
+
+def test_an_import_that_is_stopped_writes_nothing(tmp_path, a_checkpoint, caml):
+    (tmp_path / "stop").touch()
+    output = tmp_path / "model.caml"
+    code, _, err = caml("import-checkpoint", a_checkpoint, "-o", output, "--stop-file", tmp_path / "stop")
+    assert code == 130 and "Stopped" in err and not output.exists()

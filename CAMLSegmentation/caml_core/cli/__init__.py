@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": "predict",
     "evaluate": "evaluate",
     "info": "info",
+    "devices": "devices",
     "import-checkpoint": "import_checkpoint",
     "phantom": "phantom",
     "report": "report",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from . import options
+
 HELP = "turn a checkpoint of the published CAML code (.pth) into a model file"
 
 
@@ -21,17 +23,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--half", action="store_true", help="store the weights in half the space, at the cost of the last digits"
     )
+    options.add_progress(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Read, check and write; say where the model lies."""
-    from dataclasses import replace
+    with options.StopRequest(args.stop_file) as stop, options.reporting(args) as listener:
+        from dataclasses import replace
 
-    from ..model_file import save_model
-    from ..published import published_info, published_spec, read_published
+        from ..model_file import save_model
+        from ..published import published_info, published_spec, read_published
 
-    state = read_published(args.checkpoint)
-    info = replace(published_info(args.name or args.checkpoint.stem, args.checkpoint), license=args.license)
-    save_model(args.output, spec=published_spec(), state=state, info=info, half=args.half)
-    print(f"{args.output}: {len(state)} tensors, {args.output.stat().st_size / 1e6:.1f} MB")
+        listener("stage", {"name": "load", "detail": args.checkpoint.name})
+        state = read_published(args.checkpoint)
+        info = replace(published_info(args.name or args.checkpoint.stem, args.checkpoint), license=args.license)
+        options.check_stop(stop)
+        listener("stage", {"name": "write", "detail": args.output.name})
+        save_model(args.output, spec=published_spec(), state=state, info=info, half=args.half)
+        listener("finished", {"result": {"output": str(args.output)}})
+    if args.progress != "json":
+        print(f"{args.output}: {len(state)} tensors, {args.output.stat().st_size / 1e6:.1f} MB")
     return 0

@@ -15,7 +15,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from .. import __version__
-from ..errors import CamlError, UsageError
+from ..errors import CamlError, Cancelled, UsageError
 from ..events import JsonLines, Listener
 from .progress import ProgressBar, warnings_only
 
@@ -193,6 +193,12 @@ class StopRequest:
         if self.reason and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.reason = f"{signal.Signals(number).name} was received"
+
+
+def check_stop(stop: Callable[[], bool]) -> None:
+    """Raise Cancelled where an end was asked for: for commands of a few steps, between which nothing is half done."""
+    if stop():
+        raise Cancelled("Stopped; nothing was written.")
 
 
 def _listener(progress: str) -> Listener:
