@@ -21,7 +21,7 @@ KINDS = {
     "step": "iteration, total, losses, learning_rate, seconds_left",
     "validation": "iteration, cases, dice (mean and per segment), by sub-model",
     "checkpoint": "iteration, path",
-    "case": "case, output, volumes in mL, agreement",
+    "case": "case, output, volumes_ml, agreement, score, seconds, and where asked for surface_mm2, components",
     "heartbeat": "pid, iteration",
     "warning": "message",
     "log": "message",

@@ -49,6 +49,7 @@ def model(tmp_path_factory):
 
 
 def write_scan(path, seed=0, grid=GRID):
+    path.parent.mkdir(parents=True, exist_ok=True)
     values = np.random.default_rng(seed).normal(300, 80, grid.size).astype(np.int16)
     write_image(path, values, grid)
     return path
@@ -142,6 +143,31 @@ def test_cleaning_keeps_one_component(caml, model, scan, tmp_path):
     assert caml("predict", model, scan, "-o", out, "--largest-component", "--fill-holes", *PLAIN)[0] == 0
     labels = read_labels(out).array
     assert ndimage.label(labels == 1, np.ones((3, 3, 3)))[1] == 1
+
+
+def test_measures_are_those_of_the_written_labels(caml, model, tmp_path):
+    from caml_core.inference.measures import measure
+
+    for number in (1, 2):
+        write_scan(tmp_path / "in" / f"case{number}.nrrd", number)
+    out = tmp_path / "out"
+    arguments = ("predict", model, tmp_path / "in", "-o", out, "--dtype", "bf16", "--largest-component")
+    code, stdout, err = caml(*arguments, "--measures", "--progress", "json")
+    assert code == 0, err
+    events = [json.loads(line) for line in stdout.splitlines()]
+    cases = {event["case"]: event for event in events if event["event"] == "case"}
+    for row in rows_of(out / "predictions.csv"):
+        written = read_labels(out / f"{row['case']}.seg.nrrd")
+        expected = measure(written.array, GRID.spacing, SEGMENTS)
+        assert cases[row["case"]]["surface_mm2"] == pytest.approx(expected.surface_mm2)
+        assert cases[row["case"]]["components"] == expected.components
+        assert expected.components["left atrium"] == 1
+        for name, surface in expected.surface_mm2.items():
+            assert float(row[f"{name} mm2"]) == pytest.approx(surface, abs=0.06)
+            assert row[f"{name} components"] == str(expected.components[name])
+    code, stdout, _ = caml(*arguments, "--progress", "json")
+    assert code == 0 and "surface" not in stdout
+    assert not any("mm2" in name or "components" in name for name in rows_of(out / "predictions.csv")[0])
 
 
 def test_a_dicom_folder_is_one_case(caml, model, tmp_path):

@@ -140,6 +140,11 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--probability", action="store_true", help="also write the foreground's probability, 0 to 255 for 0 to 1"
     )
+    parser.add_argument(
+        "--measures",
+        action="store_true",
+        help="also measure each segment's surface (mm2) and count its components, in the table and the events",
+    )
     parser.add_argument("--largest-component", action="store_true", help="keep the largest part of each segment")
     parser.add_argument(
         "--smallest-island", type=_volume, default=0.0, metavar="ML", help="remove parts of a segment below this volume"
@@ -168,7 +173,7 @@ def _output(args: argparse.Namespace) -> Output:
             f"{args.output} is no format for label maps; expected a folder or a name ending in {', '.join(FORMATS)}."
         )
     cleaning = PostProcessing(args.largest_component, args.smallest_island, args.fill_holes)
-    return Output(args.output, args.format, args.uncertainty, args.probability, cleaning)
+    return Output(args.output, args.format, args.uncertainty, args.probability, args.measures, cleaning)
 
 
 def _raise_failures(rows: tuple[CaseResult, ...], table: Path | None) -> None:

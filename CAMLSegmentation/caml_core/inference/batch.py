@@ -6,8 +6,8 @@ import csv
 import io
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from ..model.build import build_network
 from ..model.caml import CamlNetwork
 from ..model_file import LoadedModel
 from .assembly import volumes_ml
+from .measures import Measures, measure
 from .postprocessing import PostProcessing, clean
 from .predictor import Prediction, Predictor
 
@@ -41,6 +42,7 @@ class Output:
     format: str = "seg.nrrd"
     uncertainty: bool = False
     probability: bool = False
+    measures: bool = False
     cleaning: PostProcessing = field(default_factory=PostProcessing)
 
     @property
@@ -68,6 +70,7 @@ class CaseResult:
     volumes_ml: dict[str, float] = field(default_factory=dict)
     agreement: dict[str, float] = field(default_factory=dict)
     score: float | None = None
+    measures: Measures | None = None
     seconds: float = 0.0
     error: str = ""
     exit_code: int = 0
@@ -133,21 +136,40 @@ def run_cases(
 
 
 def write_table(path: Path, rows: Sequence[CaseResult]) -> None:
-    """Write the rows as CSV: case, output, volume and agreement of each segment, mean agreement, seconds, error."""
+    """Write the rows as CSV: case, output, figures of each segment, mean agreement, seconds, error.
+
+    The figures are volume and agreement, and between them surface and number of parts where they were measured.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row.volumes_ml))
+    columns = [column for column in _COLUMNS if column.always or any(row.measures for row in rows)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["case", "output", *(f"{n} mL" for n in names), *(f"agreement {n}" for n in names)]
-        + ["agreement", "seconds", "error"]
-    )
+    titles = [column.title.format(name) for column in columns for name in names]
+    writer.writerow(["case", "output", *titles, "agreement", "seconds", "error"])
     for row in rows:
-        volumes = [_figure(row.volumes_ml.get(name), 3) for name in names]
-        agreement = [_figure(row.agreement.get(name), 4) for name in names]
+        figures = [_figure(column.of(row).get(name), column.digits) for column in columns for name in names]
         end = [_figure(row.score, 4), _figure(row.seconds, 2), row.error]
-        writer.writerow([row.case, row.output, *volumes, *agreement, *end])
+        writer.writerow([row.case, row.output, *figures, *end])
     with replacing(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A figure of each segment in the table. ``always``: also where nothing was measured."""
+
+    title: str
+    digits: int
+    of: Callable[[CaseResult], Mapping[str, float]]
+    always: bool = True
+
+
+_COLUMNS = (
+    _Column("{} mL", 3, lambda row: row.volumes_ml),
+    _Column("{} mm2", 1, lambda row: row.measures.surface_mm2 if row.measures else {}, always=False),
+    _Column("{} components", 0, lambda row: row.measures.components if row.measures else {}, always=False),
+    _Column("agreement {}", 4, lambda row: row.agreement),
+)
 
 
 def _run_case(predictor: Predictor, case: Case, output: Output, listener: Listener) -> CaseResult:
@@ -163,6 +185,9 @@ def _run_case(predictor: Predictor, case: Case, output: Output, listener: Listen
     except Exception as error:  # a file may hold what no check foresees, and the other cases are still good
         return _failed(case, f"Unexpected fault ({type(error).__name__}: {error}).", 1, begin, listener)
     prediction = _cleaned(prediction, predictor, output.cleaning)
+    measures = None
+    if output.measures:  # of what is written, so that they belong to it
+        measures = measure(prediction.labels, prediction.grid.spacing, predictor.spec.segments)
     path = output.labels(case)
     write_labels(path, prediction.labels, prediction.grid, predictor.spec.segments)
     for kind in ("disagreement", "probability"):
@@ -174,6 +199,7 @@ def _run_case(predictor: Predictor, case: Case, output: Output, listener: Listen
         prediction.volumes_ml,
         prediction.agreement,
         prediction.score,
+        measures,
         time.perf_counter() - begin,
     )
     listener("case", _event(row))
@@ -195,7 +221,7 @@ def _failed(case: Case, message: str, exit_code: int, begin: float, listener: Li
 
 
 def _event(row: CaseResult) -> dict[str, Any]:
-    return {
+    fields = {
         "case": row.case,
         "output": row.output,
         "volumes_ml": row.volumes_ml,
@@ -203,6 +229,7 @@ def _event(row: CaseResult) -> dict[str, Any]:
         "score": row.score,
         "seconds": round(row.seconds, 2),
     }
+    return fields if row.measures is None else {**fields, **asdict(row.measures)}
 
 
 class _Progress:
