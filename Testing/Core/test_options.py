@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from caml_core.cli import options
+from caml_core.cli import options, parent
 from caml_core.cli.progress import ProgressBar, warnings_only
 from caml_core.errors import DataError, UsageError
 
@@ -173,6 +173,59 @@ def test_outside_the_main_thread_the_stop_file_still_counts(tmp_path):
     thread.start()
     thread.join()
     assert seen == [True]
+
+
+# The process that waits
+
+
+@pytest.fixture
+def a_process():
+    """A process that ends when its input does."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield process
+    process.kill()
+    process.wait()
+    process.stdin.close()
+
+
+def test_the_end_of_the_waiting_process_asks_to_stop(a_process, monkeypatch):
+    monkeypatch.setattr(options.StopRequest, "_PARENT_PAUSE", 0.0)
+    request = options.StopRequest(None, a_process.pid)
+    assert not request()
+    a_process.kill()
+    a_process.wait()
+    assert request() and str(a_process.pid) in request.reason
+    assert options.StopRequest(None, a_process.pid)()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+def test_a_process_of_another_user_counts_as_alive(a_plain_user):
+    with a_plain_user():
+        assert parent.ParentProcess(1).alive()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no zombies")
+def test_an_own_parent_is_missed_even_where_nobody_waited_for_it(tmp_path, caml_environment):
+    """The middle process ends while its child works; as a zombie it still has its number."""
+    child = (
+        "import os, sys, time; from caml_core.cli.options import StopRequest; StopRequest._PARENT_PAUSE = 0.0\n"
+        "request = StopRequest(None, os.getppid()); assert not request(); open(sys.argv[1], 'w').close()\n"
+        "deadline = time.monotonic() + 30\n"
+        "while not request() and time.monotonic() < deadline: time.sleep(0.02)\n"
+        "open(sys.argv[2], 'w').write(request.reason)"
+    )
+    middle = (
+        "import os, subprocess, sys, time\n"
+        "subprocess.Popen([sys.executable, '-c', *sys.argv[1:]])\n"
+        "while not os.path.exists(sys.argv[2]): time.sleep(0.02)"
+    )
+    ready, done = tmp_path / "ready", tmp_path / "done"
+    process = subprocess.Popen([sys.executable, "-c", middle, child, ready, done], env=caml_environment)
+    deadline = time.monotonic() + 60
+    while not (done.exists() and done.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)  # nobody waits for the middle process meanwhile
+    assert "has ended" in done.read_text()
+    process.wait()
 
 
 # The bar

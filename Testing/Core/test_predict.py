@@ -235,6 +235,15 @@ def test_a_stop_file_ends_a_batch_with_what_is_finished_kept(caml, model, tmp_pa
     assert not (tmp_path / "out" / "a.seg.nrrd").exists()
 
 
+def test_a_prediction_ends_with_the_process_that_waited_for_it(caml, model, scan, tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    out = tmp_path / "out.nrrd"
+    for pid, expected in ((gone.pid, 130), (os.getpid(), 0)):
+        code, _, _ = caml("predict", model, scan, "-o", out, "--parent-pid", pid, *PLAIN)
+        assert code == expected and out.exists() == (expected == 0)
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_permission_is_told(caml, model, scan, tmp_path):
     locked = tmp_path / "locked"

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print or tell the devices; starting PyTorch to ask it takes a few seconds."""
-    with options.StopRequest(args.stop_file) as stop, options.reporting(args) as listener:
+    with options.StopRequest(args.stop_file, args.parent_pid) as stop, options.reporting(args) as listener:
         from ..device import find_devices, use_threads
 
         devices, threads = find_devices(), use_threads(0)

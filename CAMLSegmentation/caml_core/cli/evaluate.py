@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.output} is no table; expected a name ending in .csv or .json.")
     from ..inference.evaluation import evaluate_pairs, find_pairs, lines, write_evaluation
 
-    with options.StopRequest(args.stop_file) as stop, options.reporting(args) as listener:
+    with options.StopRequest(args.stop_file, args.parent_pid) as stop, options.reporting(args) as listener:
         evaluation = evaluate_pairs(find_pairs(args.predictions, args.references), stop=stop, listener=listener)
         if args.output:
             write_evaluation(args.output, evaluation)

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, check and write; say where the model lies."""
-    with options.StopRequest(args.stop_file) as stop, options.reporting(args) as listener:
+    with options.StopRequest(args.stop_file, args.parent_pid) as stop, options.reporting(args) as listener:
         from dataclasses import replace
 
         from ..model_file import save_model

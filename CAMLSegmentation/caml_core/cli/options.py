@@ -17,6 +17,7 @@ from typing import Any
 from .. import __version__
 from ..errors import CamlError, Cancelled, UsageError
 from ..events import JsonLines, Listener
+from .parent import ParentProcess
 from .progress import ProgressBar, warnings_only
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -59,7 +60,7 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
 
 
 def add_progress(parser: argparse.ArgumentParser) -> None:
-    """Add ``--progress`` (``args.progress``) and ``--stop-file`` (``args.stop_file``)."""
+    """Add ``--progress`` (``args.progress``), ``--stop-file`` and ``--parent-pid`` (for a ``StopRequest``)."""
     parser.add_argument(
         "--progress",
         choices=("bar", "json", "none"),
@@ -72,6 +73,13 @@ def add_progress(parser: argparse.ArgumentParser) -> None:
         default=None,
         metavar="FILE",
         help="end in good order as soon as this file exists",
+    )
+    parser.add_argument(
+        "--parent-pid",
+        type=whole_number(1, 2**32 - 1),
+        default=None,
+        metavar="PID",
+        help="end in good order when this process has ended, such as the Slicer that waits for the result",
     )
 
 
@@ -146,30 +154,40 @@ def reporting(args: argparse.Namespace, *more: Listener) -> Iterator[Listener]:
 
 
 class StopRequest:
-    """Says whether the work was asked to end: by the stop file, by SIGTERM or by Ctrl-C. Call it to ask.
+    """Says whether the work was asked to end: by the stop file, by SIGTERM, by Ctrl-C, or by the end of the process
+    that waits for it. Call it to ask.
 
     As a context manager it catches the signals. The first one asks for an end in good order; a second Ctrl-C
-    interrupts at once. Outside the main thread, where Python cannot catch signals, the stop file alone counts.
+    interrupts at once. Outside the main thread, where Python cannot catch signals, file and process alone count.
     """
 
     #: A stop file on a network drive must not be asked for at every training step.
     _PAUSE = 0.25
+    _PARENT_PAUSE = 2.0
 
-    def __init__(self, stop_file: Path | None = None) -> None:
+    def __init__(self, stop_file: Path | None = None, parent_pid: int | None = None) -> None:
         self.stop_file = stop_file
         self.reason = ""
-        self._asked_at = -1.0
+        self._parent = None if parent_pid is None else ParentProcess(parent_pid)
+        self._file_due = self._parent_due = 0.0
         self._previous: dict[int, Any] = {}
 
     def __call__(self) -> bool:
-        if self.reason or self.stop_file is None:
-            return bool(self.reason)
-        now = time.monotonic()
-        if now - self._asked_at >= self._PAUSE or self._asked_at < 0:
-            self._asked_at = now
-            if self.stop_file.exists():
-                self.reason = "the stop file appeared"
+        if not self.reason:
+            self.reason = self._found()
         return bool(self.reason)
+
+    def _found(self) -> str:
+        now = time.monotonic()
+        if self.stop_file is not None and now >= self._file_due:
+            self._file_due = now + self._PAUSE
+            if self.stop_file.exists():
+                return "the stop file appeared"
+        if self._parent is not None and now >= self._parent_due:
+            self._parent_due = now + self._PARENT_PAUSE
+            if not self._parent.alive():
+                return f"the process {self._parent.pid} that waited for the result has ended"
+        return ""
 
     def __enter__(self) -> StopRequest:
         for name in ("SIGTERM", "SIGINT", "SIGBREAK"):

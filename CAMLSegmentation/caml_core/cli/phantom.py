@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the cohort."""
     from ..phantom.cohort import CohortShape, write_cohort
 
-    with reporting(args) as listener, StopRequest(args.stop_file) as stop:
+    with reporting(args) as listener, StopRequest(args.stop_file, args.parent_pid) as stop:
         shape = CohortShape(args.cases, args.labeled, args.validation, args.test)
         listener("stage", {"name": "phantoms", "detail": f"{args.cases + args.test} of kind {args.kind}"})
         path = write_cohort(args.output, args.kind, shape, args.seed, args.size, listener, stop)

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from ..inference.predictor import Predictor, Protocol
     from ..model_file import load_model
 
-    with options.StopRequest(args.stop_file) as stop, options.reporting(args) as listener:
+    with options.StopRequest(args.stop_file, args.parent_pid) as stop, options.reporting(args) as listener:
         model = load_model(args.model)
         cases = find_cases(args.images, model.spec.network.in_channels, args.role)
         output = _output(args)

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     output = args.output or _default_output(args)
     from ..report.report import write_report
 
-    with reporting(args) as listener, StopRequest(args.stop_file) as stop:
+    with reporting(args) as listener, StopRequest(args.stop_file, args.parent_pid) as stop:
         path = write_report(description, output, listener, stop)
         listener("log", {"message": f"wrote {path}"})
         listener("finished", {"result": {"report": str(path)}})

@@ -34,7 +34,10 @@ def run(args: argparse.Namespace) -> int:
 
     folder = RunFolder(folder_path)
     folder.check_writable()
-    with options.StopRequest(args.stop_file) as stop, options.reporting(args, EventFile(folder.events)) as listener:
+    with (
+        options.StopRequest(args.stop_file, args.parent_pid) as stop,
+        options.reporting(args, EventFile(folder.events)) as listener,
+    ):
         session = Session(listener, stop, args.cache, args.name)
         if args.resume:
             outcome = resume_training(folder, session)
