@@ -1,0 +1,166 @@
+"""The Slicer module CAML Segmentation: a shell around ``CAMLSegmentationLib``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import slicer
+import vtk
+from CAMLSegmentationLib.Logic import CAMLSegmentationLogic
+from CAMLSegmentationLib.SampleDataSource import registerSampleData
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+__all__ = ["CAMLSegmentation", "CAMLSegmentationLogic", "CAMLSegmentationTest", "CAMLSegmentationWidget"]
+
+#: What is read anew when a developer presses Reload.
+_PACKAGES = ("CAMLSegmentationLib", "caml_core")
+
+
+class CAMLSegmentation(ScriptedLoadableModule):
+    """The module's description."""
+
+    def __init__(self, parent: Any) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("CAML Segmentation")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        parent.dependencies = []
+        parent.contributors = ["The CAML for 3D Slicer contributors"]
+        parent.helpText = _(
+            "Segments MRI and CT angiography volumes with CAML models, in the background, on this computer. Choose a "
+            "volume and a model and press Apply; review where the two sub-models disagree, and edit the result in the "
+            "Segment Editor. For research; not a medical device."
+        )
+        parent.acknowledgementText = _(
+            "The method is that of Gao S, Zhang Z, Ma J, Li Z, Zhang S: Correlation-Aware Mutual Learning for "
+            "Semi-supervised Medical Image Segmentation, MICCAI 2023."
+        )
+        slicer.app.connect("startupCompleted()", registerSampleData)
+
+
+class CAMLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The module's panel; ``CAMLSegmentationLib.Widget`` fills it."""
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic: Any = None
+        self.panel: Any = None
+        self._parameterNode: Any = None
+        self._guiTag: Any = None
+
+    def setup(self) -> None:
+        """Build the panel. Nothing heavy is imported: it opens before PyTorch is installed."""
+        ScriptedLoadableModuleWidget.setup(self)
+        from CAMLSegmentationLib.Widget import SegmentationPanel
+
+        self.uiWidget = slicer.util.loadUI(self.resourcePath("UI/CAMLSegmentation.ui"))
+        self.layout.addWidget(self.uiWidget)
+        self.ui = slicer.util.childWidgetVariables(self.uiWidget)
+        self.uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.logic = CAMLSegmentationLogic()
+        self.panel = SegmentationPanel(self.ui, self.logic)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
+        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent):
+            self.addObserver(scene, event, self.onSceneChanged)
+        self.panel.install.refresh()
+        self.initializeParameterNode()
+
+    def cleanup(self) -> None:
+        """Called when Slicer quits and before a reload: no process stays behind."""
+        self.setParameterNode(None)
+        self.removeObservers()
+        if self.panel is not None:
+            self.panel.close()
+
+    def enter(self) -> None:
+        """Called each time the user opens the module."""
+        self.initializeParameterNode()
+        self.panel.enter()
+
+    def exit(self) -> None:
+        """Called each time the user opens another module; a run goes on and delivers to the scene."""
+        self._disconnect()
+
+    def onReload(self) -> None:
+        """Read the packages anew, too."""
+        if self.panel is not None:
+            self.panel.close()
+        for name in list(sys.modules):
+            if name.split(".")[0] in _PACKAGES:
+                del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
+
+    def onSceneStartClose(self, caller: Any, event: Any) -> None:
+        """The parameter node goes with the scene."""
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, caller: Any, event: Any) -> None:
+        """Begin anew where the user is looking."""
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def onSceneEndImport(self, caller: Any, event: Any) -> None:
+        """A loaded scene brings its own choices."""
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def onSceneChanged(self, caller: Any, event: Any) -> None:
+        """A volume came or went."""
+        if self._parameterNode is not None and not slicer.mrmlScene.IsBatchProcessing():
+            self.panel.update()
+
+    def initializeParameterNode(self) -> None:
+        """Take up the scene's parameter node, made where there is none."""
+        self.setParameterNode(self.logic.getParameterNode())
+
+    def setParameterNode(self, parameterNode: Any) -> None:
+        """Bind the panel to a parameter node; None detaches."""
+        self._disconnect()
+        self._parameterNode = parameterNode
+        if parameterNode is not None:
+            self._guiTag = parameterNode.connectGui(self.ui)
+            self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterNodeModified)
+        if self.panel is not None:
+            self.panel.setParameterNode(parameterNode)
+
+    def onParameterNodeModified(self, caller: Any, event: Any) -> None:
+        """A choice changed, in the panel or by a script."""
+        self.panel.update()
+
+    def _disconnect(self) -> None:
+        if self._parameterNode is None or self._guiTag is None:
+            return
+        self._parameterNode.disconnectGui(self._guiTag)
+        self._guiTag = None
+        self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterNodeModified)
+
+
+class CAMLSegmentationTest(ScriptedLoadableModuleTest):
+    """The self test that Slicer's developer mode and ctest run."""
+
+    def setUp(self) -> None:
+        """Begin with an empty scene."""
+        slicer.mrmlScene.Clear()
+
+    def runTest(self) -> None:
+        """Check that the panel opens and says what is missing."""
+        self.setUp()
+        self.test_the_panel_says_what_is_missing()
+
+    def test_the_panel_says_what_is_missing(self) -> None:
+        """Without a volume, Apply is off and its tooltip says why."""
+        panel = slicer.modules.camlsegmentation.widgetRepresentation().self().panel
+        panel.enter()
+        self.assertFalse(panel.ui.applyButton.enabled)
+        self.assertTrue(panel.problem())

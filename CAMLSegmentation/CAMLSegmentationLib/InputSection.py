@@ -1,0 +1,280 @@
+"""The panel's part "Volume": what is segmented, and whether it fits the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from caml_core.errors import CamlError
+from caml_core.model_file import ModelCard
+
+from . import VolumeExchange
+from .Combo import choose, chosen, fill
+from .Job import caseId
+from .Logic import folderWorks, modelWarnings, sequenceWorks, volumeWorks
+from .Work import VolumeWork, Work
+
+#: Rows of the form that belong to each kind of input.
+_ROWS = {
+    "one": ("volume", "region"),
+    "several": ("volumes",),
+    "all": (),
+    "folder": ("folder", "outputFolder", "loadResults"),
+    "sequence": ("sequence",),
+}
+_FIELDS = {
+    "volume": ("volumeLabel", "volumeSelector"),
+    "volumes": ("volumesLabel", "volumesSelector"),
+    "sequence": ("sequenceLabel", "sequenceSelector"),
+    "folder": ("folderLabel", "folderPathLineEdit"),
+    "outputFolder": ("outputFolderLabel", "outputFolderPathLineEdit"),
+    "loadResults": ("loadResultsLabel", "loadResultsCheckBox"),
+    "region": ("regionLabel", "regionSelector"),
+}
+
+
+class InputSection:
+    """Reads and writes the choice of what is segmented; calls ``onChange`` when it changed."""
+
+    def __init__(self, ui: Any, onChange: Any) -> None:
+        self._ui, self._onChange = ui, onChange
+        self._parameterNode: Any = None
+        self._card: ModelCard | None = None
+        self._channelSelectors: list[Any] = []
+        self._updating = False
+        self._fitKey: Any = None
+        fill(
+            ui.inputKindComboBox,
+            (
+                (_("One volume"), "one"),
+                (_("Several volumes"), "several"),
+                (_("All volumes of the scene"), "all"),
+                (_("Folder of files"), "folder"),
+                (_("Volume sequence, frame by frame"), "sequence"),
+            ),
+        )
+        ui.inputKindComboBox.connect("currentIndexChanged(int)", self._onKind)
+        ui.volumesSelector.connect("checkedNodesChanged()", self._onVolumes)
+        ui.folderPathLineEdit.connect("currentPathChanged(QString)", self._onFolder)
+        ui.outputFolderPathLineEdit.connect("currentPathChanged(QString)", self._onOutputFolder)
+
+    # State
+
+    def setParameterNode(self, parameterNode: Any) -> None:
+        """Show what a parameter node says; None detaches."""
+        self._parameterNode = parameterNode
+        self._fitKey = None
+        if parameterNode is not None:
+            self.refresh()
+
+    def setCard(self, card: ModelCard | None) -> None:
+        """Offer as many channels as the model has."""
+        self._card = card
+        count = len(card.spec.channels) if card is not None else 1
+        if count - 1 != len(self._channelSelectors):
+            self._rebuildChannels(count - 1)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring the widgets in line with the parameter node and the scene."""
+        node = self._parameterNode
+        if node is None or self._updating:
+            return
+        self._updating = True
+        try:
+            choose(self._ui.inputKindComboBox, node.inputKind)
+            self._showRows(node.inputKind)
+            self._showChecked(node.inputVolumes)
+            for path, edit in (
+                (node.inputFolder, self._ui.folderPathLineEdit),
+                (node.outputFolder, self._ui.outputFolderPathLineEdit),
+            ):
+                if edit.currentPath != path:
+                    edit.currentPath = path
+            for index, selector in enumerate(self._channelSelectors):
+                known = list(node.channelVolumes)
+                if index < len(known) and known[index] is not None:
+                    selector.setCurrentNode(known[index])
+        finally:
+            self._updating = False
+        self._showFit()
+
+    # What is to be done
+
+    def volumes(self) -> list[Any]:
+        """Return the chosen volumes of the scene, the first channel of each."""
+        node = self._parameterNode
+        if node is None:
+            return []
+        if node.inputKind == "one":
+            return [node.inputVolume] if node.inputVolume else []
+        if node.inputKind == "several":
+            return [volume for volume in node.inputVolumes if volume is not None]
+        return sceneVolumes() if node.inputKind == "all" else []
+
+    def outputs(self) -> Path | None:
+        """Return the folder for results of a folder, None for the scene."""
+        node = self._parameterNode
+        return Path(node.outputFolder) if node is not None and node.inputKind == "folder" else None
+
+    def problem(self) -> str:
+        """Return what is missing, as the tooltip of Apply; empty where nothing is."""
+        node = self._parameterNode
+        if node is None:
+            return _("Choose a volume.")
+        if node.inputKind == "folder":
+            return self._folderProblem(node)
+        if node.inputKind == "sequence":
+            if not node.inputSequence:
+                return _("Choose a volume sequence.")
+            return self._needsOneChannel()
+        volumes = self.volumes()
+        if not volumes:
+            return _("Load a volume first.") if not sceneVolumes() else _("Choose a volume.")
+        faults = [fault for volume in volumes if (fault := VolumeExchange.checkVolume(volume))]
+        if faults and len(faults) == len(volumes):
+            return faults[0]
+        return self._channelProblem() if node.inputKind == "one" else self._needsOneChannel()
+
+    def works(self, overwriteEdits: bool) -> list[Work]:
+        """Return the pieces of the run; raise CamlError where the input cannot be used."""
+        node = self._parameterNode
+        if node.inputKind == "folder":
+            return folderWorks(Path(node.inputFolder), Path(node.outputFolder), node.loadResults)
+        if node.inputKind == "sequence":
+            return sequenceWorks(node.inputSequence)
+        if node.inputKind != "one":
+            return volumeWorks(self.volumes(), overwriteEdits)
+        channels = [selector.currentNode() for selector in self._channelSelectors]
+        identity = caseId(node.inputVolume.GetName(), ())
+        return [VolumeWork(identity, [node.inputVolume, *channels], node.region, overwriteEdits)]
+
+    # Widgets
+
+    def _onKind(self, index: int) -> None:
+        if not self._updating and self._parameterNode is not None:
+            self._parameterNode.inputKind = chosen(self._ui.inputKindComboBox)
+            self._onChange()
+
+    def _onVolumes(self) -> None:
+        if not self._updating and self._parameterNode is not None:
+            self._parameterNode.inputVolumes = list(self._ui.volumesSelector.checkedNodes())
+            self._onChange()
+
+    def _onFolder(self, path: str) -> None:
+        if self._updating or self._parameterNode is None:
+            return
+        self._parameterNode.inputFolder = path
+        if path and not self._parameterNode.outputFolder:
+            folder = Path(path)
+            self._parameterNode.outputFolder = str(folder.with_name(folder.name + "-segmentations"))
+        self._onChange()
+
+    def _onOutputFolder(self, path: str) -> None:
+        if not self._updating and self._parameterNode is not None:
+            self._parameterNode.outputFolder = path
+            self._onChange()
+
+    def _onChannel(self) -> None:
+        if not self._updating and self._parameterNode is not None:
+            nodes = [selector.currentNode() for selector in self._channelSelectors]
+            self._parameterNode.channelVolumes = [node for node in nodes if node is not None]
+            self._onChange()
+
+    def _showRows(self, kind: str) -> None:
+        shown = _ROWS.get(kind, ())
+        for name, widgets in _FIELDS.items():
+            for widget in widgets:
+                getattr(self._ui, widget).setVisible(name in shown)
+        self._ui.channelsWidget.setVisible(kind == "one" and bool(self._channelSelectors))
+        first = _("Volume, channel 1:") if self._channelSelectors else _("Volume:")
+        self._ui.volumeLabel.text = first
+
+    def _showChecked(self, nodes: Any) -> None:
+        checked = [node for node in nodes if node is not None]
+        for node in sceneVolumes():
+            state = qt.Qt.Checked if node in checked else qt.Qt.Unchecked
+            if int(self._ui.volumesSelector.checkState(node)) != int(state):
+                self._ui.volumesSelector.setCheckState(node, state)
+
+    def _rebuildChannels(self, count: int) -> None:
+        layout = self._ui.channelsFormLayout
+        while layout.rowCount():
+            layout.removeRow(0)
+        self._channelSelectors = []
+        for index in range(count):
+            selector = slicer.qMRMLNodeComboBox()
+            selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
+            selector.showChildNodeTypes = False
+            selector.noneEnabled = True
+            selector.addEnabled = selector.removeEnabled = False
+            selector.toolTip = _("The model was trained on several images of each case; choose this one's volume.")
+            selector.setMRMLScene(slicer.mrmlScene)
+            selector.connect("currentNodeChanged(vtkMRMLNode*)", lambda node: self._onChannel())
+            modality = self._card.spec.channels[index + 1].modality if self._card is not None else ""
+            layout.addRow(_("Channel {number} ({modality}):").format(number=index + 2, modality=modality), selector)
+            self._channelSelectors.append(selector)
+
+    # Does it fit?
+
+    def _showFit(self) -> None:
+        """Warn before, not after. Voxels are looked at once for each choice of volumes and model."""
+        volumes = self._fitVolumes()
+        key = [(v.GetID(), v.GetImageData().GetMTime(), v.GetMTime()) for v in volumes if v.GetImageData()]
+        key = (key, self._card.sha256 if self._card is not None else None)
+        if key == self._fitKey:
+            return
+        self._fitKey = key
+        text = ""
+        if self._card is not None and volumes:
+            lines = [(volume, line) for volume in volumes[:10] for line in self._warningsOf(volume)]
+            named = len(volumes) > 1
+            text = "<br>".join(f"<b>{volume.GetName()}:</b> {line}" if named else line for volume, line in lines[:4])
+        self._ui.fitLabel.text = f"&#9888; {text}" if text else ""
+        self._ui.fitLabel.setVisible(bool(text))
+
+    def _fitVolumes(self) -> list[Any]:
+        node = self._parameterNode
+        if node is not None and node.inputKind == "sequence" and node.inputSequence:
+            first = node.inputSequence.GetNthDataNode(0)
+            return [first] if first is not None and first.IsA("vtkMRMLScalarVolumeNode") else []
+        return [volume for volume in self.volumes() if not VolumeExchange.checkVolume(volume)]
+
+    def _warningsOf(self, volume: Any) -> tuple[str, ...]:
+        channels = [volume, *(s.currentNode() for s in self._channelSelectors if s.currentNode() is not None)]
+        if len(channels) != len(self._card.spec.channels):
+            return ()  # Apply says what is missing
+        try:
+            return modelWarnings(channels, self._card)
+        except CamlError as error:
+            return (str(error),)
+
+    def _channelProblem(self) -> str:
+        chosenNodes = [self._parameterNode.inputVolume, *(s.currentNode() for s in self._channelSelectors)]
+        if any(node is None for node in chosenNodes):
+            return _("Choose a volume for each of the model's {count} channels.").format(count=len(chosenNodes))
+        if len({node.GetID() for node in chosenNodes}) < len(chosenNodes):
+            return _("Choose a different volume for each channel.")
+        return ""
+
+    def _needsOneChannel(self) -> str:
+        if self._channelSelectors:
+            return _("The model needs several images of each case; segment one case at a time, or a folder.")
+        return ""
+
+    def _folderProblem(self, node: Any) -> str:
+        if not node.inputFolder:
+            return _("Choose a folder of scans.")
+        if not node.outputFolder:
+            return _("Choose a folder for the results.")
+        return "" if Path(node.inputFolder).is_dir() else _("The folder of scans does not exist; choose another.")
+
+
+def sceneVolumes() -> list[Any]:
+    """Return the grey-value volumes of the scene that a user can see; label maps and our own maps are none."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    return [n for n in nodes if n.GetClassName() == "vtkMRMLScalarVolumeNode" and not n.GetHideFromEditors()]

@@ -1,0 +1,74 @@
+"""The panel's topmost part, shown while packages are missing: one question, then they are installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from caml_core.errors import CamlError
+
+from . import Installation
+
+
+class InstallSection:
+    """Says what is missing and installs it; calls ``onChange`` afterwards."""
+
+    def __init__(self, ui: Any, onChange: Any) -> None:
+        self._ui, self._onChange = ui, onChange
+        self.missing: tuple[str, ...] = ()
+        ui.installButton.connect("clicked(bool)", self._onInstall)
+        ui.offlineButton.connect("clicked(bool)", self._onOffline)
+        ui.installFolderButton.connect("clicked(bool)", self._onFolder)
+        self._onOffline(False)
+
+    def refresh(self) -> None:
+        """Look again for what is missing."""
+        self.missing = Installation.missingPackages()
+        self._ui.installFrame.setVisible(bool(self.missing))
+        self._ui.installLabel.text = _(
+            "CAML computes with {names}, which Slicer does not have yet. This is needed once and takes some minutes."
+        ).format(names=", ".join(self.missing))
+
+    def problem(self) -> str:
+        """Return what is missing, as the tooltip of Apply; empty where nothing is."""
+        return (
+            _("Install {names} first (top of the panel).").format(names=", ".join(self.missing)) if self.missing else ""
+        )
+
+    def install(self) -> bool:
+        """Ask once, install, and return whether everything is there."""
+        question = _(
+            "CAML needs {names}. They are downloaded (PyTorch is large) and installed into Slicer's own Python. Install "
+            "now?"
+        ).format(names=", ".join(self.missing))
+        if not slicer.util.confirmOkCancelDisplay(question, _("CAML Segmentation")):
+            return False
+        return self._trying(Installation.install)
+
+    def _onInstall(self, checked: bool = False) -> None:
+        self.install()
+
+    def _onOffline(self, checked: bool) -> None:
+        if checked:
+            self._ui.offlineText.html = Installation.offlineInstructions()
+        self._ui.offlineText.setVisible(checked)
+        self._ui.installFolderButton.setVisible(checked)
+
+    def _onFolder(self, checked: bool = False) -> None:
+        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Folder of wheels"), "")
+        if folder:
+            self._trying(lambda: Installation.installFromFolder(Path(folder)))
+
+    def _trying(self, action: Any) -> bool:
+        try:
+            action()
+        except CamlError as error:
+            slicer.util.errorDisplay(str(error))
+        finally:
+            self.refresh()
+            self._onChange()
+        return not self.missing

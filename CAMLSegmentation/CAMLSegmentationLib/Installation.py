@@ -1,0 +1,116 @@
+"""Getting what the engine needs into Slicer's Python: PyTorch through its extension, the rest from wheels.
+
+Nothing is imported to find out what is there, and nothing is installed without a question.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from caml_core.errors import ResourceError
+
+TORCH_VERSION = ">=2.6,<3"
+#: Modules that the worker imports -> the package they come from. All others come with Slicer.
+NEEDED = {"torch": "PyTorch", "safetensors": "safetensors"}
+_REQUESTER = "CAML Segmentation"
+
+
+def missingPackages() -> tuple[str, ...]:
+    """Return the names of the packages that have to be installed."""
+    importlib.invalidate_caches()
+    return tuple(title for module, title in NEEDED.items() if importlib.util.find_spec(module) is None)
+
+
+def requirementsPath() -> Path:
+    """Return the list of the packages besides PyTorch."""
+    return Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
+
+
+def install() -> None:
+    """Install what is missing, with Slicer's own progress windows; raise ResourceError with a way out."""
+    if "PyTorch" in missingPackages():
+        _installTorch()
+    import slicer.packaging
+
+    try:
+        slicer.packaging.pip_ensure(
+            slicer.packaging.load_requirements(requirementsPath()), prompt_install=False, requester=_REQUESTER
+        )
+    except Exception as error:  # pip fails in many ways; the console has its output
+        raise _failed(error) from error
+    if left := missingPackages():
+        raise ResourceError(
+            _(
+                "{names} could not be installed; see the Python console, or install without internet as described below."
+            ).format(names=", ".join(left))
+        )
+
+
+def _installTorch() -> None:
+    try:
+        import PyTorchUtils
+    except ImportError as error:
+        raise ResourceError(
+            _(
+                "PyTorch is installed by Slicer's extension of that name, which is missing; open the Extensions Manager, "
+                "install PyTorch, restart Slicer and press Install again."
+            )
+        ) from error
+    try:
+        installed: Any = PyTorchUtils.PyTorchUtilsLogic().installTorch(
+            askConfirmation=False, torchVersionRequirement=TORCH_VERSION
+        )
+    except Exception as error:  # whatever it was, the user can do the same two things
+        raise _failed(error) from error
+    if installed is None:
+        raise _failed(None)
+
+
+def _failed(error: Exception | None) -> ResourceError:
+    detail = f" ({str(error).strip().splitlines()[-1][:200]})" if error is not None and str(error).strip() else ""
+    return ResourceError(
+        _(
+            "The packages could not be installed{detail}; check the internet connection and try again, or install "
+            "without internet as described below."
+        ).format(detail=detail)
+    )
+
+
+def installFromFolder(folder: Path) -> None:
+    """Install PyTorch and the rest from a folder of wheels, without any connection; raise ResourceError."""
+    if not any(folder.glob("torch-*.whl")):
+        raise ResourceError(
+            _("{folder} holds no wheel of PyTorch (torch-....whl); choose the folder that pip download filled.").format(
+                folder=folder
+            )
+        )
+    try:
+        slicer.util.pip_install(["--no-index", "--find-links", str(folder), "torch", "-r", str(requirementsPath())])
+    except Exception as error:
+        raise _failed(error) from error
+
+
+def offlineInstructions() -> str:
+    """Return how to install on a machine without internet, as HTML."""
+    import platform
+    import sys
+
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    steps = (
+        _(
+            "On a computer with internet, the same system ({system}) and Python {version}, open a terminal and run:"
+        ).format(system=f"{platform.system()} {platform.machine()}", version=version)
+        + '<br><code>pip download "torch>=2.6,<3" safetensors -d caml-wheels</code>',
+        _(
+            "Where the computer here has no NVIDIA graphics card, add the address of the CPU build from PyTorch's page "
+            "Get Started: it is much smaller."
+        ),
+        _("Carry the folder caml-wheels here and choose it with the button From a Folder."),
+        _("Models are single files (.caml): carry them likewise and open them with Open File."),
+    )
+    return "<ol>" + "".join(f"<li>{step}</li>" for step in steps) + "</ol>"

@@ -1,0 +1,250 @@
+"""All that the module can do, without its panel: from Slicer's Python console, or a script without a window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+from slicer.util import VTKObservationMixin
+
+from caml_core.data.cohort import load_cohort
+from caml_core.errors import CamlError, DataError, UsageError
+from caml_core.model_file import ModelCard, read_card
+from caml_core.model_fit import warnings as fitWarnings
+
+from . import SegmentationResult, VolumeExchange
+from .Job import Settings, caseId
+from .Parameters import CAMLSegmentationParameterNode
+from .Process import WorkerFactory, WorkerProcess
+from .Run import Progress, RunListener, SegmentationRun, Summary
+from .SequenceResult import SequenceResult
+from .Work import Delivery, FileWork, FrameWork, VolumeWork, Work
+
+
+class Callbacks:
+    """A listener made of functions; those left out do nothing."""
+
+    def __init__(
+        self,
+        onProgress: Callable[[Progress], None] | None = None,
+        onLog: Callable[[str], None] | None = None,
+        onDelivery: Callable[[str, Delivery], None] | None = None,
+        onEnd: Callable[[Summary], None] | None = None,
+    ) -> None:
+        self.onRunProgress = onProgress or (lambda progress: None)
+        self.onRunLog = onLog or (lambda text: None)
+        self.onRunDelivery = onDelivery or (lambda title, delivery: None)
+        self.onRunEnd = onEnd or (lambda summary: None)
+
+
+class CAMLSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
+    """Segments volumes with a model file, in a process of its own.
+
+    ``segment`` is the one-liner; the others take several volumes, a sequence or a folder. All start at once and tell
+    ``listener``; one run at a time. Errors that a user can meet are ``caml_core.errors.CamlError``: one sentence each.
+    """
+
+    def __init__(self, workerFactory: WorkerFactory = WorkerProcess) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        VTKObservationMixin.__init__(self)
+        self._workerFactory = workerFactory
+        self.run: SegmentationRun | None = None
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneClosing)
+        slicer.app.connect("aboutToQuit()", self.end)
+
+    def getParameterNode(self) -> CAMLSegmentationParameterNode:
+        """Return the module's parameter node of the scene."""
+        return CAMLSegmentationParameterNode(super().getParameterNode())
+
+    @property
+    def running(self) -> bool:
+        """Whether a run is under way."""
+        return self.run is not None and not self.run.ended
+
+    # Starting
+
+    def segment(
+        self,
+        volumeNode: Any,
+        modelPath: str | Path,
+        *,
+        channels: Sequence[Any] = (),
+        roiNode: Any = None,
+        overwriteEdits: bool = False,
+        wait: bool = True,
+        onFinished: Callable[[Any, str], None] | None = None,
+        onProgress: Callable[[Progress], None] | None = None,
+        **settings: Any,
+    ) -> Any:
+        """Segment a volume and return its segmentation node; with ``wait=False`` return None at once.
+
+        volumeNode: the (first channel's) volume; ``channels``: the volumes of further channels. roiNode: a markups ROI
+        that limits the region. overwriteEdits: replace segments that were edited by hand, too. onFinished: called with
+        (segmentation node or None, sentence of what failed or ""). settings: fields of ``Job.Settings``, such as
+        ``quality="fast"``, ``device="cpu"``, ``largestComponent=True``.
+        Raises CamlError (with ``wait``) where the volume could not be segmented or the run was cancelled.
+        """
+        found: list[Any] = []
+
+        def finished(summary: Summary) -> None:
+            if onFinished is not None:
+                onFinished(found[0] if found else None, _sentence(summary))
+
+        listener = Callbacks(onProgress, None, lambda title, delivery: found.append(delivery.segmentation), finished)
+        work = VolumeWork(caseId(volumeNode.GetName(), ()), [volumeNode, *channels], roiNode, overwriteEdits)
+        run = self.start(modelPath, [work], Settings.of(**settings), listener)
+        if not wait:
+            return None
+        summary = run.wait()
+        if not found:
+            raise DataError(_sentence(summary))
+        return found[0]
+
+    def segmentVolumes(
+        self,
+        volumeNodes: Sequence[Any],
+        modelPath: str | Path,
+        listener: RunListener | None = None,
+        *,
+        overwriteEdits: bool = False,
+        **settings: Any,
+    ) -> SegmentationRun:
+        """Segment several volumes, one after the other, and return the run; one failure does not stop the others."""
+        return self.start(
+            modelPath, volumeWorks(volumeNodes, overwriteEdits), Settings.of(**settings), listener or Callbacks()
+        )
+
+    def segmentSequence(
+        self, sequenceNode: Any, modelPath: str | Path, listener: RunListener | None = None, **settings: Any
+    ) -> SegmentationRun:
+        """Segment every frame of a volume sequence into a segmentation sequence, and return the run."""
+        return self.start(modelPath, sequenceWorks(sequenceNode), Settings.of(**settings), listener or Callbacks())
+
+    def segmentFolder(
+        self,
+        folder: str | Path,
+        outputs: str | Path,
+        modelPath: str | Path,
+        listener: RunListener | None = None,
+        *,
+        load: bool = False,
+        **settings: Any,
+    ) -> SegmentationRun:
+        """Segment the cases of a folder into .seg.nrrd files in ``outputs``, and return the run. ``load``: show them."""
+        works = folderWorks(Path(folder), Path(outputs), load)
+        return self.start(modelPath, works, Settings.of(**settings), listener or Callbacks(), outputs=Path(outputs))
+
+    def start(
+        self,
+        modelPath: str | Path,
+        works: Sequence[Work],
+        settings: Settings,
+        listener: RunListener,
+        outputs: Path | None = None,
+    ) -> SegmentationRun:
+        """Start a run over ``works``; raise CamlError where that cannot be."""
+        if self.running:
+            raise UsageError(_("A segmentation is running; wait for its end or cancel it first."))
+        if not works:
+            raise UsageError(_("There is nothing to segment; choose a volume."))
+        card = read_card(Path(modelPath))
+        checkChannels(card, works)
+        self.run = SegmentationRun(card, works, settings, listener, outputs, self._workerFactory)
+        self.run.start()
+        return self.run
+
+    def cancel(self) -> None:
+        """Cancel the run in good order; the scene stays as it is."""
+        if self.running:
+            self.run.cancel()
+
+    def end(self) -> None:
+        """End the run at once, and wait until its processes are gone."""
+        if self.running:
+            self.run.end()
+
+    def close(self) -> None:
+        """Let go of scene and application; a run ends."""
+        self.end()
+        self.removeObservers()
+        slicer.app.disconnect("aboutToQuit()", self.end)
+
+    def _onSceneClosing(self, caller: Any, event: Any) -> None:
+        self.end()
+
+
+def volumeWorks(volumeNodes: Sequence[Any], overwriteEdits: bool = False) -> list[Work]:
+    """Return one piece a volume, with file names that do not collide."""
+    works: list[Work] = []
+    for node in volumeNodes:
+        identity = caseId(node.GetName(), [work.id for work in works])
+        works.append(VolumeWork(identity, [node], overwriteEdits=overwriteEdits))
+    return works
+
+
+def sequenceWorks(sequenceNode: Any) -> list[Work]:
+    """Return one piece a frame."""
+    result = SequenceResult(sequenceNode)
+    base = caseId(sequenceNode.GetName(), ())
+    return [FrameWork(f"{base}-{i + 1:04d}", i, result) for i in range(sequenceNode.GetNumberOfDataNodes())]
+
+
+def folderWorks(folder: Path, outputs: Path, load: bool = False) -> list[Work]:
+    """Return one piece a case of a folder; raise CamlError where the folder holds none, or is where results go."""
+    if not folder.is_dir():
+        raise DataError(_("The folder {folder} does not exist; choose another.").format(folder=folder))
+    if outputs.resolve() == folder.resolve():
+        raise UsageError(_("Results must not go into the folder of the scans; choose another folder for them."))
+    cases = [case for case in load_cohort(folder).cases if case.role != "excluded"]
+    if not cases:
+        raise DataError(
+            _("There is no scan in {folder}; expected NIfTI, NRRD, MetaImage or DICOM.").format(folder=folder)
+        )
+    return [FileWork(case.id, case.images, outputs, load) for case in cases]
+
+
+def checkChannels(card: ModelCard, works: Sequence[Work]) -> None:
+    """Raise UsageError where volumes of the scene are not as many as the model has channels."""
+    needed = len(card.spec.channels)
+    for work in works:
+        given = len(work.volumeNodes) if isinstance(work, VolumeWork) else None
+        given = 1 if isinstance(work, FrameWork) else given
+        if given is not None and given != needed:
+            raise UsageError(
+                _("The model {model} needs {needed} images of each case, {given} were given for {title}.").format(
+                    model=card.info.name, needed=needed, given=given, title=work.title
+                )
+            )
+
+
+def modelWarnings(volumeNodes: Sequence[Any], card: ModelCard) -> tuple[str, ...]:
+    """Return what speaks against segmenting these channels of one case with a model, one sentence each."""
+    facts = [VolumeExchange.factsOf(node, modalityOf(node)) for node in volumeNodes]
+    return fitWarnings(facts, card.spec, card.info)
+
+
+def modalityOf(volumeNode: Any) -> str:
+    """Return the DICOM modality of a volume that was loaded from DICOM, else an empty text."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    if hierarchy is None:
+        return ""
+    return hierarchy.GetItemAttribute(hierarchy.GetItemByDataNode(volumeNode), "DICOM.Modality") or ""
+
+
+def editedResults(volumeNodes: Sequence[Any], modelName: str) -> list[Any]:
+    """Return the results of the model on these volumes that a hand has edited since."""
+    found = [SegmentationResult.findResult(node, modelName) for node in volumeNodes]
+    return [node for node in found if node is not None and SegmentationResult.isEdited(node)]
+
+
+def _sentence(summary: Summary) -> str:
+    if summary.failures:
+        return next(iter(summary.failures.values()))
+    return _("The segmentation was cancelled.") if summary.cancelled else ""
+
+
+__all__ = ["CAMLSegmentationLogic", "Callbacks", "CamlError"]

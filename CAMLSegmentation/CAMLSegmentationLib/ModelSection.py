@@ -1,0 +1,234 @@
+"""The panel's part "Model": the list with its search, the card, and what can be done with model files."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from caml_core.errors import CamlError
+from caml_core.model_file import ModelCard
+from caml_core.model_library import Entry, ModelLibrary
+
+from . import Models
+from .Job import commonArguments
+from .Process import WorkerFactory, WorkerProcess, newStopFile
+from .Run import newFolder
+
+_FILTER = "CAML (*.caml)"
+
+
+class ModelSection:
+    """Shows the library; calls ``onChange`` when another model is chosen."""
+
+    def __init__(
+        self,
+        ui: Any,
+        onChange: Any,
+        library: ModelLibrary | None = None,
+        workerFactory: WorkerFactory = WorkerProcess,
+    ) -> None:
+        self._ui, self._onChange = ui, onChange
+        self.library = library or Models.library()
+        self._parameterNode: Any = None
+        self._entries: tuple[Entry, ...] = ()
+        self._chosen: Path | None = None
+        self._updating = False
+        self._worker = workerFactory(self)
+        self._folder: Path | None = None
+        self._importFault = ""
+        ui.modelSearchBox.connect("textChanged(QString)", self._onSearch)
+        ui.modelListWidget.connect("currentRowChanged(int)", self._onRow)
+        ui.openModelButton.connect("clicked(bool)", self._onOpen)
+        ui.importModelButton.connect("clicked(bool)", self._onImport)
+        ui.exportModelButton.connect("clicked(bool)", self._onExport)
+        ui.removeModelButton.connect("clicked(bool)", self._onRemove)
+        ui.modelFolderButton.connect("clicked(bool)", self._onFolder)
+
+    @property
+    def entry(self) -> Entry | None:
+        """The chosen model, usable or not."""
+        return next((e for e in self._entries if e.path == self._chosen), None)
+
+    @property
+    def card(self) -> ModelCard | None:
+        """The chosen model's card, None where none is chosen or it cannot be used."""
+        return self.entry.card if self.entry is not None else None
+
+    def problem(self) -> str:
+        """Return what is missing, as the tooltip of Apply; empty where nothing is."""
+        if self.entry is None:
+            return _("Choose a model, or open a model file.")
+        if not self.entry.path.is_file():
+            return _("The model file {path} is gone; choose another model.").format(path=self.entry.path)
+        return self.entry.fault
+
+    def setParameterNode(self, parameterNode: Any) -> None:
+        """Choose the model that the scene names, where it is in the library."""
+        self._parameterNode = parameterNode
+        if parameterNode is not None:
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Read the folders again and show what fits the search."""
+        self._entries = self.library.entries()
+        wanted = self._parameterNode.modelName if self._parameterNode is not None else ""
+        if self.entry is None or self.entry.name != wanted:
+            named = next((e for e in self._entries if e.name == wanted), None)
+            if named is not None:
+                self._chosen = named.path
+        if self.entry is None:
+            usable = next((e for e in self._entries if e.card is not None), None)
+            self._chosen = usable.path if usable is not None and not wanted else None
+        self._show()
+
+    def add(self, path: Path) -> None:
+        """Copy a model file into the user's models and choose it; raise CamlError."""
+        self._choose(self.library.add(path))
+
+    def close(self) -> None:
+        """End an import."""
+        self._worker.end()
+
+    def importCheckpoint(self, checkpoint: Path, name: str) -> None:
+        """Turn a published checkpoint into a model, in a process of its own (PyTorch reads it)."""
+        self._importFault = ""
+        self._folder = newFolder()
+        stopFile = newStopFile(self._folder)
+        target = self._folder / f"{checkpoint.stem}.caml"
+        arguments = ["import-checkpoint", str(checkpoint), "-o", str(target), "--name", name]
+        self._ui.importModelButton.enabled = False
+        self._worker.start([*arguments, *commonArguments(stopFile)], stopFile)
+
+    # The worker that imports
+
+    def onWorkerEvent(self, kind: str, fields: dict[str, Any]) -> None:
+        """Keep the sentence of what failed."""
+        if kind == "error":
+            self._importFault = str(fields.get("message") or "")
+
+    def onWorkerLog(self, text: str) -> None:
+        """Shown where nothing better is known."""
+        self._importFault = self._importFault or text
+
+    def onWorkerEnd(self, exitCode: int, crashed: bool) -> None:
+        """Take the model in, or say what failed."""
+        self._ui.importModelButton.enabled = True
+        folder, self._folder = self._folder, None
+        made = sorted(folder.glob("*.caml")) if folder is not None else []
+        try:
+            if exitCode == 0 and made:
+                self.add(made[0])
+            elif exitCode != 130:
+                slicer.util.errorDisplay(
+                    self._importFault or _("The checkpoint could not be imported; is PyTorch installed?")
+                )
+        except CamlError as error:
+            slicer.util.errorDisplay(str(error))
+        finally:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    # The list
+
+    def _show(self) -> None:
+        self._updating = True
+        widget = self._ui.modelListWidget
+        widget.clear()
+        shown = self.library.search(self._entries, self._ui.modelSearchBox.text)
+        for entry in shown:
+            item = qt.QListWidgetItem(_itemText(entry))
+            item.setData(qt.Qt.UserRole, str(entry.path))
+            item.setToolTip(entry.fault or str(entry.path))
+            widget.addItem(item)
+        rows = [entry.path for entry in shown]
+        widget.currentRow = rows.index(self._chosen) if self._chosen in rows else -1
+        self._updating = False
+        self._showCard()
+
+    def _showCard(self) -> None:
+        entry = self.entry
+        self._ui.modelCardTextBrowser.html = Models.cardHtml(entry) if entry is not None else self._emptyText()
+        self._ui.exportModelButton.enabled = entry is not None and entry.card is not None
+        self._ui.removeModelButton.enabled = entry is not None and not entry.bundled
+        self._onChange()
+
+    def _emptyText(self) -> str:
+        if self._entries:
+            return _("<p>Choose a model above.</p>")
+        return _(
+            "<p>There is no model yet. Open a model file (.caml) that you were given or trained yourself, or import a "
+            "checkpoint published by the authors of CAML (.pth).</p>"
+        )
+
+    def _onSearch(self, text: str) -> None:
+        self._show()
+
+    def _onRow(self, row: int) -> None:
+        if self._updating or row < 0:
+            return
+        self._chosen = Path(self._ui.modelListWidget.item(row).data(qt.Qt.UserRole))
+        self._remember()
+        self._showCard()
+
+    def _choose(self, path: Path) -> None:
+        self._chosen = path
+        self._entries = self.library.entries()
+        self._remember()
+        self._ui.modelSearchBox.text = ""
+        self._show()
+
+    def _remember(self) -> None:
+        if self._parameterNode is not None and self.entry is not None:
+            self._parameterNode.modelName = self.entry.name
+
+    # Buttons
+
+    def _onOpen(self, checked: bool = False) -> None:
+        path = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("Open a model"), "", _FILTER)
+        if path:
+            self._trying(lambda: self.add(Path(path)))
+
+    def _onImport(self, checked: bool = False) -> None:
+        path = qt.QFileDialog.getOpenFileName(
+            slicer.util.mainWindow(), _("Import a published checkpoint"), "", "PyTorch (*.pth *.pt)"
+        )
+        if path:
+            self.importCheckpoint(Path(path), Path(path).stem)
+
+    def _onExport(self, checked: bool = False) -> None:
+        entry = self.entry
+        path = qt.QFileDialog.getSaveFileName(
+            slicer.util.mainWindow(), _("Save a copy of the model"), entry.path.name, _FILTER
+        )
+        if path:
+            self._trying(lambda: self.library.export(entry.path, Path(path)))
+
+    def _onRemove(self, checked: bool = False) -> None:
+        entry = self.entry
+        question = _("Remove the model {name} from this computer? The file is deleted.").format(name=entry.name)
+        if slicer.util.confirmYesNoDisplay(question):
+            self._trying(lambda: self.library.remove(entry.path))
+            self._chosen = None
+            self.refresh()
+
+    def _onFolder(self, checked: bool = False) -> None:
+        self.library.user.mkdir(parents=True, exist_ok=True)
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self.library.user)))
+
+    def _trying(self, action: Any) -> None:
+        try:
+            action()
+        except CamlError as error:
+            slicer.util.errorDisplay(str(error))
+
+
+def _itemText(entry: Entry) -> str:
+    if entry.card is None:
+        return _("{name} (cannot be used)").format(name=entry.name)
+    held = Models.heldOut(entry.card.info.metrics)
+    return f"{entry.name}  -  {held}"

@@ -1,0 +1,86 @@
+"""The models that can be chosen - those that come with the extension and the user's own - and their cards."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from caml_core.model_file import ModelCard
+from caml_core.model_library import Entry, ModelLibrary
+
+_BUNDLED = Path(__file__).resolve().parents[1] / "Resources" / "Models"
+
+
+def library() -> ModelLibrary:
+    """Return the library of bundled models and of the user's folder, which survives upgrades of Slicer."""
+    return ModelLibrary([_BUNDLED])
+
+
+def cardHtml(entry: Entry) -> str:
+    """Return a model's card as HTML for a panel 450 pixels wide; a damaged file's fault instead."""
+    if entry.card is None:
+        return f"<p><b>{html.escape(entry.path.name)}</b></p><p>{html.escape(entry.fault)}</p>"
+    card, rows = entry.card, []
+    for title, text in _rows(card, entry.bundled):
+        if text:
+            rows.append(f"<tr><td><i>{html.escape(title)}</i>&nbsp;&nbsp;</td><td>{text}</td></tr>")
+    description = html.escape(card.info.description)
+    head = f"<b>{html.escape(card.info.name)}</b>" + (f"<br>{description}" if description else "")
+    return f"<p>{head}</p><table cellspacing=2>{''.join(rows)}</table>"
+
+
+def _rows(card: ModelCard, bundled: bool) -> list[tuple[str, str]]:
+    spec, info = card.spec, card.info
+    spacing = " x ".join(f"{s:g}" for s in spec.geometry.spacing)
+    return [
+        (_("Anatomy"), html.escape(info.anatomy)),
+        (_("Segments"), "<br>".join(_swatch(s.color) + "&nbsp;" + html.escape(s.name) for s in spec.segments)),
+        (_("Modality"), html.escape(info.modality or ", ".join(c.modality for c in spec.channels))),
+        (_("Channels"), str(len(spec.channels)) if len(spec.channels) > 1 else ""),
+        (_("Spacing"), _("{spacing} mm").format(spacing=spacing)),
+        (_("Trained on"), _trained(card)),
+        (_("Held out"), html.escape(heldOut(info.metrics))),
+        (_("Sub-models"), _("one (trained on labels alone: no disagreement)") if spec.labeled_only else ""),
+        (_("Origin"), _("comes with the extension") if bundled else html.escape(card.path.name)),
+        (_("Licence"), html.escape(info.license) or _("not stated")),
+        (_("Citation"), html.escape(info.citation)),
+    ]
+
+
+def _trained(card: ModelCard) -> str:
+    if not card.info.labeled_cases and not card.info.unlabeled_cases:
+        return _("not stated")
+    return _("{labeled} labelled and {unlabeled} unlabelled cases").format(
+        labeled=card.info.labeled_cases, unlabeled=card.info.unlabeled_cases
+    )
+
+
+def heldOut(metrics: Any) -> str:
+    """Return the Dice on held-out cases with their number, or that it is not known."""
+    held = metrics.get("held_out") if isinstance(metrics, dict) else None
+    summary = held.get("summary") if isinstance(held, dict) else None
+    value = _meanDice(summary)
+    if value is None:
+        return _("not measured")
+    count = held.get("count")
+    text = _("Dice {dice} % on {count} cases").format(dice=f"{100 * value:.1f}", count=count)
+    return text + (_(" (few: indicative)") if isinstance(count, int) and count < 10 else "")
+
+
+def _meanDice(summary: Any) -> float | None:
+    """Mean over the segments of the first sub-model in an evaluation's summary; None where there is no such figure."""
+    by_model = summary if isinstance(summary, dict) else {}
+    segments = next((by_model[name] for name in ("mean", "v", "a") if isinstance(by_model.get(name), dict)), {})
+    figures = [metrics.get("dice") for metrics in segments.values() if isinstance(metrics, dict)]
+    means = [figure.get("mean") for figure in figures if isinstance(figure, dict)]
+    if not means or not all(isinstance(mean, (int, float)) for mean in means):
+        return None
+    return sum(means) / len(means)
+
+
+def _swatch(color: tuple[float, float, float]) -> str:
+    red, green, blue = (round(255 * min(max(c, 0.0), 1.0)) for c in color)
+    return f'<span style="color:#{red:02x}{green:02x}{blue:02x}">&#9632;</span>'

@@ -1,0 +1,187 @@
+"""One worker process: the engine's command line as a child of Slicer, followed by its events, ended on request.
+
+Threads stand still while Slicer's event loop idles, so everything here is driven by QProcess's signals.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import qt
+
+from caml_core import events
+
+from . import Worker
+from .ProcessTree import endTree
+
+#: Milliseconds that a worker gets to end in good order before it is ended by force; Cancel promises three seconds.
+GRACE = 1500
+
+
+class WorkerListener(Protocol):
+    """What wants to know of a worker."""
+
+    def onWorkerEvent(self, kind: str, fields: dict[str, Any]) -> None:
+        """An event of ``caml_core.events``."""
+
+    def onWorkerLog(self, text: str) -> None:
+        """A line that is no event: a library's print, a traceback."""
+
+    def onWorkerEnd(self, exitCode: int, crashed: bool) -> None:
+        """The process is gone; nothing more comes."""
+
+
+class WorkerLike(Protocol):
+    """What the rest of the module needs of a worker; tests put others in its place."""
+
+    running: bool
+
+    def start(self, arguments: Sequence[str], stopFile: Path) -> None:
+        """Begin."""
+
+    def stop(self) -> None:
+        """Ask for an end; by force after GRACE."""
+
+    def end(self) -> None:
+        """End the whole process tree now, and wait until it is gone."""
+
+
+WorkerFactory = Callable[[WorkerListener], WorkerLike]
+
+
+def pythonProgram() -> str:
+    """Return the program that runs Python with Slicer's packages; inside Slicer sys.executable is empty."""
+    return shutil.which("PythonSlicer") or sys.executable
+
+
+class WorkerProcess:
+    """Runs ``caml ARGUMENTS`` in a process of its own and tells ``listener`` what it reports."""
+
+    def __init__(self, listener: WorkerListener) -> None:
+        self._listener = listener
+        self._process: Any = None
+        self._pid = 0
+        self._stopFile: Path | None = None
+        self._buffers = {"out": b"", "err": b""}
+        self._timer: Any = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None
+
+    def start(self, arguments: Sequence[str], stopFile: Path) -> None:
+        """Start the process; ``stopFile`` is the file that ``arguments`` name as the sign to end."""
+        if self.running:
+            msg = "a worker runs one command at a time"
+            raise RuntimeError(msg)
+        self._stopFile, self._pid = stopFile, 0
+        self._buffers = {"out": b"", "err": b""}
+        process = self._process = qt.QProcess()
+        environment = qt.QProcessEnvironment.systemEnvironment()
+        environment.insert("PYTHONUNBUFFERED", "1")
+        environment.insert("PYTHONIOENCODING", "utf-8")
+        process.setProcessEnvironment(environment)
+        process.connect("readyReadStandardOutput()", self._onOutput)
+        process.connect("readyReadStandardError()", self._onError)
+        process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
+        process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
+        process.start(pythonProgram(), [str(Path(Worker.__file__).resolve()), *arguments])
+
+    def stop(self) -> None:
+        """Ask the worker to end in good order, and end it by force when it does not."""
+        if not self.running or self._timer is not None:
+            return
+        self._touchStopFile()
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.connect("timeout()", self._onGraceOver)
+        self._timer.start(GRACE)
+
+    def end(self) -> None:
+        """End the process tree at once. The listener is told before this returns."""
+        if not self.running:
+            return
+        self._touchStopFile()
+        process = self._process
+        endTree([self._pid, process.processId()])
+        process.kill()
+        process.waitForFinished(2000)
+        self._finish(-1, True)  # where "finished" was delivered meanwhile this does nothing
+
+    def wait(self, milliseconds: int = 100) -> None:
+        """Let the process report for up to ``milliseconds`` without an event loop."""
+        if self.running:
+            self._process.waitForReadyRead(milliseconds)
+
+    def _touchStopFile(self) -> None:
+        try:
+            self._stopFile.touch()
+        except OSError as error:  # the disk may be full: then the worker is ended by force
+            logging.warning("CAML: the stop file could not be written: %s", error)
+
+    def _onGraceOver(self) -> None:
+        if self.running:
+            endTree([self._pid, self._process.processId()])
+            if self.running:
+                self._process.kill()
+
+    def _onOutput(self) -> None:
+        if self.running:
+            self._take("out", self._process.readAllStandardOutput().data())
+
+    def _onError(self) -> None:
+        if self.running:
+            self._take("err", self._process.readAllStandardError().data())
+
+    def _take(self, channel: str, data: bytes, last: bool = False) -> None:
+        *lines, rest = (self._buffers[channel] + data).split(b"\n")
+        self._buffers[channel] = rest
+        if last and rest:
+            lines.append(rest)
+            self._buffers[channel] = b""
+        for line in lines:
+            self._tell(line.decode("utf-8", "replace").rstrip("\r"))
+
+    def _tell(self, line: str) -> None:
+        event = events.decode(line)
+        if event is None:
+            if line.strip():
+                self._listener.onWorkerLog(line)
+            return
+        kind, fields = event
+        if kind == "started":
+            self._pid = int(fields.get("pid") or 0)
+        self._listener.onWorkerEvent(kind, fields)
+
+    def _onProcessError(self, error: int) -> None:
+        if int(error) == int(qt.QProcess.FailedToStart) and self.running:
+            self._listener.onWorkerLog(f"{pythonProgram()} could not be started: {self._process.errorString()}")
+            self._finish(-1, True)
+
+    def _onFinished(self, exitCode: int, exitStatus: int) -> None:
+        self._finish(int(exitCode), int(exitStatus) != int(qt.QProcess.NormalExit))
+
+    def _finish(self, exitCode: int, crashed: bool) -> None:
+        if not self.running:
+            return
+        self._take("out", self._process.readAllStandardOutput().data(), last=True)
+        self._take("err", self._process.readAllStandardError().data(), last=True)
+        process, self._process = self._process, None
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+        # A QProcess must not be destroyed by the slot that it is calling.
+        self._done = process
+        self._listener.onWorkerEnd(exitCode, crashed)
+
+
+def newStopFile(folder: Path) -> Path:
+    """Return the path of a stop file that does not exist yet."""
+    return folder / f"stop-{uuid.uuid4().hex[:8]}"

@@ -1,0 +1,145 @@
+"""The panel's part "Result and review": figures, editing, 3D, and a walk through what is uncertain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from . import ResultTable, Review, SegmentationResult
+
+_HEADERS = (_("Segment"), _("mL"), _("mm2"), _("Parts"), _("Agreement"), _("Remark"))
+
+
+class ResultSection:
+    """Shows one result of the scene."""
+
+    def __init__(self, ui: Any, onChange: Any) -> None:
+        self._ui, self._onChange = ui, onChange
+        self._parameterNode: Any = None
+        self._shownKey: Any = None
+        self._stops: list[Review.Stop] = []
+        self._stop = -1
+        ui.resultSelector.addAttribute("vtkMRMLSegmentationNode", SegmentationResult.MODEL)
+        ui.measuresTableWidget.columnCount = len(_HEADERS)
+        ui.measuresTableWidget.setHorizontalHeaderLabels(list(_HEADERS))
+        ui.measuresTableWidget.verticalHeader().hide()
+        ui.measuresTableWidget.horizontalHeader().setStretchLastSection(True)
+        ui.editButton.connect("clicked(bool)", self._onEdit)
+        ui.show3DButton.connect("clicked(bool)", self._onShow3D)
+        ui.nextStopButton.connect("clicked(bool)", lambda checked: self._go(1))
+        ui.previousStopButton.connect("clicked(bool)", lambda checked: self._go(-1))
+        ui.overlayCheckBox.connect("toggled(bool)", self._onOverlay)
+
+    def setParameterNode(self, parameterNode: Any) -> None:
+        """Show the result that a parameter node names; None detaches."""
+        self._parameterNode = parameterNode
+        self._shownKey = None
+        self.refresh()
+
+    def show(self, node: Any) -> None:
+        """Choose a result and unfold."""
+        if self._parameterNode is not None and node is not None:
+            self._parameterNode.result = node
+            self._ui.resultCollapsibleButton.collapsed = False
+            self._shownKey = None
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Bring the widgets in line with the chosen result."""
+        node = self._node()
+        mapNode = node.GetNodeReference(SegmentationResult.DISAGREEMENT) if node is not None else None
+        table = node.GetNodeReference(SegmentationResult.TABLE) if node is not None else None
+        key = tuple((n.GetID(), n.GetMTime()) if n is not None else None for n in (table, mapNode))
+        key = (node.GetID() if node is not None else None, key)
+        if key == self._shownKey:
+            return
+        self._shownKey = key
+        self._fillTable(ResultTable.rowsOf(table) if table is not None else [])
+        self._ui.editButton.enabled = self._ui.show3DButton.enabled = node is not None
+        display = node.GetDisplayNode() if node is not None else None
+        self._ui.show3DButton.checked = display is not None and bool(
+            display.GetVisibility3D() and node.GetSegmentation().ContainsRepresentation("Closed surface")
+        )
+        self._stops, self._stop = (Review.findStops(mapNode) if mapNode is not None else []), -1
+        self._ui.overlayCheckBox.enabled = mapNode is not None
+        self._ui.overlayCheckBox.toolTip = (
+            _("Colour where the two sub-models disagree.")
+            if mapNode is not None
+            else _("There is no disagreement map: tick Disagreement map in Settings and segment again.")
+        )
+        if mapNode is None:
+            self._ui.overlayCheckBox.checked = False
+        self._showStop()
+
+    def _node(self) -> Any:
+        node = self._parameterNode.result if self._parameterNode is not None else None
+        return node if node is not None and node.GetAttribute(SegmentationResult.MODEL) else None
+
+    def _fillTable(self, rows: list[tuple[str, ...]]) -> None:
+        widget = self._ui.measuresTableWidget
+        widget.setRowCount(len(rows))
+        flagged = []
+        for row, texts in enumerate(rows):
+            for column, text in enumerate(texts):
+                item = qt.QTableWidgetItem(text)
+                if texts[-1]:
+                    item.setForeground(qt.QBrush(qt.QColor(200, 60, 20)))
+                widget.setItem(row, column, item)
+            if texts[-1]:
+                flagged.append(f"{texts[0]}: {texts[-1]}")
+        widget.resizeColumnsToContents()
+        self._ui.resultNoteLabel.text = "&#9888; " + "; ".join(flagged) if flagged else ""
+        self._ui.resultNoteLabel.setVisible(bool(flagged))
+
+    def _onEdit(self, checked: bool = False) -> None:
+        openInSegmentEditor(self._node())
+
+    def _onShow3D(self, checked: bool) -> None:
+        node = self._node()
+        if node is not None:
+            SegmentationResult.setShown3D(node, checked)
+            if checked and slicer.app.layoutManager() is not None:
+                slicer.util.resetThreeDViews()
+
+    def _onOverlay(self, checked: bool) -> None:
+        node = self._node()
+        mapNode = node.GetNodeReference(SegmentationResult.DISAGREEMENT) if node is not None else None
+        if mapNode is not None:
+            Review.setShown(mapNode, checked)
+
+    def _go(self, step: int) -> None:
+        if not self._stops:
+            return
+        self._stop = step - 1 if self._stop < 0 and step > 0 else self._stop + step
+        self._stop = min(max(self._stop, 0), len(self._stops) - 1)
+        Review.jumpTo(self._stops[self._stop])
+        self._showStop()
+
+    def _showStop(self) -> None:
+        count, ui = len(self._stops), self._ui
+        ui.nextStopButton.enabled = self._stop < count - 1
+        ui.previousStopButton.enabled = self._stop > 0
+        if not count:
+            mapNode = ui.overlayCheckBox.enabled
+            text = _("The sub-models agree everywhere.") if mapNode else ""
+        elif self._stop < 0:
+            text = _("{count} uncertain slices to look at.").format(count=count)
+        else:
+            stop = self._stops[self._stop]
+            text = _("Slice {slice}: number {rank} of {count}, {area} mm2 of disagreement.").format(
+                slice=stop.slice, rank=self._stop + 1, count=count, area=f"{stop.score:.0f}"
+            )
+        ui.stopLabel.text = text
+
+
+def openInSegmentEditor(node: Any) -> None:
+    """Open a result in Slicer's Segment Editor, with the volume it was made from."""
+    source = SegmentationResult.sourceOf(node)
+    slicer.util.selectModule("SegmentEditor")
+    editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+    editor.setSegmentationNode(node)
+    if source is not None:
+        editor.setSourceVolumeNode(source)

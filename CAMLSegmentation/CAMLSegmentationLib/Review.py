@@ -1,0 +1,110 @@
+"""Looking at what is uncertain: the slices where the sub-models disagree most, and their disagreement in colour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from . import VolumeExchange
+
+#: Percent of disagreement from which a voxel counts and is coloured.
+LEAST = 20
+#: As many slices are worth a visit; stops closer than this (mm) show the same place.
+_MOST_STOPS = 20
+_LEAST_DISTANCE = 4.0
+_COLOR_NAME = "CAML disagreement"
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One slice to look at: ``position`` in world RAS (mm), ``score`` the disagreement on it in mm2."""
+
+    slice: int
+    position: tuple[float, float, float]
+    score: float
+
+
+def findStops(mapNode: Any) -> list[Stop]:
+    """Return the slices of a disagreement map (percent) that deserve a look, the worst first.
+
+    Slices are those of the volume's third axis, along which scans are acquired. Only slices that are worse than their
+    neighbours count, so that the next stop shows another place.
+    """
+    import numpy
+
+    voxels = VolumeExchange.voxelsOf(mapNode)
+    spacing = mapNode.GetSpacing()
+    scores = numpy.array([plane[plane >= LEAST].sum(dtype=float) for plane in voxels]) / 100 * spacing[0] * spacing[1]
+    distance = max(1, round(_LEAST_DISTANCE / spacing[2]))
+    stops: list[Stop] = []
+    for index in numpy.argsort(-scores, kind="stable"):
+        if scores[index] <= 0 or len(stops) == _MOST_STOPS:
+            break
+        if all(abs(int(index) - stop.slice) >= distance for stop in stops):
+            stops.append(Stop(int(index), _center(mapNode, voxels[index], int(index)), float(scores[index])))
+    return stops
+
+
+def jumpTo(stop: Stop) -> None:
+    """Move all slice views to a stop, its place in their middle."""
+    slicer.modules.markups.logic().JumpSlicesToLocation(*stop.position, True)
+
+
+def prepareMap(mapNode: Any, legend: bool = True) -> None:
+    """Give a disagreement map its colours (nothing below LEAST) and its legend."""
+    mapNode.CreateDefaultDisplayNodes()
+    display = mapNode.GetDisplayNode()
+    display.SetAndObserveColorNodeID(_colorNode().GetID())
+    display.AutoWindowLevelOff()
+    display.SetWindowLevelMinMax(0, 100)
+    display.SetThreshold(LEAST, 100)
+    display.ApplyThresholdOn()
+    display.InterpolateOff()
+    if legend:
+        legendNode = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(mapNode)
+        legendNode.SetTitleText(_("Disagreement (%)"))
+        legendNode.SetLabelFormat("%.0f")
+        legendNode.SetNumberOfLabels(5)
+        legendNode.SetVisibility(False)
+
+
+def setShown(mapNode: Any, shown: bool, opacity: float = 0.6) -> None:
+    """Show or hide a disagreement map over the volume in all slice views, with its legend."""
+    if slicer.app.layoutManager() is not None:
+        slicer.util.setSliceViewerLayers(
+            foreground=mapNode if shown else None, foregroundOpacity=opacity if shown else 0.0
+        )
+    legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(mapNode)
+    if legend is not None:
+        legend.SetVisibility(shown)
+
+
+def _center(mapNode: Any, plane: Any, index: int) -> tuple[float, float, float]:
+    """World position of the voxel that is worst on a slice, within the largest patch of disagreement around it."""
+    import numpy
+
+    weights = numpy.where(plane >= LEAST, plane, 0).astype(float)
+    # The middle of several patches may lie where nothing is: take the voxel whose surroundings are worst.
+    around = sum(numpy.roll(numpy.roll(weights, dy, 0), dx, 1) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
+    row, column = numpy.unravel_index(int(around.argmax()), plane.shape)
+    x, y, z, _one = VolumeExchange.worldMatrix(mapNode).MultiplyPoint((float(column), float(row), float(index), 1.0))
+    return x, y, z
+
+
+def _colorNode() -> Any:
+    """The yellow-to-red table of all disagreement maps; made once a scene."""
+    node = slicer.util.getFirstNodeByClassByName("vtkMRMLColorTableNode", _COLOR_NAME)
+    if node is not None:
+        return node
+    node = slicer.vtkMRMLColorTableNode()
+    node.SetTypeToUser()
+    node.SetName(_COLOR_NAME)
+    node.SetAttribute("Category", "CAML")
+    node.SetNumberOfColors(101)
+    for percent in range(101):
+        share = percent / 100
+        node.SetColor(percent, f"{percent} %", 1.0, 1.0 - 0.85 * share, 0.3 * (1.0 - share), 1.0)
+    return slicer.mrmlScene.AddNode(node)

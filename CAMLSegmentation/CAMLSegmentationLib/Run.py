@@ -1,0 +1,343 @@
+"""One run: export, one worker for all pieces, results taken in as they come, and an orderly end whatever happens."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from caml_core.errors import CamlError
+from caml_core.model_file import ModelCard
+
+from .Job import JobFiles, Settings, predictArguments, writeCaseList
+from .Process import WorkerFactory, WorkerProcess, newStopFile
+from .ResultTable import Measures
+from .Work import Delivery, Work
+
+_FOLDER = "CAMLSegmentation"
+#: Left-overs of a Slicer that crashed are removed after this time.
+_STALE_SECONDS = 7 * 86400.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """``share`` 0..1 of the whole run, ``stage`` for the user, ``secondsLeft`` None while unknown."""
+
+    share: float
+    stage: str
+    secondsLeft: float | None = None
+
+
+@dataclass
+class Summary:
+    """How a run ended: what was delivered, which pieces failed and why (title -> sentence)."""
+
+    deliveries: list[Delivery] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    cancelled: bool = False
+    seconds: float = 0.0
+
+
+class RunListener(Protocol):
+    """What wants to know of a run."""
+
+    def onRunProgress(self, progress: Progress) -> None:
+        """The run went on."""
+
+    def onRunLog(self, text: str) -> None:
+        """A line for the log."""
+
+    def onRunDelivery(self, title: str, delivery: Delivery) -> None:
+        """One piece is done."""
+
+    def onRunEnd(self, summary: Summary) -> None:
+        """Nothing more comes."""
+
+
+class SegmentationRun:
+    """Segments ``works`` with one model. Nothing blocks: ``start`` returns at once, ``listener`` is told the rest."""
+
+    def __init__(
+        self,
+        card: ModelCard,
+        works: Sequence[Work],
+        settings: Settings,
+        listener: RunListener,
+        outputs: Path | None = None,
+        workerFactory: WorkerFactory = WorkerProcess,
+    ) -> None:
+        self._card, self._settings, self._listener = card, settings, listener
+        self._waiting = list(works)
+        self._images: dict[str, tuple[Path, ...]] = {}
+        self._pending: list[Work] = []
+        self._count = len(works)
+        self._outputs = outputs
+        self._worker = workerFactory(self)
+        self._files = JobFiles(newFolder())
+        self._stopFile = newStopFile(self._files.folder)
+        self._began = time.monotonic()
+        self._fault = ""
+        self._working = False
+        self._starts = 0
+        self._lastLines: list[str] = []
+        self.summary = Summary()
+        self.ended = False
+
+    # What the user does
+
+    def start(self) -> None:
+        """Begin to export; the worker starts when all pieces are written."""
+        self._tell(0.0, _("Exporting"))
+        self._next(self._exportOne)
+
+    def cancel(self) -> None:
+        """End as soon as possible; what was delivered stays, everything else is dropped."""
+        if self.ended or self.summary.cancelled:
+            return
+        self.summary.cancelled = True
+        self._listener.onRunLog(_("Cancelled."))
+        if self._worker.running:
+            self._tell(None, _("Ending"))
+            self._worker.stop()
+        else:
+            self._end()
+
+    def end(self) -> None:
+        """End at once, before the scene or Slicer goes."""
+        if self.ended:
+            return
+        self.summary.cancelled = True
+        self._worker.end()
+        self._end()
+
+    def wait(self) -> Summary:
+        """Go on until the run has ended, in a script without an event loop; Slicer's window stays alive."""
+        while not self.ended:
+            wait = getattr(self._worker, "wait", None)
+            if self._worker.running and wait is not None:
+                wait(50)
+            slicer.app.processEvents()
+        return self.summary
+
+    # Exporting, one piece a turn of the event loop
+
+    def _exportOne(self) -> None:
+        if self.ended or self.summary.cancelled:
+            return
+        if not self._waiting:
+            self._startWorker()
+            return
+        work = self._waiting.pop(0)
+        try:
+            self._images[work.id] = work.export(self._files)
+            self._pending.append(work)
+        except CamlError as error:
+            self._fail(work, str(error))
+        self._next(self._exportOne)
+
+    def _next(self, step: Any) -> None:
+        qt.QTimer.singleShot(0, step)
+
+    def _startWorker(self) -> None:
+        if not self._pending:
+            self._end()
+            return
+        self._starts += 1
+        self._working, self._fault, self._lastLines = False, "", []
+        caseList = self._files.folder / f"cases-{self._starts}.json"
+        outputs = self._outputs or self._files.outputs
+        try:
+            writeCaseList(caseList, [(work.id, self._images[work.id]) for work in self._pending])
+        except CamlError as error:
+            self._failRest(str(error))
+            self._end()
+            return
+        arguments = predictArguments(
+            self._card.path,
+            caseList,
+            outputs,
+            self._settings,
+            stopFile=self._stopFile,
+            segmentations=self._outputs is not None,
+        )
+        if self._outputs is not None and self._starts > 1:
+            arguments += ["--csv", str(outputs / f"predictions-{self._starts}.csv")]
+        self._tell(None, _("Starting"))
+        self._worker.start(arguments, self._stopFile)
+
+    # What the worker reports
+
+    def onWorkerEvent(self, kind: str, fields: dict[str, Any]) -> None:
+        """Follow the worker."""
+        if self.ended:
+            return
+        if kind == "progress":
+            self._onProgress(fields)
+        elif kind == "stage":
+            self._working = self._working or fields.get("name") in ("prepare", "predict")
+            self._tell(None, _stage(fields, self._titleOf))
+        elif kind == "case":
+            self._onCase(fields)
+        elif kind == "warning":
+            self._onWarning(fields)
+        elif kind == "error":
+            self._fault = str(fields.get("message") or "")
+        elif kind == "log":
+            self._listener.onRunLog(str(fields.get("message")))
+
+    def onWorkerLog(self, text: str) -> None:
+        """Keep a line for the log; the last ones may tell why a worker died."""
+        self._lastLines = [*self._lastLines[-19:], text]
+        self._listener.onRunLog(text)
+
+    def onWorkerEnd(self, exitCode: int, crashed: bool) -> None:
+        """Take stock: done, cancelled, failed as a whole, or died over one piece - then the others go on."""
+        if self.ended:
+            return
+        if not self._pending or self.summary.cancelled:
+            self._end()
+            return
+        if self._fault and not crashed:
+            self._failRest(self._fault)
+            self._end()
+            return
+        work = self._pending.pop(0)
+        self._fail(work, _died(work.title, exitCode, crashed, self._lastLines))
+        if self._pending and self._working:
+            self._listener.onRunLog(_("Going on with the next one."))
+            self._next(self._startWorker)
+            return
+        self._failRest(_("Not segmented, since the worker could not run; see the log."))
+        self._end()
+
+    def _onProgress(self, fields: dict[str, Any]) -> None:
+        done, total = float(fields.get("done") or 0), float(fields.get("total") or 1)
+        handled = self._count - len(self._pending)
+        inside = done / total if fields.get("unit") != "cases" else done - int(done)
+        share = (handled + min(inside, 0.99)) / self._count
+        title = self._titleOf(str(fields.get("case") or "")) or (self._pending[0].title if self._pending else "")
+        self._tell(share, _("Segmenting {title}").format(title=title), fields.get("seconds_left"))
+
+    def _onCase(self, fields: dict[str, Any]) -> None:
+        work = self._take(str(fields.get("case")))
+        if work is None or self.summary.cancelled:
+            return
+        self._tell(
+            (self._count - len(self._pending) - 0.01) / self._count, _("Taking in {title}").format(title=work.title)
+        )
+        try:
+            delivery = work.deliver(self._files, self._card, self._settings, Measures.of(fields))
+        except CamlError as error:
+            self._fail(work, str(error))
+            return
+        finally:
+            self._removeFiles(work)
+        self.summary.deliveries.append(delivery)
+        if delivery.note:
+            self.summary.notes.append(delivery.note)
+            self._listener.onRunLog(delivery.note)
+        self._listener.onRunLog(
+            _("{title}: done in {seconds} s.").format(title=work.title, seconds=fields.get("seconds"))
+        )
+        self._listener.onRunDelivery(work.title, delivery)
+
+    def _onWarning(self, fields: dict[str, Any]) -> None:
+        message = str(fields.get("message") or "")
+        work = self._take(str(fields["case"])) if fields.get("case") else None
+        if work is None:
+            self._listener.onRunLog(message)
+            return
+        self._fail(work, message)
+        self._removeFiles(work)
+
+    # Bookkeeping
+
+    def _take(self, identity: str) -> Work | None:
+        work = next((w for w in self._pending if w.id == identity), None)
+        if work is not None:
+            self._pending.remove(work)
+        return work
+
+    def _titleOf(self, identity: str) -> str:
+        return next((w.title for w in self._pending if w.id == identity), "")
+
+    def _fail(self, work: Work, sentence: str) -> None:
+        self.summary.failures[work.title] = sentence
+        self._listener.onRunLog(sentence)
+
+    def _failRest(self, sentence: str) -> None:
+        for work in self._pending:
+            self.summary.failures[work.title] = sentence
+        self._listener.onRunLog(sentence)
+        self._pending = []
+
+    def _removeFiles(self, work: Work) -> None:
+        """The disk of a hospital computer is small: what is in the scene need not stay in files."""
+        if work.inScene:
+            for path in (*self._images.get(work.id, ()), *self._files.outputs.glob(f"{work.id}*.nrrd")):
+                path.unlink(missing_ok=True)
+
+    def _tell(self, share: float | None, stage: str, secondsLeft: float | None = None) -> None:
+        self._share = max(getattr(self, "_share", 0.0), share or 0.0)
+        self._listener.onRunProgress(Progress(self._share, stage, secondsLeft))
+
+    def _end(self) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        self.summary.seconds = time.monotonic() - self._began
+        shutil.rmtree(self._files.folder, ignore_errors=True)
+        self._listener.onRunEnd(self.summary)
+
+
+def newFolder() -> Path:
+    """Return a new folder for one run, below Slicer's temporary folder; old left-overs are removed."""
+    base = Path(slicer.app.temporaryPath) / _FOLDER
+    base.mkdir(parents=True, exist_ok=True)
+    for left in base.glob("run-*"):
+        try:
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+        except OSError:  # another Slicer was faster
+            pass
+    folder = base / f"run-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    (folder / "outputs").mkdir(parents=True)
+    return folder
+
+
+def _stage(fields: dict[str, Any], titleOf: Any) -> str:
+    names = {
+        "load": _("Reading the model"),
+        "prepare": _("Preparing {title}"),
+        "predict": _("Segmenting {title}"),
+        "write": _("Writing {title}"),
+    }
+    name, detail = str(fields.get("name") or ""), str(fields.get("detail") or "")
+    text = names.get(name, name.capitalize())
+    return text.format(title=titleOf(detail)).strip() if "{title}" in text else text
+
+
+def _died(title: str, exitCode: int, crashed: bool, lastLines: list[str]) -> str:
+    """The sentence for a worker that ended without a word."""
+    text = " ".join(lastLines[-20:])
+    if "No module named" in text:
+        name = text.rpartition("No module named")[2].split()[0].strip("'\"")
+        return _("A Python package is missing ({name}); press Install in the panel.").format(name=name)
+    if crashed or exitCode in (-9, 137):
+        return _(
+            "{title}: the worker was ended by the system, most likely for want of memory; close other programs, choose "
+            "the quality Fast, or limit the region. The log has the details."
+        ).format(title=title)
+    return _("{title}: the worker ended unexpectedly (code {code}); the log has the details.").format(
+        title=title, code=exitCode
+    )

@@ -1,0 +1,178 @@
+"""Segmentation nodes made by a model: created, found again, updated - and never where a hand has edited them."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from caml_core.config import Segment
+
+from . import VolumeExchange
+
+PREFIX = "CAMLSegmentation."
+MODEL, MODEL_HASH, STATE = PREFIX + "Model", PREFIX + "ModelHash", PREFIX + "State"
+#: Role of the node references from a result to what belongs to it.
+TABLE, DISAGREEMENT, PROBABILITY = PREFIX + "table", PREFIX + "disagreement", PREFIX + "probability"
+_LABELMAP = "Binary labelmap"
+
+
+def createResult(volumeNode: Any, name: str) -> Any:
+    """Return a new segmentation node on the volume's grid, under its transform, in its study."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", slicer.mrmlScene.GenerateUniqueName(name))
+    node.CreateDefaultDisplayNodes()
+    attach(node, volumeNode)
+    placeBeside(node, volumeNode)
+    return node
+
+
+def attach(node: Any, volumeNode: Any) -> None:
+    """Tie a segmentation to the grid and the transform of the volume it was made from."""
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+
+
+def placeBeside(node: Any, volumeNode: Any) -> None:
+    """Put a node into the subject-hierarchy study (or folder) in which the volume is."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    if hierarchy is None:
+        return
+    item, beside = hierarchy.GetItemByDataNode(node), hierarchy.GetItemByDataNode(volumeNode)
+    invalid = slicer.vtkMRMLSubjectHierarchyNode.GetInvalidItemID()
+    if item != invalid and beside != invalid:
+        hierarchy.SetItemParent(item, hierarchy.GetItemParent(beside))
+
+
+def fillResult(node: Any, labels: Any, segments: Sequence[Segment], modelName: str, modelHash: str) -> None:
+    """Put the segments of ``labels`` (vtkOrientedImageData, one value a segment) into ``node``.
+
+    Segments of the same model are replaced, with the names, colours and display that the user gave them; segments that
+    the user added stay. What was filled in is remembered, so that later edits are noticed.
+    """
+    segmentation = node.GetSegmentation()
+    modified = node.StartModify()
+    try:
+        segmentation.SetSourceRepresentationName(_LABELMAP)
+        hadSurface = segmentation.ContainsRepresentation("Closed surface")
+        for segment in segments:
+            _setSegment(segmentation, segment, labels)
+        node.SetAttribute(MODEL, modelName)
+        node.SetAttribute(MODEL_HASH, modelHash)
+        remember(node)
+    finally:
+        node.EndModify(modified)
+    if hadSurface:
+        segmentation.RemoveRepresentation("Closed surface")
+        node.CreateClosedSurfaceRepresentation()
+
+
+def remember(node: Any) -> None:
+    """Note the present state of all segments as the model's own work."""
+    node.SetAttribute(STATE, fingerprint(node))
+
+
+def isEdited(node: Any) -> bool:
+    """Whether segments changed since the model made them: voxels, or which segments there are."""
+    return node.GetAttribute(STATE) != fingerprint(node)
+
+
+def findResult(volumeNode: Any, modelName: str) -> Any:
+    """Return the newest segmentation node that the model made of the volume, None where there is none."""
+    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+    found = None
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        if node.GetAttribute(MODEL) == modelName and node.GetNodeReferenceID(role) == volumeNode.GetID():
+            found = node
+    return found
+
+
+def sourceOf(node: Any) -> Any:
+    """Return the volume that a result was made from, None where it is gone."""
+    return node.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
+
+
+def resultName(volumeName: str, modelName: str) -> str:
+    """Return the name of a result."""
+    return _("{volume} - {model}").format(volume=volumeName, model=modelName)
+
+
+def show(node: Any, volumeNode: Any) -> None:
+    """Show a result in the slice views, on its volume."""
+    node.GetDisplayNode().SetVisibility(True)
+    if slicer.app.layoutManager() is not None:
+        slicer.util.setSliceViewerLayers(background=volumeNode, fit=False)
+
+
+def setShown3D(node: Any, shown: bool) -> None:
+    """Show or hide the closed surfaces in 3D; made when first shown."""
+    if shown:
+        node.CreateClosedSurfaceRepresentation()
+    display = node.GetDisplayNode()
+    display.SetVisibility3D(shown)
+    if shown:
+        display.SetPreferredDisplayRepresentationName3D("Closed surface")
+
+
+def fingerprint(node: Any) -> str:
+    """Return a digest of which segments a node has and which voxels they take, in places of the node's own space.
+
+    It survives saving and loading, which may cut the empty margins off a label map, and does not depend on names,
+    colours or label values.
+    """
+    segmentation = node.GetSegmentation()
+    parts = []
+    for index in range(segmentation.GetNumberOfSegments()):
+        identity = segmentation.GetNthSegmentID(index)
+        parts.append(f"{identity}={_segmentDigest(segmentation.GetSegment(identity))}")
+    return ";".join(sorted(parts))
+
+
+def segmentId(segment: Segment) -> str:
+    """Return the id of a model's segment in the segmentation; the engine's .seg.nrrd files have the same."""
+    return f"Segment_{segment.label}"
+
+
+def _setSegment(segmentation: Any, segment: Segment, labels: Any) -> None:
+    identity = segmentId(segment)
+    existing = segmentation.GetSegment(identity)
+    if existing is None:
+        existing = slicer.vtkSegment()
+        existing.SetName(segment.name)
+        existing.SetColor(*segment.color)
+        existing.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), segment.terminology)
+        existing.SetLabelValue(segment.label)
+        existing.AddRepresentation(_LABELMAP, labels)
+        segmentation.AddSegment(existing, identity)
+        return
+    existing.SetLabelValue(segment.label)
+    existing.RemoveRepresentation(_LABELMAP)
+    existing.AddRepresentation(_LABELMAP, labels)
+
+
+def _segmentDigest(segment: Any) -> str:
+    import numpy
+
+    image = segment.GetRepresentation(_LABELMAP)
+    if image is None or image.GetPointData().GetScalars() is None:
+        return "empty"
+    mask = VolumeExchange.labelsOf(image) == segment.GetLabelValue()
+    ranges = []
+    for axis in range(3):
+        filled = numpy.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        if filled.size == 0:
+            return "empty"
+        ranges.append((int(filled[0]), int(filled[-1]) + 1))
+    box = mask[tuple(slice(first, last) for first, last in ranges)]
+    matrix, extent = vtk.vtkMatrix4x4(), image.GetExtent()
+    image.GetImageToWorldMatrix(matrix)
+    corner = matrix.MultiplyPoint((extent[0] + ranges[2][0], extent[2] + ranges[1][0], extent[4] + ranges[0][0], 1.0))
+    digest = hashlib.blake2b(numpy.packbits(box).tobytes(), digest_size=12)
+    # A hundredth of a millimetre: files keep fewer digits than memory. Adding 0.0 makes -0.0 and 0.0 one.
+    digest.update(struct.pack("<3q", *(round(100 * c) for c in corner[:3])))
+    digest.update(struct.pack("<3q", *box.shape))
+    return digest.hexdigest()

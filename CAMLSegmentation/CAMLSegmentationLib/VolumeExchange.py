@@ -1,0 +1,331 @@
+"""The one place where volumes go from the scene to files and come back.
+
+Volumes are written in world coordinates: a linear transform above the volume is part of where the patient lies, and
+the engine must see the patient as the user does. Results come back voxel by voxel, so they are put on the volume's own
+grid, under the same transform.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from caml_core.errors import DataError, ResourceError
+from caml_core.model_fit import VolumeFacts
+
+Extent = tuple[int, int, int, int, int, int]
+#: A grid whose axes are farther from right angles than this (cosine) is not a volume's any more.
+_LEAST_STRAIGHT = 1e-4
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Which voxels of a volume were written: ``extent`` in the volume's own indices, both ends included."""
+
+    extent: Extent
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Voxels along i, j and k."""
+        x0, x1, y0, y1, z0, z1 = self.extent
+        return x1 - x0 + 1, y1 - y0 + 1, z1 - z0 + 1
+
+
+def checkVolume(volumeNode: Any) -> str:
+    """Return why a volume cannot be segmented, as one sentence; empty where it can."""
+    name = volumeNode.GetName()
+    image = volumeNode.GetImageData()
+    if image is None or image.GetNumberOfPoints() == 0 or image.GetPointData().GetScalars() is None:
+        return _("{name} has no voxels; load the volume again.").format(name=name)
+    if image.GetNumberOfScalarComponents() != 1:
+        return _("{name} has {count} values a voxel; expected a grey-value volume.").format(
+            name=name, count=image.GetNumberOfScalarComponents()
+        )
+    return ""
+
+
+def frameOf(volumeNode: Any, roiNode: Any = None) -> Frame:
+    """Return the whole volume, or its part inside the box around ``roiNode``; raise DataError where that is empty."""
+    extent = tuple(volumeNode.GetImageData().GetExtent())
+    if roiNode is None:
+        return Frame(extent)
+    corners = [ijk for ijk in _roiCornersInVoxels(volumeNode, roiNode)]
+    limits: list[int] = []
+    for axis in range(3):
+        values = [corner[axis] for corner in corners]
+        # A voxel counts where its centre lies inside.
+        low = max(extent[2 * axis], _ceil(min(values)))
+        high = min(extent[2 * axis + 1], _floor(max(values)))
+        if high < low:
+            raise DataError(
+                _("The region {roi} does not meet {volume}; move the region onto the volume.").format(
+                    roi=roiNode.GetName(), volume=volumeNode.GetName()
+                )
+            )
+        limits += [low, high]
+    return Frame(tuple(limits))
+
+
+def writeVolume(volumeNode: Any, path: Path, frame: Frame) -> None:
+    """Write the voxels of ``frame`` as an uncompressed NRRD file with world geometry.
+
+    Raises DataError for a volume that cannot be segmented, ResourceError where the disk is full.
+    """
+    if fault := checkVolume(volumeNode):
+        raise DataError(fault)
+    image = volumeNode.GetImageData()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    needed = image.GetScalarSize() * frame.size[0] * frame.size[1] * frame.size[2]
+    if shutil.disk_usage(path.parent).free < needed + 2**20:
+        raise ResourceError(
+            _("The disk is full: {volume} needs {needed} MB in {folder}; free some space.").format(
+                volume=volumeNode.GetName(), needed=needed // 2**20 + 1, folder=path.parent
+            )
+        )
+    part, matrix = _cropped(image, worldMatrix(volumeNode), frame.extent)
+    writer = slicer.vtkTeemNRRDWriter()
+    writer.SetFileName(str(path))
+    writer.SetInputData(part)
+    writer.SetIJKToRASMatrix(matrix)
+    writer.SetUseCompression(0)
+    writer.Write()
+    if writer.GetWriteError() or not path.is_file() or path.stat().st_size < needed:
+        path.unlink(missing_ok=True)
+        raise ResourceError(
+            _("{volume} could not be written to {folder}; check the disk and its permissions.").format(
+                volume=volumeNode.GetName(), folder=path.parent
+            )
+        )
+
+
+def worldMatrix(volumeNode: Any) -> Any:
+    """Return the vtkMatrix4x4 from voxel indices to world RAS, as far as it is a straight grid.
+
+    Under a warping transform, or one that shears the grid, the volume's own geometry is returned: it is that of the
+    scanner, and no straight file can hold the other.
+    """
+    own = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(own)
+    transformNode = volumeNode.GetParentTransformNode()
+    if transformNode is None or not transformNode.IsTransformToWorldLinear():
+        return own
+    toWorld, world = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
+    transformNode.GetMatrixTransformToWorld(toWorld)
+    vtk.vtkMatrix4x4.Multiply4x4(toWorld, own, world)
+    return world if _isStraight(world) else own
+
+
+def readLabels(path: Path, volumeNode: Any, frame: Frame, roiNode: Any = None) -> Any:
+    """Return the label map of a written volume as vtkOrientedImageData on the volume's own grid.
+
+    Voxels outside a turned ``roiNode`` become background. Raises DataError where file and volume do not fit.
+    """
+    image = _readOnto(path, volumeNode, frame)
+    if roiNode is not None:
+        _clearOutside(image, volumeNode, roiNode)
+    labels = slicer.vtkOrientedImageData()
+    labels.ShallowCopy(image)
+    matrix = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(matrix)
+    labels.SetImageToWorldMatrix(matrix)
+    return labels
+
+
+def readMap(path: Path, volumeNode: Any, frame: Frame, name: str) -> Any:
+    """Return a map of 0 to 255 as a hidden-until-shown volume node of percent, on the volume's grid and transform."""
+    import numpy
+
+    image = _readOnto(path, volumeNode, frame)
+    percent = numpy.rint(numpy.arange(256) * (100 / 255)).astype(numpy.uint8)
+    voxels = _arrayOf(image)
+    voxels[:] = percent[voxels]
+    matrix, first = vtk.vtkMatrix4x4(), [frame.extent[0], frame.extent[2], frame.extent[4], 1.0]
+    volumeNode.GetIJKToRASMatrix(matrix)
+    origin = matrix.MultiplyPoint(first)
+    for axis in range(3):
+        matrix.SetElement(axis, 3, origin[axis])
+    image.SetExtent(0, frame.size[0] - 1, 0, frame.size[1] - 1, 0, frame.size[2] - 1)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    node.SetIJKToRASMatrix(matrix)
+    node.SetAndObserveImageData(image)
+    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    return node
+
+
+def voxelsOf(volumeNode: Any) -> Any:
+    """Return a volume's voxels as a numpy array [k, j, i] that shares their memory."""
+    return _arrayOf(volumeNode.GetImageData())
+
+
+def labelsOf(orientedImage: Any) -> Any:
+    """Return a label map's voxels as a numpy array [k, j, i] that shares their memory."""
+    return _arrayOf(orientedImage)
+
+
+def factsOf(volumeNode: Any, modality: str = "") -> VolumeFacts:
+    """Return what tells whether a model fits: size, spacing, directions, modality and range. Looks at every voxel once."""
+    image = volumeNode.GetImageData()
+    matrix = worldMatrix(volumeNode)
+    columns = [[matrix.GetElement(row, axis) for row in range(3)] for axis in range(3)]
+    spacing = tuple(sum(c * c for c in column) ** 0.5 for column in columns)
+    signs = (-1.0, -1.0, 1.0)  # RAS to LPS
+    direction = tuple(signs[row] * columns[axis][row] / spacing[axis] for row in range(3) for axis in range(3))
+    low, high = image.GetScalarRange()
+    return VolumeFacts(
+        size=tuple(image.GetDimensions()),
+        spacing=spacing,
+        direction=direction,
+        modality=modality,
+        lowest=float(low),
+        highest=float(high),
+    )
+
+
+def sameGrid(volumeNodes: Sequence[Any]) -> bool:
+    """Whether volumes have the same number of voxels in the same places of the world, to a tenth of a voxel."""
+    first = volumeNodes[0]
+    reference, spacing = worldMatrix(first), min(first.GetSpacing())
+    for other in volumeNodes[1:]:
+        if other.GetImageData().GetDimensions() != first.GetImageData().GetDimensions():
+            return False
+        matrix, dimensions = worldMatrix(other), first.GetImageData().GetDimensions()
+        for corner in _corners([(0, n - 1) for n in dimensions]):
+            a, b = reference.MultiplyPoint((*corner, 1.0)), matrix.MultiplyPoint((*corner, 1.0))
+            if max(abs(x - y) for x, y in zip(a[:3], b[:3])) > 0.1 * spacing:
+                return False
+    return True
+
+
+def _readOnto(path: Path, volumeNode: Any, frame: Frame) -> Any:
+    if not path.is_file():
+        raise DataError(_("The result {path} is not there; segment the volume again.").format(path=path))
+    reader = slicer.vtkTeemNRRDReader()
+    reader.SetFileName(str(path))
+    reader.Update()
+    image = vtk.vtkImageData()
+    image.ShallowCopy(reader.GetOutput())
+    extent = volumeNode.GetImageData().GetExtent()
+    inside = all(extent[2 * i] <= frame.extent[2 * i] <= frame.extent[2 * i + 1] <= extent[2 * i + 1] for i in range(3))
+    if tuple(image.GetDimensions()) != frame.size or image.GetScalarType() != vtk.VTK_UNSIGNED_CHAR or not inside:
+        raise DataError(
+            _("{volume} was changed while it was being segmented; segment it again.").format(
+                volume=volumeNode.GetName()
+            )
+        )
+    image.SetOrigin(0.0, 0.0, 0.0)
+    image.SetSpacing(1.0, 1.0, 1.0)
+    image.SetExtent(*frame.extent)
+    return image
+
+
+def _arrayOf(image: Any) -> Any:
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    x, y, z = image.GetDimensions()
+    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(z, y, x)
+
+
+def _cropped(image: Any, matrix: Any, extent: Extent) -> tuple[Any, Any]:
+    """The voxels of ``extent``, counted from 0, and the matrix of their indices. Shares memory where it is the whole."""
+    moved = vtk.vtkMatrix4x4()
+    moved.DeepCopy(matrix)
+    origin = matrix.MultiplyPoint((extent[0], extent[2], extent[4], 1.0))
+    for axis in range(3):
+        moved.SetElement(axis, 3, origin[axis])
+    part = vtk.vtkImageData()
+    if tuple(image.GetExtent()) == tuple(extent):
+        part.ShallowCopy(image)
+    else:
+        cutter = vtk.vtkExtractVOI()
+        cutter.SetInputData(image)
+        cutter.SetVOI(*extent)
+        cutter.Update()
+        part.ShallowCopy(cutter.GetOutput())
+    x, y, z = (extent[2 * i + 1] - extent[2 * i] for i in range(3))
+    part.SetExtent(0, x, 0, y, 0, z)
+    part.SetOrigin(0.0, 0.0, 0.0)
+    part.SetSpacing(1.0, 1.0, 1.0)
+    return part, moved
+
+
+def _isStraight(matrix: Any) -> bool:
+    columns = [[matrix.GetElement(row, axis) for row in range(3)] for axis in range(3)]
+    lengths = [sum(c * c for c in column) ** 0.5 for column in columns]
+    if min(lengths) <= 0:
+        return False
+    return all(
+        abs(sum(a * b for a, b in zip(columns[i], columns[j]))) / (lengths[i] * lengths[j]) < _LEAST_STRAIGHT
+        for i, j in ((0, 1), (0, 2), (1, 2))
+    )
+
+
+def _worldToVoxels(volumeNode: Any) -> Any:
+    """The matrix from world RAS to voxel indices; raise DataError under a transform that is not linear."""
+    transformNode = volumeNode.GetParentTransformNode()
+    matrix = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(matrix)
+    if transformNode is not None:
+        if not transformNode.IsTransformToWorldLinear():
+            raise DataError(
+                _(
+                    "{volume} is under a warping transform, where a region cannot be used; harden the transform first."
+                ).format(volume=volumeNode.GetName())
+            )
+        toWorld = vtk.vtkMatrix4x4()
+        transformNode.GetMatrixTransformToWorld(toWorld)
+        vtk.vtkMatrix4x4.Multiply4x4(toWorld, matrix, matrix)
+    matrix.Invert()
+    return matrix
+
+
+def _voxelsToRoi(volumeNode: Any, roiNode: Any) -> Any:
+    """The matrix from voxel indices to the coordinates in which the region is a box around the origin."""
+    matrix, toWorld = vtk.vtkMatrix4x4(), _worldToVoxels(volumeNode)
+    toWorld.Invert()
+    matrix.DeepCopy(roiNode.GetObjectToWorldMatrix())
+    matrix.Invert()
+    vtk.vtkMatrix4x4.Multiply4x4(matrix, toWorld, matrix)
+    return matrix
+
+
+def _roiCornersInVoxels(volumeNode: Any, roiNode: Any) -> list[tuple[float, ...]]:
+    fromRoi = _voxelsToRoi(volumeNode, roiNode)
+    fromRoi.Invert()
+    half = [0.5 * side for side in roiNode.GetSize()]
+    return [fromRoi.MultiplyPoint((*corner, 1.0))[:3] for corner in _corners([(-h, h) for h in half])]
+
+
+def _clearOutside(image: Any, volumeNode: Any, roiNode: Any) -> None:
+    """Set voxels whose centre lies outside the region's box to background."""
+    import numpy
+
+    matrix = _voxelsToRoi(volumeNode, roiNode)
+    toRoi = numpy.array([[matrix.GetElement(i, j) for j in range(4)] for i in range(4)])
+    voxels, extent = _arrayOf(image), image.GetExtent()
+    i, j, k = (numpy.arange(extent[2 * n], extent[2 * n + 1] + 1) for n in range(3))
+    outside = numpy.zeros(voxels.shape, bool)
+    for axis, side in enumerate(roiNode.GetSize()):
+        position = (
+            toRoi[axis, 0] * i[None, None, :] + toRoi[axis, 1] * j[None, :, None] + toRoi[axis, 2] * k[:, None, None]
+        )
+        outside |= abs(position + toRoi[axis, 3]) > 0.5 * side + 1e-6
+    voxels[outside] = 0
+
+
+def _corners(ends: Sequence[tuple[float, float]]) -> list[tuple[float, float, float]]:
+    return [(x, y, z) for x in ends[0] for y in ends[1] for z in ends[2]]
+
+
+def _ceil(value: float) -> int:
+    return -_floor(-value)
+
+
+def _floor(value: float) -> int:
+    return int((value + 1e-6) // 1)

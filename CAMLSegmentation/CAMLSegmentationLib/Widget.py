@@ -1,0 +1,198 @@
+"""The panel: its parts put together, the buttons Apply and Cancel, progress, and the log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+from slicer.i18n import tr as _
+
+from caml_core.errors import CamlError
+from caml_core.model_library import ModelLibrary
+
+from . import Parameters
+from .InputSection import InputSection, sceneVolumes
+from .InstallSection import InstallSection
+from .Logic import CAMLSegmentationLogic, editedResults
+from .ModelSection import ModelSection
+from .Process import WorkerFactory, WorkerProcess
+from .ResultSection import ResultSection
+from .Run import Progress, Summary
+from .SettingsSection import SettingsSection
+from .Work import Delivery
+
+
+class SegmentationPanel:
+    """Joins the parts; knows nothing of how they do their work."""
+
+    def __init__(
+        self,
+        ui: Any,
+        logic: CAMLSegmentationLogic,
+        library: ModelLibrary | None = None,
+        workerFactory: WorkerFactory = WorkerProcess,
+    ) -> None:
+        self.ui, self.logic = ui, logic
+        self._parameterNode: Any = None
+        self._ready = False
+        self.install = InstallSection(ui, self.update)
+        self.models = ModelSection(ui, self._onModel, library, workerFactory)
+        self.inputs = InputSection(ui, self.update)
+        self.settings = SettingsSection(ui, self.update, workerFactory)
+        self.result = ResultSection(ui, self.update)
+        ui.applyButton.connect("clicked(bool)", self._onApply)
+        ui.cancelButton.connect("clicked(bool)", self._onCancel)
+        ui.copyLogButton.connect("clicked(bool)", self._onCopyLog)
+        self._ready = True
+
+    def setParameterNode(self, parameterNode: Any) -> None:
+        """Show what a parameter node says; None detaches, as while a scene closes."""
+        self._parameterNode = parameterNode
+        if parameterNode is not None:
+            self._chooseDefaults(parameterNode)
+        for section in (self.models, self.inputs, self.settings, self.result):
+            section.setParameterNode(parameterNode)
+        if parameterNode is not None:
+            self.inputs.setCard(self.models.card)
+        self.update()
+
+    def enter(self) -> None:
+        """The user came to the module: look again at what may have changed outside of it."""
+        self.install.refresh()
+        self.models.refresh()
+        self.update()
+
+    def close(self) -> None:
+        """Let go of everything; runs end."""
+        self.logic.close()
+        self.models.close()
+        self.settings.close()
+
+    def update(self) -> None:
+        """Bring the whole panel in line with parameter node, scene and run."""
+        if not self._ready:
+            return
+        self.inputs.refresh()
+        self.settings.refresh()
+        self.result.refresh()
+        problem, ui = self.problem(), self.ui
+        ui.applyButton.enabled = not problem
+        ui.applyButton.toolTip = problem or _("Segment with the chosen model.")
+        ui.cancelButton.enabled = self.logic.running
+        ui.progressBar.setVisible(self.logic.running)
+
+    def problem(self) -> str:
+        """Return why Apply cannot be pressed, as one sentence; empty where it can."""
+        if self._parameterNode is None:
+            return _("The scene is being closed.")
+        if self.logic.running:
+            return _("A segmentation is running.")
+        return self.install.problem() or self.models.problem() or self.inputs.problem()
+
+    # Following a run
+
+    def onRunProgress(self, progress: Progress) -> None:
+        """Show how far it is."""
+        left = progress.secondsLeft
+        text = progress.stage + (_(", {time} left").format(time=duration(left)) if left is not None else "")
+        self.ui.progressBar.value = round(1000 * progress.share)
+        self.ui.statusLabel.text = text
+
+    def onRunLog(self, text: str) -> None:
+        """Keep a line."""
+        self.ui.logTextEdit.appendPlainText(text)
+
+    def onRunDelivery(self, title: str, delivery: Delivery) -> None:
+        """Show the newest result."""
+        if delivery.segmentation is not None:
+            self.result.show(delivery.segmentation)
+
+    def onRunEnd(self, summary: Summary) -> None:
+        """Say how it went."""
+        self.ui.statusLabel.text = summaryText(summary)
+        self.update()
+
+    # Buttons
+
+    def _onModel(self) -> None:
+        if self._ready:
+            self.inputs.setCard(self.models.card)
+            self.update()
+
+    def _onApply(self, checked: bool = False) -> None:
+        try:
+            overwrite = self._mayOverwrite()
+            if overwrite is None:
+                return
+            self.ui.logTextEdit.clear()
+            works = self.inputs.works(overwrite)
+            settings = Parameters.settingsOf(self._parameterNode)
+            self.logic.start(self.models.card.path, works, settings, self, self.inputs.outputs())
+        except CamlError as error:
+            self.ui.statusLabel.text = str(error)
+            self.onRunLog(str(error))
+        self.update()
+
+    def _mayOverwrite(self) -> bool | None:
+        """Whether results edited by hand may be replaced; None where the user wants to stop and think."""
+        if Parameters.settingsOf(self._parameterNode).existing != "update":
+            return False
+        edited = editedResults(self.inputs.volumes(), self.models.card.info.name)
+        if not edited:
+            return False
+        box = qt.QMessageBox()
+        box.setIcon(qt.QMessageBox.Question)
+        box.setWindowTitle(_("CAML Segmentation"))
+        names = ", ".join(node.GetName() for node in edited[:5])
+        box.setText(_("You edited {names} since the model made it.").format(names=names))
+        box.setInformativeText(_("Keep your edits and put the new result beside, or replace your edits?"))
+        keep = box.addButton(_("Keep my edits"), qt.QMessageBox.AcceptRole)
+        replace = box.addButton(_("Replace"), qt.QMessageBox.DestructiveRole)
+        box.addButton(qt.QMessageBox.Cancel)
+        box.setDefaultButton(keep)
+        box.exec_()
+        clicked = box.clickedButton()
+        return {keep: False, replace: True}.get(clicked)
+
+    def _onCancel(self, checked: bool = False) -> None:
+        self.logic.cancel()
+
+    def _onCopyLog(self, checked: bool = False) -> None:
+        qt.QApplication.clipboard().setText(self.ui.logTextEdit.plainText)
+
+    def _chooseDefaults(self, parameterNode: Any) -> None:
+        """Save a click where there is no choice to be made."""
+        volumes = sceneVolumes()
+        if not parameterNode.inputVolume and volumes:
+            parameterNode.inputVolume = volumes[0]
+
+
+def summaryText(summary: Summary) -> str:
+    """Return how a run ended, for the line below the buttons."""
+    done, failed = len(summary.deliveries), len(summary.failures)
+    time = duration(summary.seconds)
+    if summary.cancelled:
+        return _("Cancelled; {count} finished before.").format(count=done) if done else _("Cancelled.")
+    if not failed:
+        text = _("Done in {time}.").format(time=time)
+        return (
+            " ".join([text, *summary.notes[:2]])
+            if done == 1
+            else _("{count} done in {time}.").format(count=done, time=time)
+        )
+    sentence = next(iter(summary.failures.values()))
+    if done + failed == 1:
+        return sentence
+    return _("{done} done, {failed} failed: {sentence}").format(done=done, failed=failed, sentence=sentence) + (
+        _(" The log has the others.") if failed > 1 else ""
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people: 8 s, 2 min 5 s, 1 h 10 min."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return _("{seconds} s").format(seconds=whole)
+    if whole < 3600:
+        return _("{minutes} min {seconds} s").format(minutes=whole // 60, seconds=whole % 60)
+    return _("{hours} h {minutes} min").format(hours=whole // 3600, minutes=whole % 3600 // 60)

@@ -1,0 +1,211 @@
+"""The pieces that a run is made of: a volume of the scene, one frame of a sequence, or files of a folder.
+
+Each knows how to hand its images to the worker and how to take the result in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import slicer
+from slicer.i18n import tr as _
+
+from caml_core.errors import CamlError, DataError, ResourceError
+from caml_core.model_file import ModelCard
+
+from . import ResultTable, Review, SegmentationResult, VolumeExchange
+from .Job import JobFiles, Settings
+from .ResultTable import Measures
+from .SequenceResult import SequenceResult
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What came of one piece: nodes of the scene (None where the result stays a file), and what the user should know."""
+
+    segmentation: Any = None
+    table: Any = None
+    path: Path | None = None
+    note: str = ""
+
+
+class Work(Protocol):
+    """One piece of a run. ``id`` names its files, ``title`` is shown to the user."""
+
+    id: str
+    title: str
+    inScene: bool
+
+    def export(self, files: JobFiles) -> tuple[Path, ...]:
+        """Return one image file a channel, written where they lie in the scene; raise CamlError."""
+
+    def deliver(self, files: JobFiles, card: ModelCard, settings: Settings, measures: Measures) -> Delivery:
+        """Take in what the worker wrote; raise CamlError."""
+
+
+class VolumeWork:
+    """A volume of the scene; a model of several channels has one volume a channel. ``roiNode`` limits the region.
+
+    ``overwriteEdits``: update a result even where a hand has edited it. Otherwise such a result is left alone and a
+    new one is added.
+    """
+
+    inScene = True
+
+    def __init__(self, id: str, volumeNodes: Sequence[Any], roiNode: Any = None, overwriteEdits: bool = False) -> None:  # noqa: A002
+        self.id, self.volumeNodes, self.roiNode = id, tuple(volumeNodes), roiNode
+        self.title = volumeNodes[0].GetName()
+        self.overwriteEdits = overwriteEdits
+        self._frame: VolumeExchange.Frame | None = None
+
+    def export(self, files: JobFiles) -> tuple[Path, ...]:
+        """Write every channel to ``files.inputs``."""
+        self._check()
+        self._frame = VolumeExchange.frameOf(self.volumeNodes[0], self.roiNode)
+        paths = []
+        for index, node in enumerate(self.volumeNodes):
+            paths.append(files.inputs / f"{self.id}_{index:04d}.nrrd")
+            _writing(node, paths[-1], self._frame)
+        return tuple(paths)
+
+    def deliver(self, files: JobFiles, card: ModelCard, settings: Settings, measures: Measures) -> Delivery:
+        """Create or update the segmentation node, its table and its maps."""
+        self._check()
+        volumeNode, model = self.volumeNodes[0], card.info.name
+        labels = VolumeExchange.readLabels(files.labels(self.id), volumeNode, self._frame, self._turnedRoi())
+        node, note = self._target(model, settings)
+        made = node is None
+        if made:
+            node = SegmentationResult.createResult(volumeNode, SegmentationResult.resultName(self.title, model))
+        SegmentationResult.attach(node, volumeNode)
+        SegmentationResult.fillResult(node, labels, card.spec.segments, model, card.sha256)
+        table = self._table(node, card, measures)
+        self._maps(node, files)
+        SegmentationResult.show(node, volumeNode)
+        return Delivery(node, table, note=note)
+
+    def _check(self) -> None:
+        """Nodes may be removed from the scene while the worker is at work."""
+        for node in self.volumeNodes:
+            if slicer.mrmlScene.GetNodeByID(node.GetID() or "") is not node:
+                raise DataError(
+                    _("{volume} was removed from the scene; its result is dropped.").format(volume=self.title)
+                )
+            if fault := VolumeExchange.checkVolume(node):
+                raise DataError(fault)
+        if len(self.volumeNodes) > 1 and not VolumeExchange.sameGrid(self.volumeNodes):
+            raise DataError(
+                _("The channels {names} lie on different grids; resample them onto one grid first.").format(
+                    names=", ".join(node.GetName() for node in self.volumeNodes)
+                )
+            )
+
+    def _turnedRoi(self) -> Any:
+        """The region, where it still is in the scene."""
+        roi = self.roiNode
+        return roi if roi is not None and slicer.mrmlScene.GetNodeByID(roi.GetID() or "") is roi else None
+
+    def _target(self, model: str, settings: Settings) -> tuple[Any, str]:
+        node = SegmentationResult.findResult(self.volumeNodes[0], model) if settings.existing == "update" else None
+        if node is None or self.overwriteEdits or not SegmentationResult.isEdited(node):
+            return node, ""
+        note = _("{result} was edited by hand and is left as it is; the new result is beside it.")
+        return None, note.format(result=node.GetName())
+
+    def _table(self, node: Any, card: ModelCard, measures: Measures) -> Any:
+        table = node.GetNodeReference(SegmentationResult.TABLE)
+        if table is None:
+            table = ResultTable.createTable(_("{result} measures").format(result=node.GetName()))
+            node.SetNodeReferenceID(SegmentationResult.TABLE, table.GetID())
+            SegmentationResult.placeBeside(table, self.volumeNodes[0])
+        ResultTable.fillTable(table, card.spec.segments, measures)
+        return table
+
+    def _maps(self, node: Any, files: JobFiles) -> None:
+        for role, kind, title in (
+            (SegmentationResult.DISAGREEMENT, "disagreement", _("{result} disagreement")),
+            (SegmentationResult.PROBABILITY, "probability", _("{result} probability")),
+        ):
+            old = node.GetNodeReference(role)
+            if old is not None:
+                slicer.mrmlScene.RemoveNode(old)
+            path = files.extra(self.id, kind)
+            if not path.is_file():
+                continue
+            name = slicer.mrmlScene.GenerateUniqueName(title.format(result=node.GetName()))
+            mapNode = VolumeExchange.readMap(path, self.volumeNodes[0], self._frame, name)
+            Review.prepareMap(mapNode, legend=kind == "disagreement")
+            node.SetNodeReferenceID(role, mapNode.GetID())
+            SegmentationResult.placeBeside(mapNode, self.volumeNodes[0])
+
+
+class FrameWork:
+    """One frame of a volume sequence; its results are collected in a segmentation sequence."""
+
+    inScene = True
+
+    def __init__(self, id: str, index: int, result: SequenceResult) -> None:  # noqa: A002
+        self.id, self.index, self._result = id, index, result
+        self.title = _("{sequence}, frame {number}").format(sequence=result.title, number=index + 1)
+        self._frame: VolumeExchange.Frame | None = None
+
+    def export(self, files: JobFiles) -> tuple[Path, ...]:
+        """Write the frame's volume to ``files.inputs``."""
+        volumeNode = self._result.volume(self.index)
+        if fault := VolumeExchange.checkVolume(volumeNode):
+            raise DataError(fault)
+        self._frame = VolumeExchange.frameOf(volumeNode)
+        path = files.inputs / f"{self.id}.nrrd"
+        _writing(volumeNode, path, self._frame)
+        return (path,)
+
+    def deliver(self, files: JobFiles, card: ModelCard, settings: Settings, measures: Measures) -> Delivery:
+        """Put the frame's segmentation into the sequence."""
+        labels = VolumeExchange.readLabels(files.labels(self.id), self._result.volume(self.index), self._frame)
+        return Delivery(self._result.add(self.index, labels, card))
+
+
+class FileWork:
+    """A case of a folder: read and written by the worker; loaded into the scene on request alone."""
+
+    inScene = False
+
+    def __init__(self, id: str, images: Sequence[Path], outputs: Path, load: bool = False) -> None:  # noqa: A002
+        self.id, self.title = id, id
+        self._images, self._outputs, self._load = tuple(images), outputs, load
+
+    def export(self, files: JobFiles) -> tuple[Path, ...]:
+        """Nothing is to be written."""
+        return self._images
+
+    def deliver(self, files: JobFiles, card: ModelCard, settings: Settings, measures: Measures) -> Delivery:
+        """Load the volume and its segmentation where that is wanted."""
+        path = files.labels(self.id, self._outputs, "seg.nrrd")
+        if not path.is_file():
+            raise DataError(_("The result {path} is not there; segment the case again.").format(path=path))
+        if not self._load:
+            return Delivery(path=path)
+        node = slicer.util.loadSegmentation(str(path))
+        if self._images[0].is_file():
+            SegmentationResult.attach(node, slicer.util.loadVolume(str(self._images[0])))
+        node.SetAttribute(SegmentationResult.MODEL, card.info.name)
+        node.SetAttribute(SegmentationResult.MODEL_HASH, card.sha256)
+        SegmentationResult.remember(node)
+        return Delivery(node, path=path)
+
+
+def _writing(volumeNode: Any, path: Path, frame: VolumeExchange.Frame) -> None:
+    """Write a volume; what the system says of a failing disk becomes one sentence."""
+    try:
+        VolumeExchange.writeVolume(volumeNode, path, frame)
+    except CamlError:
+        raise
+    except OSError as error:
+        raise ResourceError(
+            _("{volume} could not be written to {folder} ({reason}); check the disk.").format(
+                volume=volumeNode.GetName(), folder=path.parent, reason=error.strerror or error
+            )
+        ) from error
