@@ -221,6 +221,9 @@ class Plan:
     seconds_per_iteration: float = 0.0
     peak_memory_mb: float = 0.0
     budget_seconds: float = 0.0
+    #: Medians of the cohort's volumes along L, P, S, in mm: a later volume that is quite different deserves a warning.
+    volume_size: Spacing | None = None
+    volume_spacing: Spacing | None = None
     #: What the planner wants the user to read.
     notes: tuple[str, ...] = ()
 

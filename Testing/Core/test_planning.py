@@ -113,7 +113,9 @@ def test_the_command_trains_from_a_cohort_to_a_model(tmp_path: Path) -> None:
     options = ["--iterations", "2", "--base-filters", "2", "--patch", "16,16,16", "--progress", "none"]
     run = tmp_path / "run"
     assert main(["train", str(cohort), "-o", str(run), "--cache", str(tmp_path / "cache"), *options]) == 0
-    assert load_model(run / "model.caml").info.labeled_cases == 2
+    info = load_model(run / "model.caml").info
+    assert info.labeled_cases == 2
+    assert info.provenance["training_volumes"] == {"size_mm": [22.0, 18.0, 20.0], "spacing": [1.0, 1.0, 1.0]}
     assert (run / "curves.png").read_bytes()[:4] == b"\x89PNG"
     again = ["--model", str(run / "model.caml"), "--labeled-only"]
     second = tmp_path / "second"

@@ -88,7 +88,7 @@ class _StopAfter:
 
 
 def test_a_training_leaves_model_curves_scores_and_events(train: Callable[..., Outcome], tmp_path: Path) -> None:
-    outcome = train("run")
+    outcome = train("run", tiny_plan(volume_size=(22.0, 18.0, 20.0), volume_spacing=(1.0, 1.0, 1.0)))
     assert outcome.reason == "finished" and outcome.iteration == 8 and outcome.scores is not None
     folder = tmp_path / "run"
     model = _model(folder)
@@ -97,6 +97,7 @@ def test_a_training_leaves_model_curves_scores_and_events(train: Callable[..., O
     held_out = model.info.metrics["held_out"]
     assert held_out["count"] == 1 and set(held_out["summary"]) == {"mean", "v", "a"}
     assert len(model.info.provenance["cases"]) == 7 and model.info.provenance["versions"]["torch"] == torch.__version__
+    assert model.info.provenance["training_volumes"] == {"size_mm": [22.0, 18.0, 20.0], "spacing": [1.0, 1.0, 1.0]}
     assert [row["iteration"] for row in _rows(folder)] == [str(i) for i in range(1, 9)]
     assert [bool(row["validation_dice"]) for row in _rows(folder)] == [False, False, False, True] * 2
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from statistics import median
 
-from ..config import ChannelIntensity, DTypeName, Geometry, NetworkConfig, NumericMode, Plan, Segment, Triple
+from ..config import ChannelIntensity, DTypeName, Geometry, NetworkConfig, NumericMode, Plan, Spacing, Triple
 from ..data.cohort import Cohort
 from ..data.fingerprint import Fingerprint, choose_channels
 from ..device import available_ram, total_ram, use_threads
@@ -67,7 +68,7 @@ def make_plan(cohort: Cohort, found: Fingerprint, request: Request, start: Loade
         geometry, network = _sized(found, traits, preset.network, request, notes)
     if request.base_filters is not None and start is None:
         network = dataclasses.replace(network, base_filters=request.base_filters)
-    plan = _assemble(request, preset, geometry, network, channels, found.segments)
+    plan = _assemble(request, preset, geometry, network, channels, found)
     return _measured(plan, found, request, len(labeled), notes, may_shrink=start is None)
 
 
@@ -146,7 +147,7 @@ def _assemble(
     geometry: Geometry,
     network: NetworkConfig,
     channels: tuple[ChannelIntensity, ...],
-    segments: tuple[Segment, ...],
+    found: Fingerprint,
 ) -> Plan:
     batch = request.batch or preset.batch_labeled
     return Plan(
@@ -154,7 +155,7 @@ def _assemble(
         geometry=geometry,
         network=network,
         channels=channels,
-        segments=segments,
+        segments=found.segments,
         iterations=request.iterations or PAPER_ITERATIONS,
         batch_labeled=batch,
         batch_unlabeled=request.batch or preset.batch_unlabeled,
@@ -165,7 +166,14 @@ def _assemble(
         foreground_share=preset.foreground_share,
         seed=request.seed,
         device=request.device,
+        volume_size=_median_size(found),
+        volume_spacing=found.spacing,
     )
+
+
+def _median_size(found: Fingerprint) -> Spacing:
+    x, y, z = (median(c.size[axis] * c.spacing[axis] for c in found.cases) for axis in range(3))
+    return round(x, 3), round(y, 3), round(z, 3)
 
 
 def _measured(

@@ -188,6 +188,7 @@ def _model_info(
                 "SimpleITK": SimpleITK.Version_VersionString(),
             },
             "system": f"{sys.platform}, {cpu_title()}, {plan.device}",
+            "training_volumes": {"size_mm": plan.volume_size, "spacing": plan.volume_spacing},
             "start_model": None if start is None else start.info.name,
             "cases": {
                 p.id: {"role": p.role, "sha256": p.digest}
