@@ -42,8 +42,8 @@ class InstallSection:
     def install(self) -> bool:
         """Ask once, install, and return whether everything is there."""
         question = _(
-            "CAML needs {names}. They are downloaded (PyTorch is large) and installed into Slicer's own Python. Install "
-            "now?"
+            "CAML needs {names}. They are downloaded (PyTorch is large) and installed into Slicer's own Python. "
+            "Install now?"
         ).format(names=", ".join(self.missing))
         if not slicer.util.confirmOkCancelDisplay(question, _("CAML Segmentation")):
             return False

@@ -46,7 +46,7 @@ def install() -> None:
     if left := missingPackages():
         raise ResourceError(
             _(
-                "{names} could not be installed; see the Python console, or install without internet as described below."
+                "{names} could not be installed; see the Python console, or install without internet (described below)."
             ).format(names=", ".join(left))
         )
 
@@ -57,8 +57,8 @@ def _installTorch() -> None:
     except ImportError as error:
         raise ResourceError(
             _(
-                "PyTorch is installed by Slicer's extension of that name, which is missing; open the Extensions Manager, "
-                "install PyTorch, restart Slicer and press Install again."
+                "PyTorch is installed by Slicer's extension of that name, which is missing; open the Extensions "
+                "Manager, install PyTorch, restart Slicer and press Install again."
             )
         ) from error
     try:
@@ -100,12 +100,11 @@ def offlineInstructions() -> str:
     import platform
     import sys
 
-    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    first = _("On a computer with internet, the same system ({system}) and Python {version}, open a terminal and run:")
+    system, version = f"{platform.system()} {platform.machine()}", f"{sys.version_info[0]}.{sys.version_info[1]}"
     steps = (
-        _(
-            "On a computer with internet, the same system ({system}) and Python {version}, open a terminal and run:"
-        ).format(system=f"{platform.system()} {platform.machine()}", version=version)
-        + '<br><code>pip download "torch>=2.6,<3" safetensors -d caml-wheels</code>',
+        first.format(system=system, version=version)
+        + '<br><code>pip download "torch&gt;=2.6,&lt;3" safetensors -d caml-wheels</code>',
         _(
             "Where the computer here has no NVIDIA graphics card, add the address of the CPU build from PyTorch's page "
             "Get Started: it is much smaller."

@@ -97,7 +97,7 @@ def writeCaseList(path: Path, images: Sequence[tuple[str, Sequence[Path]]]) -> N
 def predictArguments(
     model: Path, caseList: Path, outputs: Path, settings: Settings, *, stopFile: Path, segmentations: bool = False
 ) -> list[str]:
-    """Return the arguments of ``caml`` for a list of cases. ``segmentations``: write .seg.nrrd, not plain label maps."""
+    """Return the arguments of ``caml`` for a list of cases. ``segmentations``: write .seg.nrrd, not label maps."""
     arguments = ["predict", str(model), str(caseList), "-o", str(outputs)]
     arguments += ["--format", "seg.nrrd" if segmentations else "nrrd", "--measures"]
     arguments += ["--device", settings.device, "--quality", settings.quality, "--sub-model", settings.subModel]

@@ -134,7 +134,7 @@ class CAMLSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         load: bool = False,
         **settings: Any,
     ) -> SegmentationRun:
-        """Segment the cases of a folder into .seg.nrrd files in ``outputs``, and return the run. ``load``: show them."""
+        """Segment the cases of a folder into .seg.nrrd files in ``outputs``; return the run. ``load``: show them."""
         works = folderWorks(Path(folder), Path(outputs), load)
         return self.start(modelPath, works, Settings.of(**settings), listener or Callbacks(), outputs=Path(outputs))
 

@@ -56,7 +56,7 @@ def frameOf(volumeNode: Any, roiNode: Any = None) -> Frame:
     extent = tuple(volumeNode.GetImageData().GetExtent())
     if roiNode is None:
         return Frame(extent)
-    corners = [ijk for ijk in _roiCornersInVoxels(volumeNode, roiNode)]
+    corners = _roiCornersInVoxels(volumeNode, roiNode)
     limits: list[int] = []
     for axis in range(3):
         values = [corner[axis] for corner in corners]
@@ -170,7 +170,7 @@ def labelsOf(orientedImage: Any) -> Any:
 
 
 def factsOf(volumeNode: Any, modality: str = "") -> VolumeFacts:
-    """Return what tells whether a model fits: size, spacing, directions, modality and range. Looks at every voxel once."""
+    """Return what tells whether a model fits: size, spacing, directions, modality, and the range of all voxels."""
     image = volumeNode.GetImageData()
     matrix = worldMatrix(volumeNode)
     columns = [[matrix.GetElement(row, axis) for row in range(3)] for axis in range(3)]
@@ -233,7 +233,7 @@ def _arrayOf(image: Any) -> Any:
 
 
 def _cropped(image: Any, matrix: Any, extent: Extent) -> tuple[Any, Any]:
-    """The voxels of ``extent``, counted from 0, and the matrix of their indices. Shares memory where it is the whole."""
+    """The voxels of ``extent``, counted from 0, and the matrix of their indices. The whole volume is not copied."""
     moved = vtk.vtkMatrix4x4()
     moved.DeepCopy(matrix)
     origin = matrix.MultiplyPoint((extent[0], extent[2], extent[4], 1.0))

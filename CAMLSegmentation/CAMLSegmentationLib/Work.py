@@ -24,7 +24,7 @@ from .SequenceResult import SequenceResult
 
 @dataclass(frozen=True)
 class Delivery:
-    """What came of one piece: nodes of the scene (None where the result stays a file), and what the user should know."""
+    """What came of one piece: nodes of the scene (None where the result stays a file), and a note to the user."""
 
     segmentation: Any = None
     table: Any = None
