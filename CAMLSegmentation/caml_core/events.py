@@ -16,14 +16,14 @@ Listener = Callable[[str, dict[str, Any]], None]
 #: Every kind of event there is, with what it carries.
 KINDS = {
     "started": "command, pid, version",
-    "stage": "name, detail",
-    "progress": "done, total, unit, seconds_left",
+    "stage": "name, detail, and case where it is a stage of one case",
+    "progress": "done, total, unit, seconds_left, and case (the one at work) where there is one",
     "step": "iteration, total, losses, learning_rate, seconds_left",
     "validation": "iteration, cases, dice (mean and per segment), by sub-model",
     "checkpoint": "iteration, path",
     "case": "case, output, volumes_ml, agreement, score, seconds, and where asked for surface_mm2, components",
     "heartbeat": "pid, iteration",
-    "warning": "message",
+    "warning": "message, case where it concerns one, and exit_code where that case failed",
     "log": "message",
     "error": "message, exit_code",
     "finished": "result",

@@ -105,8 +105,35 @@ def test_a_folder_becomes_a_folder_with_a_table_and_one_bad_case_does_not_stop_i
     assert [e["case"] for e in events if e["event"] == "case"] == ["case1", "case3"]
     assert [e["case"] for e in events if e["event"] == "warning"] == ["case2"]
     assert events[0]["event"] == "started" and events[-1]["event"] == "error" and events[-1]["exit_code"] == 3
+    assert [(e.get("case"), e["exit_code"]) for e in events if "exit_code" in e] == [("case2", 3), (None, 3)]
     progress = [e["done"] for e in events if e["event"] == "progress"]
     assert progress == sorted(progress) and progress[-1] == 3
+    assert {e["case"] for e in events if e["event"] == "progress"} == {"case1", "case2", "case3"}
+    stages = [(e["name"], e.get("case")) for e in events if e["event"] == "stage"]
+    assert stages[:2] == [("load", None), ("predict", None)]
+    names = {"case1": ("prepare", "predict", "write"), "case2": ("prepare",), "case3": ("prepare", "predict", "write")}
+    assert stages[2:] == [(name, case) for case in names for name in names[case]]
+
+
+def test_windows_and_stages_of_a_single_scan_name_it(caml, model, scan, tmp_path):
+    code, stdout, err = caml(
+        "predict", model, scan, "-o", tmp_path / "out.nrrd", "--progress", "json", "--dtype", "bf16"
+    )
+    assert code == 0, err
+    events = [json.loads(line) for line in stdout.splitlines()]
+    progress = [e for e in events if e["event"] == "progress"]
+    assert progress[-1]["done"] == progress[-1]["total"] and {e["unit"] for e in progress} == {"windows"}
+    assert {e["case"] for e in progress} == {"p1_image"}
+    assert [e["detail"] for e in events if e["event"] == "stage"][2:] == ["p1_image"] * 3
+
+
+def test_a_terminal_has_one_bar_for_all_cases(caml, model, tmp_path):
+    for number in (1, 2):
+        write_scan(tmp_path / "in" / f"case{number}.nrrd", number)
+    code, _, err = caml("predict", model, tmp_path / "in", "-o", tmp_path / "out", "--dtype", "bf16")
+    assert code == 0 and "2/2" in err
+    stages = [line for line in err.splitlines() if ": " in line and "%" not in line and "mL" not in line]
+    assert stages == ["load: test.caml", "predict: 2 cases, balanced, on cpu"]
 
 
 def test_a_single_bad_case_is_told_as_it_is(caml, model, tmp_path):

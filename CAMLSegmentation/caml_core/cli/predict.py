@@ -57,13 +57,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict; 0 when every case was segmented, the first failure's code when some were not, 130 when stopped."""
-    from ..device import choose_device, use_threads
-    from ..inference.batch import TABLE, find_cases, load_network, run_cases
-    from ..inference.numeric import choose_numeric
-    from ..inference.predictor import Predictor, Protocol
-    from ..model_file import load_model
+    with (
+        options.StopRequest(args.stop_file, args.parent_pid) as stop,
+        options.reporting(args) as listener,
+    ):
+        listener("stage", {"name": "load", "detail": args.model.name})
+        # After "started": importing PyTorch takes a second or two, and whoever waits should know why.
+        from ..device import choose_device, use_threads
+        from ..inference.batch import TABLE, find_cases, load_network, run_cases
+        from ..inference.numeric import choose_numeric
+        from ..inference.predictor import Predictor, Protocol
+        from ..model_file import load_model
 
-    with options.StopRequest(args.stop_file, args.parent_pid) as stop, options.reporting(args) as listener:
         model = load_model(args.model)
         cases = find_cases(args.images, model.spec.network.in_channels, args.role)
         output = _output(args)

@@ -27,6 +27,8 @@ class ProgressBar:
         elif kind == "progress":
             self._advance(fields["done"], fields.get("total"), str(fields.get("unit") or "it"), "")
         elif kind == "stage":
+            if "case" in fields:
+                return  # of one case among those that the bar counts
             self._begin_stage(str(fields.get("name", "")), str(fields.get("detail") or ""))
         elif kind == "validation":
             self._dice = f" Dice {_mean_dice(fields.get('dice'))}"

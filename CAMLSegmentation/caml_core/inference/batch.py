@@ -128,6 +128,7 @@ def run_cases(
     for case in cases:
         if stop():
             raise Cancelled(f"Stopped with {len(rows)} of {len(cases)} cases written.")
+        progress.case = case.id
         rows.append(_run_case(predictor, case, output, listener))
         progress.end(len(rows))
         if table is not None:
@@ -174,6 +175,7 @@ _COLUMNS = (
 
 def _run_case(predictor: Predictor, case: Case, output: Output, listener: Listener) -> CaseResult:
     begin = time.perf_counter()
+    listener("stage", _stage("prepare", case.id))
     try:
         volumes = read_case(case, len(predictor.spec.channels))
         prediction = predictor.predict(volumes, uncertainty=output.uncertainty, probability=output.probability)
@@ -184,6 +186,7 @@ def _run_case(predictor: Predictor, case: Case, output: Output, listener: Listen
         return _failed(case, str(error), error.exit_code, begin, listener)
     except Exception as error:  # a file may hold what no check foresees, and the other cases are still good
         return _failed(case, f"Unexpected fault ({type(error).__name__}: {error}).", 1, begin, listener)
+    listener("stage", _stage("write", case.id))
     prediction = _cleaned(prediction, predictor, output.cleaning)
     measures = None
     if output.measures:  # of what is written, so that they belong to it
@@ -216,8 +219,13 @@ def _cleaned(prediction: Prediction, predictor: Predictor, wanted: PostProcessin
 
 def _failed(case: Case, message: str, exit_code: int, begin: float, listener: Listener) -> CaseResult:
     named = message if case.id in message else f"Case {case.id}: {message}"
-    listener("warning", {"message": named, "case": case.id})
+    listener("warning", {"message": named, "case": case.id, "exit_code": exit_code})
     return CaseResult(case.id, seconds=time.perf_counter() - begin, error=named, exit_code=exit_code)
+
+
+def _stage(name: str, case: str) -> dict[str, Any]:
+    """A stage of one case; a terminal's bar, which is one for all cases, knows by ``case`` to leave it out."""
+    return {"name": name, "detail": case, "case": case}
 
 
 def _event(row: CaseResult) -> dict[str, Any]:
@@ -233,10 +241,12 @@ def _event(row: CaseResult) -> dict[str, Any]:
 
 
 class _Progress:
-    """Turns the windows of single cases into the progress of all, a few times a second."""
+    """Turns the windows of single cases into the progress of all, a few times a second, and names the case."""
 
     def __init__(self, cases: int, listener: Listener) -> None:
         self._cases, self._listener = cases, listener
+        #: The id at work.
+        self.case = ""
         self._begin = time.monotonic()
         self._done, self._told = 0, 0.0
 
@@ -247,7 +257,9 @@ class _Progress:
 
     def __call__(self, kind: str, fields: dict[str, Any]) -> None:
         if kind != "progress":
-            self._listener(kind, fields)
+            self._listener(
+                kind, _stage(fields["name"], self.case) if kind == "stage" else {**fields, "case": self.case}
+            )
             return
         last = fields["done"] >= fields["total"]
         if time.monotonic() - self._told < _PAUSE and not (last and self._cases == 1):
@@ -261,7 +273,8 @@ class _Progress:
         self._told = time.monotonic()
         left = (self._told - self._begin) / done * (total - done) if done else None
         rounded = None if left is None else round(left, 1)
-        self._listener("progress", {"done": done, "total": total, "unit": unit, "seconds_left": rounded})
+        fields = {"done": done, "total": total, "unit": unit, "seconds_left": rounded, "case": self.case}
+        self._listener("progress", fields)
 
 
 def _grouped(cases: Sequence[Case], channels: int) -> list[Case]:

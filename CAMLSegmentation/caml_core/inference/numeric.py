@@ -84,6 +84,7 @@ def choose_numeric(
     for candidate in candidates:
         if known == [candidate.dtype, candidate.channels_last]:
             return candidate
+    listener("stage", {"name": "measure", "detail": device})
     seconds: dict[NumericMode, float] = {}
     begin = time.monotonic()
     for candidate in candidates:

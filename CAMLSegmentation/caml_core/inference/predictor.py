@@ -111,6 +111,7 @@ class Predictor:
         if uncertainty and len(models) < 2:
             message = "The model has one trained sub-model: there is no disagreement map."
             self.listener("warning", {"message": message})
+        self.listener("stage", {"name": "predict"})
         result = self._segment(image, way, models, uncertainty, probability)
         end = time.perf_counter()
         return Prediction(
