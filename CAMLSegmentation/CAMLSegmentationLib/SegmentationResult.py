@@ -42,9 +42,13 @@ def placeBeside(node: Any, volumeNode: Any) -> None:
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     if hierarchy is None:
         return
-    item, beside = hierarchy.GetItemByDataNode(node), hierarchy.GetItemByDataNode(volumeNode)
     invalid = slicer.vtkMRMLSubjectHierarchyNode.GetInvalidItemID()
-    if item != invalid and beside != invalid:
+    beside, item = hierarchy.GetItemByDataNode(volumeNode), hierarchy.GetItemByDataNode(node)
+    if beside == invalid:
+        return
+    if item == invalid:  # without a window nobody makes items for new nodes
+        hierarchy.CreateItem(hierarchy.GetItemParent(beside), node)
+    else:
         hierarchy.SetItemParent(item, hierarchy.GetItemParent(beside))
 
 

@@ -169,7 +169,7 @@ def labelsOf(orientedImage: Any) -> Any:
     return _arrayOf(orientedImage)
 
 
-def factsOf(volumeNode: Any, modality: str = "") -> VolumeFacts:
+def factsOf(volumeNode: Any, modality: str = "", frame: Frame | None = None) -> VolumeFacts:
     """Return what tells whether a model fits: size, spacing, directions, modality, and the range of all voxels."""
     image = volumeNode.GetImageData()
     matrix = worldMatrix(volumeNode)
@@ -179,7 +179,7 @@ def factsOf(volumeNode: Any, modality: str = "") -> VolumeFacts:
     direction = tuple(signs[row] * columns[axis][row] / spacing[axis] for row in range(3) for axis in range(3))
     low, high = image.GetScalarRange()
     return VolumeFacts(
-        size=tuple(image.GetDimensions()),
+        size=frame.size if frame is not None else tuple(image.GetDimensions()),
         spacing=spacing,
         direction=direction,
         modality=modality,

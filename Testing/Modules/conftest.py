@@ -1,0 +1,104 @@
+"""What the tests of the modules stand on, as nouns: a scene, a volume, the panel."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SlicerHost
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SlicerHost.install()
+sys.path.append(str(Path(__file__).parent))
+
+
+@pytest.fixture
+def slicer_host() -> Iterator[Any]:
+    """The host, with its memory of dialogs and installations empty; an exception in a slot fails the test."""
+    from SlicerHost import packaging, proxy, qt_module
+
+    for memory in (proxy.slot_errors, packaging.requests, packaging.failure, qt_module.opened, qt_module.answers):
+        memory.clear()
+    yield SlicerHost
+    errors, proxy.slot_errors[:] = list(proxy.slot_errors), []
+    assert not errors, f"exceptions left slots: {errors!r}"
+
+
+@pytest.fixture
+def a_scene(slicer_host: Any) -> Iterator[Any]:
+    """An empty scene with three slice views, closed afterwards."""
+    import slicer
+    from SlicerHost import application
+
+    slicer.mrmlScene.Clear()
+    application.make_views(slicer.app)
+    yield slicer.mrmlScene
+    slicer.mrmlScene.Clear()
+    slicer.app.userSettings().clear()
+
+
+@pytest.fixture
+def a_volume(a_scene: Any) -> Callable[..., Any]:
+    """``a_volume(name, voxels [k, j, i], ijk_to_ras)``: a volume node of the scene."""
+    import slicer
+
+    def make(name: str, voxels: np.ndarray, ijk_to_ras: np.ndarray) -> Any:
+        return slicer.util.addVolumeFromArray(voxels, ijkToRAS=ijk_to_ras, name=name)
+
+    return make
+
+
+@pytest.fixture
+def wait_for(slicer_host: Any) -> Callable[..., None]:
+    """``wait_for(condition, timeout)``: run the event loop until it holds."""
+    return slicer_host.wait_for
+
+
+@pytest.fixture
+def answers(slicer_host: Any) -> dict[str, Any]:
+    """What the user answers to dialogs, by the dialog's name."""
+    from SlicerHost import qt_module
+
+    return qt_module.answers
+
+
+@pytest.fixture
+def models_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's folder of models, empty."""
+    monkeypatch.setenv("CAML_MODELS_DIR", str(tmp_path / "models"))
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def the_module(a_scene: Any, models_folder: Path) -> Iterator[Any]:
+    """The widget of CAMLSegmentation as Slicer would hold it, shown to the user."""
+    widget = SlicerHost.load_module(REPOSITORY / "CAMLSegmentation" / "CAMLSegmentation.py")
+    SlicerHost.enter("CAMLSegmentation")
+    yield widget
+    if "CAMLSegmentation" in SlicerHost._state["modules"]:
+        SlicerHost.unload_module("CAMLSegmentation")
+
+
+@pytest.fixture
+def the_segmentation_panel(the_module: Any) -> Any:
+    """The panel itself."""
+    return the_module.panel
+
+
+@pytest.fixture
+def grab_panel(the_module: Any, tmp_path: Path) -> Callable[[str], Path]:
+    """``grab_panel(name)``: save the panel, 450 pixels wide, as a PNG."""
+    from SlicerHost import proxy
+
+    def grab(name: str) -> Path:
+        path = tmp_path / f"{name}.png"
+        native = proxy.to_native(the_module.uiWidget)
+        native.resize(450, max(720, native.sizeHint().height()))
+        assert native.grab().save(str(path))
+        return path
+
+    return grab

@@ -1,0 +1,64 @@
+"""Reading and writing files through the real storage nodes, as Slicer's I/O manager does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import slicer
+
+_STORAGE = {
+    "VolumeFile": ("vtkMRMLScalarVolumeNode", "vtkMRMLVolumeArchetypeStorageNode"),
+    "SegmentationFile": ("vtkMRMLSegmentationNode", "vtkMRMLSegmentationStorageNode"),
+}
+
+
+class CoreIOManager:
+    """The calls that ``slicer.util``'s load and save functions make."""
+
+    def loadNodes(self, kind: str, properties: dict[str, Any], collection: Any = None, messages: Any = None) -> bool:  # noqa: N802
+        """Read a file into new nodes of the scene."""
+        path = str(properties["fileName"])
+        if kind == "SceneFile":
+            return _load_scene(path)
+        node_class, storage_class = _STORAGE[kind]
+        name = properties.get("name") or Path(path).name.partition(".")[0]
+        node = slicer.mrmlScene.AddNewNodeByClass(node_class, name)
+        storage = slicer.mrmlScene.AddNewNodeByClass(storage_class)
+        storage.SetFileName(path)
+        if not storage.ReadData(node):
+            slicer.mrmlScene.RemoveNode(node)
+            slicer.mrmlScene.RemoveNode(storage)
+            return False
+        node.SetAndObserveStorageNodeID(storage.GetID())
+        node.CreateDefaultDisplayNodes()
+        if collection is not None:
+            collection.AddItem(node)
+        return True
+
+    def saveNodes(self, kind: str, properties: dict[str, Any], messages: Any = None) -> bool:  # noqa: N802
+        """Write a node, or the whole scene."""
+        path = str(properties["fileName"])
+        if kind == "SceneFile":
+            if path.endswith(".mrb"):
+                return bool(slicer.mrmlScene.WriteToMRB(path))
+            slicer.mrmlScene.SetURL(path)
+            return bool(slicer.mrmlScene.Commit())
+        node = slicer.mrmlScene.GetNodeByID(properties["nodeID"])
+        storage = node.GetStorageNode() or node.CreateDefaultStorageNode()
+        if storage.GetScene() is None:
+            slicer.mrmlScene.AddNode(storage)
+            node.SetAndObserveStorageNodeID(storage.GetID())
+        storage.SetFileName(path)
+        return bool(storage.WriteData(node))
+
+    def fileWriterFileType(self, node: Any) -> str:  # noqa: N802
+        """What a node is written as."""
+        return "SegmentationFile" if node.IsA("vtkMRMLSegmentationNode") else "VolumeFile"
+
+
+def _load_scene(path: str) -> bool:
+    if path.endswith(".mrb"):
+        return bool(slicer.mrmlScene.ReadFromMRB(path, True))
+    slicer.mrmlScene.SetURL(path)
+    return bool(slicer.mrmlScene.Connect())
