@@ -20,7 +20,7 @@ LONGEST_FILE = 450
 #: May be imported before any package is installed: at file scope they import the standard library and each other.
 LIGHT = (
     *("__init__", "__main__", "config", "errors", "events", "serialization", "presets", "model_archive", "data.case"),
-    *("data.files", "cache_location", "model_file", "model_library", "model_fit"),
+    *("data.files", "cache_location", "model_file", "model_library", "model_fit", "anatomy"),
 )
 HEAVY = ("torch", "numpy", "scipy", "SimpleITK", "matplotlib", "safetensors", "tqdm", "monai")
 SLICER = ("slicer", "qt", "ctk", "vtk", "PythonQt", "SampleData", "PyTorchUtils")

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from .config import ChannelIntensity, Geometry, ModelSpec, Segment
+from .anatomy import LEFT_ATRIUM
+from .config import ChannelIntensity, Geometry, ModelSpec
 from .errors import ModelFileError
 from .model_file import ModelInfo, misfit, network_shapes
 from .presets import PAPER_PATCH, paper_preset
@@ -26,14 +27,6 @@ _BEGINNINGS = (b"PK\x03\x04", b"\x80")
 _NESTS = ("state_dict", "model_state_dict", "model", "network", "net", "weights", "ema")
 #: What PyTorch's DataParallel puts before every name.
 _PARALLEL = "module."
-
-LEFT_ATRIUM = Segment(
-    "Left atrium",
-    1,
-    (0.808, 0.431, 0.329),
-    "Segmentation category and type - DICOM master list"
-    "~SCT^123037004^Anatomical Structure~SCT^82471001^Left atrium~^^~Anatomic codes - DICOM master list~^^~^^",
-)
 
 
 def published_spec() -> ModelSpec:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -85,3 +88,25 @@ def test_a_foreign_file_is_refused(show, tmp_path):
     torch.save({}, tmp_path / "m.caml")
     with pytest.raises(ModelFileError, match="not a CAML model file"):
         show(tmp_path / "m.caml")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
+@pytest.mark.parametrize(("entries", "expected"), [(3, 0), (3000, 141)])
+def test_a_reader_that_has_had_enough_is_no_fault(tmp_path, caml_environment, entries, expected):
+    """A short card waits in the buffer until the end, a long one meets the closed pipe while it is printed."""
+    network = NetworkConfig(classes=2, base_filters=2)
+    spec = ModelSpec(Geometry((1.0,) * 3, (16,) * 3), network, (ChannelIntensity(),), (Segment("x", 1),))
+    card = ModelInfo("m", provenance={f"entry {i}": "0" * 64 for i in range(entries)})
+    save_model(tmp_path / "m.caml", spec=spec, state=build_network(network).state_dict(), info=card)
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "caml_core", "info", tmp_path / "m.caml", "--json"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env={**caml_environment, "PYTHONUNBUFFERED": ""},
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (expected, b"")

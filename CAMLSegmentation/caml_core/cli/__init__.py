@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -25,6 +26,8 @@ COMMANDS = {
     "phantom": "phantom",
     "report": "report",
 }
+#: What shells report for a program that SIGPIPE ended.
+_PIPE_CLOSED = 141
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,10 +49,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; a CamlError becomes one sentence on stderr."""
     options = build_parser().parse_args(arguments)
     try:
-        return int(options.run(options) or 0)
+        code = int(options.run(options) or 0)
     except CamlError as error:
         print(f"caml {options.command}: {error}", file=sys.stderr)
-        return error.exit_code
+        code = error.exit_code
     except KeyboardInterrupt:
         print(f"caml {options.command}: interrupted", file=sys.stderr)
-        return 130
+        code = 130
+    except BrokenPipeError:
+        code = _PIPE_CLOSED
+    _flush_quietly()
+    return code
+
+
+def _flush_quietly() -> None:
+    """Whoever read the output may have had enough (``caml info ... | head``); Python would complain at its end."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,22 +8,13 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation
 
-from ..config import Segment
+from ..anatomy import LEFT_ATRIUM
 from .phantom import Phantom, Size, generator, vary_size
 from .scanner import bias_field, blur, rician
 from .shapes import Tube, ellipsoid, paint, smooth_union
 from .space import Space, random_space
 
-#: Colour: that of "Heart" in 3D Slicer's list. Codes: SNOMED CT body structures, in the words of the DICOM standard.
-SEGMENTS = (
-    Segment(
-        "Left atrium",
-        1,
-        (0.808, 0.431, 0.329),
-        "Segmentation category and type - DICOM master list"
-        "~SCT^123037004^Anatomical Structure~SCT^82471001^Left atrium~^^~Anatomic codes - DICOM master list~^^~^^",
-    ),
-)
+SEGMENTS = (LEFT_ATRIUM,)
 
 _SIZES = {"small": ((72, 56, 40), 1.5), "full": ((176, 136, 88), 0.64)}
 _WARP = 2.0
