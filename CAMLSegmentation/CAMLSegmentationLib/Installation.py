@@ -110,6 +110,6 @@ def offlineInstructions() -> str:
             "Get Started: it is much smaller."
         ),
         _("Carry the folder caml-wheels here and choose it with the button From a Folder."),
-        _("Models are single files (.caml): carry them likewise and open them with Open File."),
+        _("Models are single files (.caml): carry them likewise and open them with Open."),
     )
     return "<ol>" + "".join(f"<li>{step}</li>" for step in steps) + "</ol>"

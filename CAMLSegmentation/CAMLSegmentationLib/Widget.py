@@ -152,7 +152,9 @@ class SegmentationPanel:
         box.setDefaultButton(keep)
         box.exec_()
         clicked = box.clickedButton()
-        return {keep: False, replace: True}.get(clicked)
+        if clicked == replace:
+            return True
+        return False if clicked == keep else None
 
     def _onCancel(self, checked: bool = False) -> None:
         self.logic.cancel()

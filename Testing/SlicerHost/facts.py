@@ -14,7 +14,7 @@ _QUALIFIERS = re.compile(r"\s*\([^)]*\)$")
 
 #: Members of classes that the facts only name. Each is called so in Slicer's own scripted modules or its slicer.util.
 NAMED_ONLY: dict[str, dict[str, frozenset[str]]] = {
-    "QFile": {"methods": frozenset({"exists", "open", "close"})},  # slicer.util.loadUI
+    "QFile": {"methods": frozenset({"exists", "open", "close"}), "enums": frozenset({"ReadOnly"})},  # slicer.util.loadUI
     "QUiLoader": {"methods": frozenset({"load"})},  # slicer.util.loadUI
     "QEventLoop": {"methods": frozenset({"exec_", "exec", "quit", "processEvents"})},  # slicer.testing
     "QDesktopServices": {"methods": frozenset({"openUrl"})},  # ScriptedLoadableModule
@@ -98,7 +98,10 @@ def enumerators(class_name: str) -> dict[str, int]:
     """Enumerator -> value of a class, as Slicer has them (its bases included)."""
     entry = described().get(class_name)
     names = [class_name, *(entry["inherits"] if entry else ())]
-    return {k: v for name in reversed(names) for k, v in facts()["enums"].get(name, {}).items()}
+    found = {k: v for name in reversed(names) for k, v in facts()["enums"].get(name, {}).items()}
+    # The values of QIODevice stand with QProcess.
+    named = NAMED_ONLY.get(class_name, {}).get("enums", frozenset())
+    return found | {k: facts()["enums"]["QProcess"][k] for k in named}
 
 
 def normalised(signature: str) -> str:

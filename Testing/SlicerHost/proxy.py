@@ -11,13 +11,14 @@ import inspect
 import re
 import sys
 import traceback
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import shiboken6
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from . import facts
+from . import calling, facts
 
 #: Exceptions that left a slot: PythonQt prints them and goes on; a test fails on them at its end.
 slot_errors: list[BaseException] = []
@@ -26,6 +27,12 @@ classes: dict[str, type[Proxy]] = {}
 #: Connections by the C++ address of the sender: (signal, callable, what Qt was given).
 _connections: dict[int, list[tuple[str, Any, Any]]] = {}
 _TOOL_TIP = "<p>{}</p>"
+#: Methods that leave an argument to whoever holds it, while PySide6 would keep it alive.
+_NOT_OWNING = frozenset({"setMenu", "setModel", "setDefaultAction", "setItemDelegate", "addAction"})
+
+
+class UnknownSignal(LookupError):
+    """A connection that was refused: only printed by Slicer, but a fault of the module."""
 
 
 class EnumValue(int):
@@ -107,7 +114,7 @@ class Proxy:
             )
         if not known.properties[name][1]:
             raise AttributeError(f"Property '{name}' of type '{known.properties[name][0]}' is read-only")
-        _write(native, name, value)
+        _write(native, name, calling.lenient(known.properties[name][0], value))
 
     def __bool__(self) -> bool:
         native = object.__getattribute__(self, "_object")
@@ -136,7 +143,7 @@ class BoundSignal:
 
     def connect(self, function: Callable[..., Any]) -> bool:
         """Connect the overload that the bare name means."""
-        return connect(self._owner, self._signature(), function)
+        return _connect(self._owner, self._signature(), function)
 
     def disconnect(self, function: Callable[..., Any] | None = None) -> bool:
         """Disconnect ``function``, or all Python connections of the signal."""
@@ -164,7 +171,7 @@ def proxy_class(name: str, native: Any) -> type[Proxy]:
         found = _native_enumerator(native, enumerator)
         body.setdefault(enumerator, EnumValue(value, found))
     for member, _value in inspect.getmembers(native, lambda m: isinstance(m, enum.EnumMeta)):
-        inner = {e.name: EnumValue(_int(e), e) for e in getattr(native, member) if e.name in body}
+        inner = {e.name: body[e.name] for e in getattr(native, member) if getattr(body.get(e.name), "native", 0) is e}
         if inner:
             body.setdefault(member, type(member, (), inner))
     made = type(name, (Proxy,), body)
@@ -215,12 +222,18 @@ def to_native(value: Any) -> Any:
 def connect(sender: Proxy, signature: str, *target: Any) -> bool:
     """Connect a signal by its signature; print and return False for one that does not exist."""
     known, wanted = facts.members(type(sender)._class_name), facts.normalised(signature)
+    gone = any((base, wanted) in calling.GONE_IN_QT6 for base in known.bases)
+    if wanted not in known.signals or gone or not hasattr(to_native(sender), wanted.partition("(")[0]):
+        message = f"PythonQt: QObject::connect() signal '{signature}' does not exist"
+        print(message, file=sys.stderr)
+        slot_errors.append(UnknownSignal(f"{message} in every Slicer: {known.name}"))
+        return False
+    return _connect(sender, wanted, target[0] if len(target) == 1 else _slot_of(*target))
+
+
+def _connect(sender: Proxy, wanted: str, function: Callable[..., Any]) -> bool:
     name, _, arguments = wanted.partition("(")
     native = to_native(sender)
-    if wanted not in known.signals or not hasattr(native, name):
-        print(f"PythonQt: QObject::connect() signal '{signature}' does not exist", file=sys.stderr)
-        return False
-    function = target[0] if len(target) == 1 else _slot_of(*target)
     count = len([a for a in arguments.rstrip(")").split(",") if a])
     kind = arguments.rstrip(")")
 
@@ -293,12 +306,27 @@ def _method(owner: Proxy, name: str) -> Callable[..., Any]:
 
     def method(*arguments: Any, **keywords: Any) -> Any:
         _no_keywords(f"{class_name}.{name}", keywords)
+        if name in _NOT_OWNING:
+            _hold_weakly(arguments)
+        values = [to_native(a) for a in calling.as_property(class_name, name, arguments)]
         try:
-            return from_native(function(*(to_native(a) for a in arguments)))
+            return from_native(calling.with_enumerators(function, values))
         except (TypeError, NotImplementedError) as error:
             raise ValueError(f"Called {class_name}.{name} with wrong arguments: {error}") from error
 
     return method
+
+
+def _hold_weakly(arguments: tuple[Any, ...]) -> None:
+    for argument in arguments:
+        native = to_native(argument)
+        if isinstance(argument, Proxy) and isinstance(native, QtCore.QObject) and native.parent() is None:
+            weakref.finalize(argument, _delete_orphan, native).atexit = False
+
+
+def _delete_orphan(native: Any) -> None:
+    if shiboken6.isValid(native) and native.parent() is None:
+        shiboken6.delete(native)
 
 
 def _read(native: Any, name: str) -> Any:
@@ -334,8 +362,6 @@ def _write(native: Any, name: str, value: Any) -> None:
 
 
 def _adopt(proxy: Proxy, native: Any) -> None:
-    import weakref
-
     object.__setattr__(proxy, "_object", native)
     try:
         native._host_proxy = weakref.ref(proxy)
