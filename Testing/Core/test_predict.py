@@ -229,6 +229,30 @@ def test_a_list_is_read_and_roles_choose_from_it(caml, model, tmp_path):
     assert code == 3 and "no case" in err
 
 
+def test_a_json_list_names_cases_and_their_channels(caml, tmp_path):
+    two = save_a_model(tmp_path / "two.caml", channels=2)
+    for seed, name in enumerate(["t1", "t2"]):
+        write_scan(tmp_path / f"{name}.nrrd", seed)
+    names = ["7", "MR head (2) #1", "T\u00eate, 50 %"]
+    cases = [{"id": name, "images": ["t1.nrrd", str(tmp_path / "t2.nrrd")]} for name in names]
+    (tmp_path / "list.json").write_text(json.dumps({"cases": cases}))
+    out = tmp_path / "out"
+    code, _, err = caml("predict", two, tmp_path / "list.json", "-o", out, "--format", "nrrd", "--uncertainty", *PLAIN)
+    assert code == 0, err
+    expected = {f"{name}{end}" for name in names for end in (".nrrd", "_disagreement.nrrd")}
+    assert {p.name for p in out.iterdir()} == expected | {"predictions.csv"}
+    assert [row["case"] for row in rows_of(out / "predictions.csv")] == names
+
+
+@pytest.mark.parametrize("name", ["../escaped", "a/b", "a\\b", "c:d", "what?", "two\nlines"])
+def test_an_id_that_is_no_file_name_is_refused(caml, model, tmp_path, name):
+    write_scan(tmp_path / "s.nrrd")
+    (tmp_path / "list.json").write_text(json.dumps({"cases": [{"id": name, "image": "s.nrrd"}]}))
+    code, _, err = caml("predict", model, tmp_path / "list.json", "-o", tmp_path / "out", *PLAIN)
+    assert code == 2 and repr(name) in err and "cannot name a file" in err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["list.json", "s.nrrd"]
+
+
 @pytest.mark.parametrize(
     ("output", "words"),
     [("p1_image.nii.gz", "overwrite"), ("picture.png", "no format"), ("", None)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,8 @@ from .predictor import Prediction, Predictor
 
 FORMATS = ("seg.nrrd", "nrrd", "nii.gz", "nii", "mha")
 TABLE = "predictions.csv"
+#: What no file name may hold on one of the systems; a separator could also lead out of the folder.
+_NOT_IN_NAMES = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
 #: Seconds between two progress events.
 _PAUSE = 0.2
 
@@ -291,6 +294,11 @@ def _check_outputs(cases: Sequence[Case], output: Output) -> None:
     if output.is_file and len(cases) > 1:
         raise UsageError(f"{output.path} is one file for {len(cases)} cases; give a folder with -o.")
     for case in cases:
+        if not output.is_file and (odd := _NOT_IN_NAMES.search(case.id)):
+            raise UsageError(
+                f"The case {case.id!r} cannot name a file because of its {odd[0]!r}; give it an id without / \\ : * ? "
+                '" < > | and line ends.'
+            )
         written = output.labels(case).resolve()
         if any(written == image.resolve() for image in (*case.images, *([case.label] if case.label else []))):
             raise UsageError(f"The result would overwrite {written.name}, a file of case {case.id}; choose another -o.")
