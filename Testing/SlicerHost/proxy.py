@@ -237,12 +237,24 @@ def _connect(sender: Proxy, wanted: str, function: Callable[..., Any]) -> bool:
     count = len([a for a in arguments.rstrip(")").split(",") if a])
     kind = arguments.rstrip(")")
 
-    def slot(*values: Any) -> None:
-        _call(function, [_argument(v, kind) for v in values[:count]])
+    def deliver(*values: Any) -> None:
+        _call(function, [_argument(v, kind) for v in values])
 
+    # PySide6 hands over as many arguments as the slot names.
+    slots = (lambda: deliver(), lambda a: deliver(a), lambda a, b: deliver(a, b))
+    slot = slots[count] if count < len(slots) else deliver
     getattr(native, name).connect(slot)
-    _connections.setdefault(_address(native), []).append((wanted, function, slot))
+    _connections_of(native).append((wanted, function, slot))
     return True
+
+
+def _connections_of(native: QtCore.QObject) -> list[tuple[str, Any, Any]]:
+    address = _address(native)
+    if address not in _connections:
+        _connections[address] = []
+        # The next object may get the same address.
+        native.destroyed.connect(lambda: _connections.pop(address, None))
+    return _connections[address]
 
 
 def disconnect(sender: Proxy, signature: str, *target: Any) -> bool:
@@ -250,14 +262,15 @@ def disconnect(sender: Proxy, signature: str, *target: Any) -> bool:
     native, kept, found = to_native(sender), [], False
     wanted = facts.normalised(signature) if "(" in signature else signature
     function = target[0] if target else None
-    for entry in _connections.get(_address(native), []):
+    entries = _connections_of(native)
+    for entry in list(entries):
         same = entry[0] == wanted or ("(" not in wanted and entry[0].startswith(f"{wanted}("))
         if same and (function is None or entry[1] == function) and (not found or function is None):
             getattr(native, entry[0].partition("(")[0]).disconnect(entry[2])
             found = True
         else:
             kept.append(entry)
-    _connections[_address(native)] = kept
+    entries[:] = kept
     return found
 
 
