@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 import uuid
@@ -191,7 +192,7 @@ class SegmentationRun:
         elif kind == "warning":
             self._onWarning(fields)
         elif kind == "error":
-            self._fault = str(fields.get("message") or "")
+            self._fault = _missing(str(fields.get("message") or "")) or str(fields.get("message") or "")
         elif kind == "log":
             self._listener.onRunLog(str(fields.get("message")))
 
@@ -253,7 +254,8 @@ class SegmentationRun:
 
     def _onWarning(self, fields: dict[str, Any]) -> None:
         message = str(fields.get("message") or "")
-        work = self._take(str(fields["case"])) if fields.get("case") else None
+        failed = fields.get("case") and fields.get("exit_code")  # without a code it is a mere remark
+        work = self._take(str(fields["case"])) if failed else None
         if work is None:
             self._listener.onRunLog(message)
             return
@@ -327,12 +329,18 @@ def _stage(fields: dict[str, Any], titleOf: Any) -> str:
     return text.format(title=titleOf(detail)).strip() if "{title}" in text else text
 
 
+def _missing(text: str) -> str:
+    """The sentence for a package that the worker did not find; empty where that is not what ``text`` says."""
+    found = re.search(r"No module named '?([A-Za-z0-9_]+)", text)
+    if found is None:
+        return ""
+    return _("A Python package is missing ({name}); press Install in the panel.").format(name=found.group(1))
+
+
 def _died(title: str, exitCode: int, crashed: bool, lastLines: list[str]) -> str:
     """The sentence for a worker that ended without a word."""
-    text = " ".join(lastLines[-20:])
-    if "No module named" in text:
-        name = text.rpartition("No module named")[2].split()[0].strip("'\"")
-        return _("A Python package is missing ({name}); press Install in the panel.").format(name=name)
+    if missing := _missing(" ".join(lastLines)):
+        return missing
     if crashed or exitCode in (-9, 137):
         return _(
             "{title}: the worker was ended by the system, most likely for want of memory; close other programs, choose "

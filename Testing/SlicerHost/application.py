@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+import vtk
 from PySide6 import QtCore, QtWidgets
 
 from . import facts, proxy, qt_module
@@ -46,8 +47,7 @@ class Application:
     def userSettings(self) -> Any:  # noqa: N802
         """The settings of the user, in a file of this run."""
         if self._settings is None:
-            path = str(self._folder / "settings.ini")
-            self._settings = proxy.from_native(QtCore.QSettings(path, QtCore.QSettings.IniFormat))
+            self._settings = proxy.from_native(QtCore.QSettings())
         return self._settings
 
     def settings(self) -> Any:
@@ -145,12 +145,18 @@ class Module:
 def make(qt_application: QtWidgets.QApplication) -> Application:
     """Return the application, with scene, logics and views in place."""
     folder = Path(tempfile.mkdtemp(prefix="caml-slicer-host-"))
+    # ``qt.QSettings()`` is the application's own file in Slicer, too.
+    qt_application.setOrganizationName("SlicerHost")
+    qt_application.setApplicationName("SlicerHost")
+    QtCore.QSettings.setDefaultFormat(QtCore.QSettings.IniFormat)
+    QtCore.QSettings.setPath(QtCore.QSettings.IniFormat, QtCore.QSettings.UserScope, str(folder))
     slicer.mrmlScene = slicer.vtkMRMLScene()
     application = Application(qt_application, folder)
     slicer.app = application
     logic = application.applicationLogic()
     logic.SetMRMLScene(slicer.mrmlScene)
     logic.SetTemporaryPath(application.temporaryPath)
+    _remote_io(folder)
     slicer.modules = types.SimpleNamespace()
     _logics(logic)
     slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
@@ -159,7 +165,16 @@ def make(qt_application: QtWidgets.QApplication) -> Application:
     return application
 
 
-@__import__("vtk").calldata_type(__import__("vtk").VTK_OBJECT)
+def _remote_io(folder: Path) -> None:
+    """Scenes are read from bundles through a cache folder."""
+    remote = slicer.vtkMRMLRemoteIOLogic()
+    remote.SetMRMLScene(slicer.mrmlScene)
+    remote.AddDataIOToScene()
+    remote.GetCacheManager().SetRemoteCacheDirectory(str(folder))
+    remote.GetDataIOManager().SetCacheManager(remote.GetCacheManager())
+
+
+@vtk.calldata_type(vtk.VTK_OBJECT)
 def _on_node_added(scene: Any, event: Any, node: Any) -> None:
     """In Slicer, plugins of the subject hierarchy give new data nodes an item; here this does."""
     shown = ("vtkMRMLVolumeNode", "vtkMRMLSegmentationNode", "vtkMRMLTableNode", "vtkMRMLTransformNode")
@@ -209,6 +224,4 @@ def make_views(application: Application) -> None:
 def quiet() -> None:
     """Keep VTK's log off the terminal unless something is wrong with the tests themselves."""
     if not os.environ.get("CAML_HOST_LOG"):
-        import vtk
-
         vtk.vtkLogger.SetStderrVerbosity(vtk.vtkLogger.VERBOSITY_OFF)

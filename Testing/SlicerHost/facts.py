@@ -14,7 +14,10 @@ _QUALIFIERS = re.compile(r"\s*\([^)]*\)$")
 
 #: Members of classes that the facts only name. Each is called so in Slicer's own scripted modules or its slicer.util.
 NAMED_ONLY: dict[str, dict[str, frozenset[str]]] = {
-    "QFile": {"methods": frozenset({"exists", "open", "close"}), "enums": frozenset({"ReadOnly"})},  # slicer.util.loadUI
+    "QFile": {
+        "methods": frozenset({"exists", "open", "close"}),
+        "enums": frozenset({"ReadOnly"}),
+    },  # slicer.util.loadUI
     "QUiLoader": {"methods": frozenset({"load"})},  # slicer.util.loadUI
     "QEventLoop": {"methods": frozenset({"exec_", "exec", "quit", "processEvents"})},  # slicer.testing
     "QDesktopServices": {"methods": frozenset({"openUrl"})},  # ScriptedLoadableModule

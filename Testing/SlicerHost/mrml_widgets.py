@@ -33,12 +33,35 @@ class qMRMLWidget(QtWidgets.QWidget):  # noqa: N801
             self.mrmlSceneChanged.emit(scene)
 
 
+def _value_property(name: str, kind: Any) -> QtCore.Property:
+    def read(self: Any) -> Any:
+        return self._values[name]
+
+    def write(self: Any, value: Any) -> None:
+        self._values[name] = list(value) if kind == "QStringList" else value
+        self._refresh()
+
+    return QtCore.Property(kind, read, write)
+
+
 class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
     """Chooses a node of the scene by its class and attributes."""
 
     currentNodeChanged = QtCore.Signal(object)  # noqa: N815
     currentNodeIDChanged = QtCore.Signal(str)  # noqa: N815
     nodeActivated = QtCore.Signal(object)  # noqa: N815
+
+    nodeTypes = _value_property("nodeTypes", "QStringList")  # noqa: N815
+    noneDisplay = _value_property("noneDisplay", str)  # noqa: N815
+    baseName = _value_property("baseName", str)  # noqa: N815
+    noneEnabled = _value_property("noneEnabled", bool)  # noqa: N815
+    addEnabled = _value_property("addEnabled", bool)  # noqa: N815
+    removeEnabled = _value_property("removeEnabled", bool)  # noqa: N815
+    renameEnabled = _value_property("renameEnabled", bool)  # noqa: N815
+    editEnabled = _value_property("editEnabled", bool)  # noqa: N815
+    showHidden = _value_property("showHidden", bool)  # noqa: N815
+    showChildNodeTypes = _value_property("showChildNodeTypes", bool)  # noqa: N815
+    selectNodeUponCreation = _value_property("selectNodeUponCreation", bool)  # noqa: N815
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
@@ -181,27 +204,6 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
 
     def _get_id(self) -> str:
         return self._current.GetID() if self._current is not None else ""
-
-
-def _value_property(name: str, kind: Any) -> QtCore.Property:
-    def read(self: Any) -> Any:
-        return self._values[name]
-
-    def write(self: Any, value: Any) -> None:
-        self._values[name] = list(value) if kind == "QStringList" else value
-        self._refresh()
-
-    return QtCore.Property(kind, read, write)
-
-
-for _name, _kind in {
-    "nodeTypes": "QStringList",
-    "noneDisplay": str,
-    "baseName": str,
-    **dict.fromkeys(("noneEnabled", "addEnabled", "removeEnabled", "renameEnabled", "editEnabled", "showHidden"), bool),
-    **dict.fromkeys(("showChildNodeTypes", "selectNodeUponCreation"), bool),
-}.items():
-    setattr(qMRMLNodeComboBox, _name, _value_property(_name, _kind))
 
 
 class qMRMLCheckableNodeComboBox(qMRMLNodeComboBox):  # noqa: N801
