@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PACKAGE = REPOSITORY / "CAMLSegmentation" / "caml_core"
+MODULE = REPOSITORY / "CAMLSegmentation"
+PACKAGE = MODULE / "caml_core"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+LIBRARY = sorted((MODULE / "CAMLSegmentationLib").rglob("*.py"))
+SLICER_SIDE = [MODULE / "CAMLSegmentation.py", *LIBRARY]
 LONGEST_FILE = 450
 
 #: May be imported before any package is installed: at file scope they import the standard library and each other.
@@ -24,6 +27,8 @@ LIGHT = (
 )
 HEAVY = ("torch", "numpy", "scipy", "SimpleITK", "matplotlib", "safetensors", "tqdm", "monai")
 SLICER = ("slicer", "qt", "ctk", "vtk", "PythonQt", "SampleData", "PyTorchUtils")
+#: What the Slicer side may import at file scope besides the standard library and light parts of the engine.
+IN_EVERY_SLICER = {"slicer", "qt", "ctk", "vtk"}
 RUNTIME = ("torch", "numpy", "SimpleITK", "scipy", "safetensors", "tqdm", "matplotlib")
 
 #: What each part may know of the engine; a part may always know itself and what every part may know.
@@ -69,7 +74,8 @@ def _imports(path: Path, nodes: Iterable[ast.AST]) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = _absolute(path, node)
             # "from .. import events" names modules, "from ..events import encode" a member of one.
-            yield from (f"{base}.{alias.name}" if base == "caml_core" else base for alias in node.names)
+            package = base in ("caml_core", "CAMLSegmentationLib")
+            yield from (f"{base}.{alias.name}" if package else base for alias in node.names)
 
 
 def _at_file_scope(node: ast.AST) -> Iterator[ast.AST]:
@@ -85,7 +91,7 @@ def _at_file_scope(node: ast.AST) -> Iterator[ast.AST]:
 def _absolute(path: Path, node: ast.ImportFrom) -> str:
     if node.level == 0:
         return node.module or ""
-    package = ("caml_core", *path.relative_to(PACKAGE).parts[:-1])
+    package = path.relative_to(MODULE).parts[:-1]
     base = package[: len(package) - node.level + 1]
     return ".".join((*base, *filter(None, [node.module])))
 
@@ -206,16 +212,148 @@ def test_every_command_explains_itself(caml, command):
     assert out.isascii() and len(out.splitlines()) > 3
 
 
+# The Slicer side
+
+
+def each_file(paths: list[Path]):
+    return pytest.mark.parametrize("path", paths, ids=lambda path: path.stem)
+
+
+@functools.cache
+def reached_at_file_scope(name: str) -> frozenset[str]:
+    """Roots of all that importing a module of the engine imports, over as many steps as there are; not itself."""
+    reached: set[str] = set()
+    waiting, seen = [name], set()
+    while waiting:
+        parts = waiting.pop().split(".")
+        if parts[0] != "caml_core":
+            reached.add(parts[0])
+            continue
+        # Importing a.b.c runs a and a.b first. What names no file is a member of its module.
+        for length in range(1, len(parts) + 1):
+            home = MODULE.joinpath(*parts[:length])
+            file = next((f for f in (home.with_suffix(".py"), home / "__init__.py") if f.is_file()), None)
+            if file is not None and file not in seen:
+                seen.add(file)
+                waiting.extend(imports(file, file_scope=True))
+    return frozenset(reached)
+
+
+def calls(path: Path) -> set[str]:
+    """``slicer.util.errorDisplay`` of all attributes that a file names, as written."""
+    return {ast.unparse(node) for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)}
+
+
+def test_there_is_a_slicer_side_to_check():
+    assert {"Widget", "Logic", "VolumeExchange"} <= {path.stem for path in LIBRARY}
+    assert "torch" in reached_at_file_scope("caml_core.model.build")
+    assert "numpy" in reached_at_file_scope("caml_core.data.geometry")
+    assert "CAMLSegmentationLib.VolumeExchange" in imports(MODULE / "CAMLSegmentationLib" / "Logic.py", file_scope=True)
+
+
+@each_file(SLICER_SIDE)
+def test_the_panel_opens_before_any_package_is_installed(path):
+    for name in imports(path, file_scope=True):
+        root = name.split(".")[0]
+        if root == "caml_core":
+            heavy = reached_at_file_scope(name) - set(sys.stdlib_module_names)
+            assert not heavy, f"{path.name} imports {name} at file scope, which imports {sorted(heavy)}"
+        else:
+            allowed = root in sys.stdlib_module_names or root in IN_EVERY_SLICER or root == "CAMLSegmentationLib"
+            assert allowed, f"{path.name} imports {name} at file scope"
+
+
+@each_file(SLICER_SIDE)
+def test_the_slicer_side_does_no_deep_learning(path):
+    """PyTorch runs in the worker process alone; numpy, which comes with Slicer, is all that is computed with here."""
+    roots = {name.split(".")[0] for name in imports(path, file_scope=False)}
+    assert not roots & (set(HEAVY) - {"numpy"})
+
+
+@each_file([p for p in LIBRARY if p.stem != "VolumeExchange"])
+def test_volume_exchange_alone_turns_nodes_into_arrays_and_files(path):
+    modules = imports(path, file_scope=False)
+    assert not {name.split(".")[0] for name in modules} & {"vtkTeem", "vtkITK", "vtkAddon", "sitkUtils", "SimpleITK"}
+    assert not any(name.startswith("vtk.util") or name.startswith("vtkmodules") for name in modules)
+    forbidden = re.compile(
+        r"slicer\.util\.(array\w*|update\w*FromArray|addVolumeFromArray|saveNode|exportNode)"
+        r"|\w*\.?(vtk_to_numpy|numpy_to_vtk|vtkMRML(Volume|Segmentation)\w*StorageNode)"
+    )
+    assert [name for name in calls(path) if forbidden.fullmatch(name)] == []
+
+
+def _may_ask(path: Path) -> bool:
+    return path.stem == "Widget" or path.stem.endswith("Section")
+
+
+@each_file([p for p in SLICER_SIDE if not _may_ask(p)])
+def test_only_the_panel_opens_dialogs(path):
+    dialog = re.compile(r"slicer\.util\.(\w+Display|tryWithErrorDisplay)|qt\.Q\w*(MessageBox|Dialog)(\.\w+)*")
+    assert [name for name in calls(path) if dialog.fullmatch(name)] == []
+
+
+@each_file([p for p in LIBRARY if not _may_ask(p)])
+def test_logic_knows_no_widgets(path):
+    known = {
+        name.rpartition(".")[2] for name in imports(path, file_scope=False) if name.startswith("CAMLSegmentationLib")
+    }
+    assert not [name for name in known if name == "Widget" or name.endswith("Section")]
+
+
+@each_file(SLICER_SIDE)
+def test_texts_can_be_translated(path):
+    """A translator's tool reads literals: no f-string and no computed text within _(), format() outside of it."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("_", "translate"):
+            texts = node.args[-1:]
+            assert texts and all(isinstance(t, ast.Constant) and isinstance(t.value, str) for t in texts), (
+                f"{path.name}:{node.lineno}: {ast.unparse(node)}"
+            )
+
+
+#: Where a text appears before the user's eyes; as an assignment or as a call's first argument.
+SHOWN = {"text", "toolTip", "windowTitle", "title", "placeholderText"}
+SAYS = {"setText", "setToolTip", "setWindowTitle", "setPlaceholderText", "addButton", "errorDisplay", "warningDisplay"}
+
+
+@each_file(SLICER_SIDE)
+def test_shown_texts_are_marked_for_translation(path):
+    for node in ast.walk(tree_of(path)):
+        shown = None
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Attribute) and t.attr in SHOWN for t in node.targets):
+            shown = node.value
+        elif (
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in SAYS and node.args
+        ):
+            shown = node.args[0]
+        bare = shown is not None and isinstance(shown, (ast.Constant, ast.JoinedStr)) and _has_words(shown)
+        assert not bare, f"{path.name}:{node.lineno}: {ast.unparse(node)}"
+
+
+def _has_words(node: ast.AST) -> bool:
+    texts = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    return any(re.search(r"[A-Za-z]{2,}", re.sub(r"<[^>]*>", "", text)) for text in texts)
+
+
+@each_file(LIBRARY)
+def test_names_on_the_slicer_side_are_in_camel_case(path):
+    """snake_case inside the engine, camelCase here: typography shows the border."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            own = not (node.name.startswith("__") and node.name.endswith("__"))
+            assert not own or "_" not in node.name.strip("_"), f"{path.name}:{node.lineno}: {node.name}"
+
+
 # What files may hold
 
 
-@each(SOURCES)
+@pytest.mark.parametrize("path", [*SOURCES, *SLICER_SIDE], ids=lambda path: path.relative_to(MODULE).as_posix())
 def test_files_stay_short(path):
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= LONGEST_FILE, f"{lines} lines; split the file"
 
 
-TEXTS = {".py", ".toml", ".txt", ".cmake", ".ui", ".json", ".yml", ".md", ".csv", ""}
+TEXTS = {".py", ".toml", ".txt", ".cmake", ".ui", ".json", ".s4ext", ".yml", ".md", ".csv", ""}
 
 
 def test_texts_have_unix_line_ends():
@@ -249,7 +387,7 @@ def test_no_file_is_large():
 
 def test_the_packaging_names_every_package():
     """setuptools finds packages by their __init__.py; a folder without one would be left out of the wheel."""
-    for folder in {path.parent for path in SOURCES}:
+    for folder in {path.parent for path in [*SOURCES, *LIBRARY]}:
         assert (folder / "__init__.py").is_file(), f"{folder} has no __init__.py"
 
 
