@@ -20,7 +20,7 @@ class CoreIOManager:
         """Read a file into new nodes of the scene."""
         path = str(properties["fileName"])
         if kind == "SceneFile":
-            return _load_scene(path)
+            return _load_scene(properties, collection, messages)
         node_class, storage_class = _STORAGE[kind]
         name = properties.get("name") or Path(path).name.partition(".")[0]
         node = slicer.mrmlScene.AddNewNodeByClass(node_class, name)
@@ -57,8 +57,20 @@ class CoreIOManager:
         return "SegmentationFile" if node.IsA("vtkMRMLSegmentationNode") else "VolumeFile"
 
 
-def _load_scene(path: str) -> bool:
-    if path.endswith(".mrb"):
-        return bool(slicer.mrmlScene.ReadFromMRB(path, True))
-    slicer.mrmlScene.SetURL(path)
-    return bool(slicer.mrmlScene.Connect())
+def _load_scene(properties: dict[str, Any], collection: Any, messages: Any) -> bool:
+    """Add a file's nodes to the scene ("clear": put them in its place); only bundles tell which nodes are new."""
+    scene, path = slicer.mrmlScene, str(Path(properties["fileName"]).absolute())
+    clear = bool(properties.get("clear", False))
+    if not path.endswith(".mrb"):
+        scene.SetURL(path)
+        return bool(scene.Connect(messages) if clear else scene.Import(messages))
+    before = _nodes(scene)
+    done = bool(scene.ReadFromMRB(path, clear, messages))
+    for node in _nodes(scene):
+        if collection is not None and not any(node is known for known in before):
+            collection.AddItem(node)
+    return done
+
+
+def _nodes(scene: Any) -> list[Any]:
+    return [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
