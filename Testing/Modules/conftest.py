@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +13,20 @@ import pytest
 import SlicerHost
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SlicerHost.install()
 sys.path.append(str(Path(__file__).parent))
+
+if importlib.util.find_spec("slicer_core") is None:
+    # pyproject.toml names the machines for which there are wheels; elsewhere these tests cannot be run at all.
+    print("The tests of the Slicer module are left out: slicer-core is not installed.", file=sys.stderr)
+    collect_ignore_glob = ["test_*.py"]
+else:
+    try:
+        SlicerHost.install()
+    except ImportError as error:
+        raise pytest.UsageError(
+            f"The tests of the Slicer module need Qt's system libraries ({error}); on Debian or Ubuntu: apt-get "
+            "install libegl1 libgl1 libx11-6 libxkbcommon0 libdbus-1-3 libfontconfig1 libglib2.0-0"
+        ) from error
 
 
 @pytest.fixture
@@ -32,10 +45,8 @@ def slicer_host() -> Iterator[Any]:
 def a_scene(slicer_host: Any) -> Iterator[Any]:
     """An empty scene with three slice views, closed afterwards."""
     import slicer
-    from SlicerHost import application
 
     slicer.mrmlScene.Clear()
-    application.make_views(slicer.app)
     yield slicer.mrmlScene
     slicer.mrmlScene.Clear()
     slicer.app.userSettings().clear()

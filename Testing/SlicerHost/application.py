@@ -156,7 +156,7 @@ def make(qt_application: QtWidgets.QApplication) -> Application:
     logic = application.applicationLogic()
     logic.SetMRMLScene(slicer.mrmlScene)
     logic.SetTemporaryPath(application.temporaryPath)
-    _remote_io(folder)
+    application._remote = _remote_io(folder)
     slicer.modules = types.SimpleNamespace()
     _logics(logic)
     slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
@@ -165,13 +165,14 @@ def make(qt_application: QtWidgets.QApplication) -> Application:
     return application
 
 
-def _remote_io(folder: Path) -> None:
-    """Scenes are read from bundles through a cache folder."""
+def _remote_io(folder: Path) -> Any:
+    """Scenes are read from bundles through a cache folder. The logic takes it along when it goes: keep it."""
     remote = slicer.vtkMRMLRemoteIOLogic()
     remote.SetMRMLScene(slicer.mrmlScene)
     remote.AddDataIOToScene()
     remote.GetCacheManager().SetRemoteCacheDirectory(str(folder))
     remote.GetDataIOManager().SetCacheManager(remote.GetCacheManager())
+    return remote
 
 
 @vtk.calldata_type(vtk.VTK_OBJECT)
@@ -208,13 +209,18 @@ def _logics(application_logic: Any) -> None:
 
 
 def make_views(application: Application) -> None:
-    """Make the three slice views; done again after the scene was closed."""
+    """Make the three slice views; their nodes are singletons, which outlive a scene that is closed."""
     logics = {}
     for name, orientation in SLICE_VIEWS.items():
         logic = slicer.vtkMRMLSliceLogic()
         logic.SetMRMLScene(slicer.mrmlScene)
         logic.SetMRMLApplicationLogic(application.applicationLogic())
-        node = logic.AddSliceNode(name)
+        # Slice nodes are singletons: Clear leaves them, and a second one would be merged into the first.
+        node = slicer.mrmlScene.GetSingletonNode(name, "vtkMRMLSliceNode")
+        if node is None:
+            node = logic.AddSliceNode(name)
+        else:
+            logic.SetSliceNode(node)
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(slicer.mrmlScene)
         node.SetOrientation(orientation)
         logics[name] = logic

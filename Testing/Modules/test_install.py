@@ -1,0 +1,123 @@
+"""First run: PyTorch is missing, on a machine with internet or without."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Which packages this Python seems to have; a test takes some away."""
+    import importlib.util
+
+    gone = {"torch", "safetensors"}
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name in gone else real(name, *a))
+    return gone
+
+
+@pytest.fixture
+def pytorch_extension(monkeypatch, installed):
+    """Slicer's PyTorch extension; what it was asked for is kept."""
+    asked = []
+
+    class PyTorchUtilsLogic:
+        def installTorch(self, askConfirmation=False, forceComputationBackend=None, torchVersionRequirement=None):  # noqa: N802, N803
+            asked.append((askConfirmation, torchVersionRequirement))
+            installed.discard("torch")
+            return types.ModuleType("torch")
+
+    module = types.ModuleType("PyTorchUtils")
+    module.PyTorchUtilsLogic = PyTorchUtilsLogic
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", module)
+    return asked
+
+
+@pytest.fixture
+def dialogs(monkeypatch):
+    """Slicer's own message windows: what they said; the user says yes unless told otherwise."""
+    import slicer
+
+    shown = types.SimpleNamespace(errors=[], questions=[], yes=True)
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, *a, **k: shown.errors.append(text))
+    monkeypatch.setattr(
+        slicer.util, "confirmOkCancelDisplay", lambda text, *a, **k: (shown.questions.append(text), shown.yes)[1]
+    )
+    return shown
+
+
+def test_a_missing_torch_is_said_at_the_top_and_on_apply(installed, the_segmentation_panel):
+    the_segmentation_panel.enter()
+    ui = the_segmentation_panel.ui
+    assert not ui.installFrame.isHidden() and "PyTorch, safetensors" in ui.installLabel.text
+    assert not ui.applyButton.enabled and "PyTorch" in ui.applyButton.toolTip
+
+
+def test_one_question_then_torch_comes_through_its_extension(
+    installed, pytorch_extension, dialogs, the_segmentation_panel
+):
+    from SlicerHost import packaging
+
+    the_segmentation_panel.enter()
+    original = packaging.pip_ensure
+    packaging.pip_ensure = lambda *a, **k: (original(*a, **k), installed.discard("safetensors"))
+    try:
+        the_segmentation_panel.ui.installButton.click()
+    finally:
+        packaging.pip_ensure = original
+    assert len(dialogs.questions) == 1 and not dialogs.errors
+    assert pytorch_extension == [(False, ">=2.6,<3")]
+    function, requirements, options = packaging.requests[-1]
+    assert function == "pip_ensure" and not options["prompt_install"]
+    assert not any("torch" in str(r) for r in requirements), "torch is the extension's business alone"
+    assert the_segmentation_panel.ui.installFrame.isHidden()
+
+
+def test_saying_no_installs_nothing(installed, pytorch_extension, dialogs, the_segmentation_panel):
+    from SlicerHost import packaging
+
+    dialogs.yes = False
+    the_segmentation_panel.enter()
+    the_segmentation_panel.ui.installButton.click()
+    assert pytorch_extension == [] and packaging.requests == []
+
+
+def test_without_the_pytorch_extension_the_way_out_is_said(installed, dialogs, the_segmentation_panel):
+    the_segmentation_panel.enter()
+    the_segmentation_panel.ui.installButton.click()
+    assert len(dialogs.errors) == 1 and "Extensions Manager" in dialogs.errors[0]
+
+
+def test_a_failing_download_is_one_sentence(installed, pytorch_extension, dialogs, the_segmentation_panel):
+    from SlicerHost import packaging
+
+    packaging.failure.append(RuntimeError("lots of output\nERROR: no matching distribution"))
+    the_segmentation_panel.enter()
+    the_segmentation_panel.ui.installButton.click()
+    assert len(dialogs.errors) == 1
+    assert "no matching distribution" in dialogs.errors[0] and "without internet" in dialogs.errors[0]
+
+
+def test_the_way_without_internet_is_explained_and_taken(installed, dialogs, the_segmentation_panel, answers, tmp_path):
+    from SlicerHost import packaging
+
+    ui = the_segmentation_panel.ui
+    the_segmentation_panel.enter()
+    assert ui.offlineText.isHidden() and ui.installFolderButton.isHidden()
+    ui.offlineButton.click()
+    assert "pip download" in ui.offlineText.plainText and not ui.installFolderButton.isHidden()
+    answers["getExistingDirectory"] = str(tmp_path)
+    ui.installFolderButton.click()
+    assert "no wheel of PyTorch" in dialogs.errors[0] and packaging.requests == []
+    (tmp_path / "torch-2.13.0-cp312-none-any.whl").write_bytes(b"")
+    ui.installFolderButton.click()
+    function, requirements, _options = packaging.requests[-1]
+    assert function == "pip_install" and "--no-index" in requirements and str(tmp_path) in requirements
+
+
+def test_nothing_is_shown_where_nothing_is_missing(the_segmentation_panel):
+    the_segmentation_panel.enter()
+    assert the_segmentation_panel.ui.installFrame.isHidden()

@@ -1,0 +1,195 @@
+"""The part "Model": the list, the card, and what can be done with model files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from stand_ins import SEGMENTS, save_stand_in
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    save_stand_in(folder / "atrium.caml", name="Left atrium")
+    save_stand_in(folder / "vessels.caml", name="Coronary vessels", modality="CT")
+    return folder
+
+
+@pytest.fixture
+def panel(files, models_folder, the_segmentation_panel):
+    models_folder.mkdir(parents=True, exist_ok=True)
+    for path in files.glob("*.caml"):
+        shutil.copy(path, models_folder / path.name)
+    the_segmentation_panel.enter()
+    return the_segmentation_panel
+
+
+@pytest.fixture
+def errors(monkeypatch):
+    import slicer
+
+    shown = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, *a, **k: shown.append(text))
+    return shown
+
+
+def listed(panel):
+    widget = panel.ui.modelListWidget
+    return [widget.item(row).text() for row in range(widget.count)]
+
+
+def choose(panel, name):
+    row = next(i for i, text in enumerate(listed(panel)) if text.startswith(name))
+    panel.ui.modelListWidget.currentRow = row
+
+
+def test_models_are_listed_and_the_first_is_chosen(panel):
+    assert [text.split("  ")[0] for text in listed(panel)] == ["Coronary vessels", "Left atrium"]
+    assert panel.models.card.info.name == "Coronary vessels"
+
+
+def test_the_card_says_what_a_user_must_know(panel):
+    choose(panel, "Left atrium")
+    text = panel.ui.modelCardTextBrowser.plainText
+    for expected in ("Left atrium", "Aorta", "MR", "1.5 x 1.5 x 1.5", "4 labelled and 12 unlabelled", "not measured"):
+        assert expected in text, expected
+    assert "not stated" in text  # the licence
+    assert all(f"#{round(255 * s.color[0]):02x}" in panel.ui.modelCardTextBrowser.html for s in SEGMENTS)
+
+
+def test_the_search_narrows_the_list(panel):
+    panel.ui.modelSearchBox.text = "atrium mr"
+    assert len(listed(panel)) == 1 and listed(panel)[0].startswith("Left atrium")
+    panel.ui.modelSearchBox.text = "liver"
+    assert listed(panel) == []
+    panel.ui.modelSearchBox.text = ""
+    assert len(listed(panel)) == 2
+
+
+def test_the_choice_is_kept_in_the_scene_by_name(panel):
+    choose(panel, "Left atrium")
+    assert panel._parameterNode.modelName == "Left atrium"
+    panel.models.refresh()
+    assert panel.models.card.info.name == "Left atrium"
+
+
+def test_a_file_is_opened_into_the_users_models(panel, models_folder, files, answers, tmp_path):
+    source = save_stand_in(tmp_path / "mine.caml", name="Mine")
+    answers["getOpenFileName"] = str(source)
+    panel.ui.openModelButton.click()
+    assert (models_folder / "mine.caml").read_bytes() == source.read_bytes()
+    assert panel.models.card.info.name == "Mine"
+
+
+def test_a_file_that_is_no_model_is_refused_with_one_sentence(panel, models_folder, answers, errors, tmp_path):
+    (tmp_path / "photo.caml").write_bytes(b"\x89PNG, and certainly no model")
+    answers["getOpenFileName"] = str(tmp_path / "photo.caml")
+    before = sorted(models_folder.iterdir())
+    panel.ui.openModelButton.click()
+    assert len(errors) == 1 and "photo.caml" in errors[0] and sorted(models_folder.iterdir()) == before
+
+
+def test_a_copy_is_one_file_for_another_computer(panel, answers, tmp_path, files):
+    choose(panel, "Left atrium")
+    answers["getSaveFileName"] = str(tmp_path / "carried.caml")
+    panel.ui.exportModelButton.click()
+    assert (tmp_path / "carried.caml").read_bytes() == (files / "atrium.caml").read_bytes()
+
+
+def test_removing_asks_and_takes_the_users_models_only(panel, models_folder, monkeypatch):
+    import slicer
+
+    choose(panel, "Left atrium")
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda *a, **k: False)
+    panel.ui.removeModelButton.click()
+    assert (models_folder / "atrium.caml").is_file()
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda *a, **k: True)
+    panel.ui.removeModelButton.click()
+    assert not (models_folder / "atrium.caml").exists() and len(listed(panel)) == 1
+
+
+def test_a_bundled_model_is_listed_and_cannot_be_removed(the_segmentation_panel, files):
+    from caml_core.model_library import ModelLibrary
+
+    panel = the_segmentation_panel
+    panel.models.library = ModelLibrary([files], panel.models.library.user)
+    panel.models.refresh()
+    assert len(listed(panel)) == 2 and not panel.ui.removeModelButton.enabled
+    assert "comes with the extension" in panel.ui.modelCardTextBrowser.plainText
+
+
+def test_the_folder_is_shown_and_made_where_it_is_not_there(the_segmentation_panel, models_folder):
+    from SlicerHost import qt_module
+
+    the_segmentation_panel.ui.modelFolderButton.click()
+    assert models_folder.is_dir() and qt_module.opened[-1].endswith("models")
+
+
+def test_a_published_checkpoint_is_imported_in_the_background(panel, answers, wait_for, tmp_path):
+    import torch
+
+    from caml_core.model import build_network
+    from caml_core.published import published_spec
+
+    torch.manual_seed(0)
+    torch.save(build_network(published_spec().network).state_dict(), tmp_path / "iter_6000.pth")
+    answers["getOpenFileName"] = str(tmp_path / "iter_6000.pth")
+    panel.ui.importModelButton.click()
+    assert not panel.ui.importModelButton.enabled
+    wait_for(lambda: panel.ui.importModelButton.enabled, 120)
+    assert panel.models.card.info.name == "iter_6000" and panel.models.entry.path.parent.name == "models"
+
+
+def test_a_checkpoint_that_is_none_is_one_sentence(panel, answers, errors, wait_for, tmp_path):
+    (tmp_path / "weights.pth").write_bytes(b"not a checkpoint" * 100)
+    answers["getOpenFileName"] = str(tmp_path / "weights.pth")
+    panel.ui.importModelButton.click()
+    wait_for(lambda: panel.ui.importModelButton.enabled, 120)
+    assert len(errors) == 1 and "weights.pth" in errors[0] and "Traceback" not in errors[0]
+
+
+def test_a_model_of_two_channels_gets_a_selector_for_each(the_segmentation_panel, models_folder, a_volume):
+    from stand_ins import ijk_to_ras, noise
+
+    models_folder.mkdir(parents=True)
+    save_stand_in(models_folder / "two.caml", channels=2, name="Two")
+    panel = the_segmentation_panel
+    first, second = (a_volume(name, noise(seed=i), ijk_to_ras()) for i, name in enumerate(("T1", "T2")))
+    panel._parameterNode.inputVolume = first
+    panel.enter()
+    assert not panel.ui.applyButton.enabled and "2 channels" in panel.ui.applyButton.toolTip
+    selector = panel.inputs._channelSelectors[0]
+    selector.setCurrentNode(first)
+    assert "different volume" in panel.ui.applyButton.toolTip
+    selector.setCurrentNode(second)
+    assert panel.ui.applyButton.enabled, panel.problem()
+    works = panel.inputs.works(False)
+    assert works[0].volumeNodes == (first, second)
+
+
+def test_held_out_figures_are_said_with_their_number():
+    from CAMLSegmentationLib.Models import heldOut
+
+    metrics = {
+        "held_out": {
+            "count": 3,
+            "summary": {
+                "mean": {"A": {"dice": {"mean": 0.9}}, "B": {"dice": {"mean": 0.8}}},
+                "v": {"A": {"dice": {"mean": 0.1}}},
+            },
+        }
+    }
+    assert heldOut(metrics) == "Dice 85.0 % on 3 cases (few: indicative)"
+    assert heldOut({}) == heldOut({"held_out": {"summary": {"mean": {}}}}) == "not measured"
+    assert heldOut(json.loads('{"held_out": [1, 2]}')) == "not measured"
+
+
+def test_the_users_models_outlive_slicer(monkeypatch, tmp_path):
+    from CAMLSegmentationLib import Models
+
+    monkeypatch.delenv("CAML_MODELS_DIR", raising=False)
+    folder = Models.library().user
+    assert "slicer" not in str(folder).lower() and folder.is_absolute() and Path.home() in folder.parents
