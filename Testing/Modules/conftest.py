@@ -107,7 +107,7 @@ def grab_panel(the_module: Any, tmp_path: Path) -> Callable[[str], Path]:
 
     def grab(name: str) -> Path:
         path = tmp_path / f"{name}.png"
-        native = proxy.to_native(the_module.uiWidget)
+        native = proxy.to_native(the_module.uiWidget).window()
         native.resize(450, max(720, native.sizeHint().height()))
         assert native.grab().save(str(path))
         return path

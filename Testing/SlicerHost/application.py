@@ -224,6 +224,10 @@ def make_views(application: Application) -> None:
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(slicer.mrmlScene)
         node.SetOrientation(orientation)
         logics[name] = logic
+    known = vtk.vtkCollection()
+    for logic in logics.values():
+        known.AddItem(logic)
+    application.applicationLogic().SetSliceLogics(known)
     application._layout_manager = LayoutManager(logics)
 
 
