@@ -4,6 +4,7 @@
 #   make test         all quick tests
 #   make lint         ruff and mypy
 #   make benchmarks   what docs/benchmarks.md reports (long)
+#   make screenshots  the pictures in Resources/Screenshots (trains on phantoms first; Debian: libosmesa6)
 #   make clean        remove the environment and everything made
 #
 # The first of them makes .venv once, with the versions of constraints.txt. Variables:
@@ -24,7 +25,7 @@ ARGS ?=
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint benchmarks clean
+.PHONY: demo test lint benchmarks screenshots clean
 
 demo: $(READY)
 	$(RUN) Testing/demo/run_demo.py $(ARGS)
@@ -40,6 +41,9 @@ lint: $(READY)
 
 benchmarks: $(READY)
 	$(RUN) Testing/benchmarks/run_benchmarks.py $(ARGS)
+
+screenshots: $(READY)
+	$(RUN) Testing/screenshots/make_screenshots.py $(ARGS)
 
 # PyTorch goes first and alone, so that TORCH_ARGS concerns nothing else.
 $(READY): constraints.txt pyproject.toml

@@ -68,8 +68,6 @@ def prepareMap(mapNode: Any, legend: bool = True) -> None:
         legendNode.SetTitleText(_("Disagreement (%)"))
         legendNode.SetLabelFormat("%.0f")
         legendNode.SetNumberOfLabels(5)
-        legendNode.GetTitleTextProperty().SetFontSize(14)
-        legendNode.GetLabelTextProperty().SetFontSize(12)
         legendNode.SetVisibility(False)
 
 

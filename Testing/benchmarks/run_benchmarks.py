@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = ("bench_training_step.py", "bench_prediction.py")
+SCRIPTS = ("bench_training_step.py", "bench_prediction.py", "bench_slicer.py")
 
 
 def main() -> int:

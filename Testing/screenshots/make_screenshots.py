@@ -80,6 +80,7 @@ def photograph(model: Path) -> None:
     save_slices(slices, "slices-disagreement")
     panel.ui.show3DButton.click()
     views.save_surface(OUTPUT / "surface.png", (420, 360))
+    save_overview(views)
     SlicerHost.unload_module("CAMLSegmentation")
 
 
@@ -115,6 +116,27 @@ def save_slices(slices: list[Any], name: str) -> None:
         x += picture.width()
     painter.end()
     joined.save(str(OUTPUT / f"{name}.png"))
+
+
+def save_overview(views: Any) -> None:
+    """Put panel, slices and surface into the picture that the README opens with."""
+    from PySide6 import QtCore, QtGui
+
+    panel = QtGui.QImage(str(OUTPUT / "panel-done.png"))
+    rows = [QtGui.QImage(str(OUTPUT / f"slices-{kind}.png")) for kind in ("segmentation", "disagreement")]
+    rows = [row.scaledToWidth(720, QtCore.Qt.SmoothTransformation) for row in rows]
+    left = panel.height() - sum(row.height() for row in rows)
+    with tempfile.TemporaryDirectory() as folder:
+        views.save_surface(Path(folder) / "surface.png", (720, left))
+        rows.append(QtGui.QImage(str(Path(folder) / "surface.png")))
+    joined = QtGui.QImage(panel.width() + 720, panel.height(), QtGui.QImage.Format_RGB32)
+    painter, y = QtGui.QPainter(joined), 0
+    painter.drawImage(0, 0, panel)
+    for row in rows:
+        painter.drawImage(panel.width(), y, row)
+        y += row.height()
+    painter.end()
+    joined.save(str(OUTPUT / "overview.png"))
 
 
 def _parse() -> argparse.Namespace:
