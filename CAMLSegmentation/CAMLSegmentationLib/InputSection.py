@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 from caml_core.errors import CamlError
 from caml_core.model_file import ModelCard
 
-from . import VolumeExchange
+from . import SegmentationResult, VolumeExchange
 from .Combo import choose, chosen, fill
 from .Job import caseId
 from .Logic import folderWorks, modelWarnings, sequenceWorks, volumeWorks
@@ -276,5 +276,9 @@ class InputSection:
 
 def sceneVolumes() -> list[Any]:
     """Return the grey-value volumes of the scene that a user can see; label maps and our own maps are none."""
-    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-    return [n for n in nodes if n.GetClassName() == "vtkMRMLScalarVolumeNode" and not n.GetHideFromEditors()]
+    return [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if _isScan(node)]
+
+
+def _isScan(node: Any) -> bool:
+    plain = node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors()
+    return plain and node.GetAttribute(SegmentationResult.MAP) is None

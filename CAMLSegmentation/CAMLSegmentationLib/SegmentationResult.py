@@ -17,6 +17,8 @@ from . import VolumeExchange
 
 PREFIX = "CAMLSegmentation."
 MODEL, MODEL_HASH, STATE = PREFIX + "Model", PREFIX + "ModelHash", PREFIX + "State"
+#: Attribute of the volume nodes that are maps of a result and no scans.
+MAP = PREFIX + "Map"
 #: Role of the node references from a result to what belongs to it.
 TABLE, DISAGREEMENT, PROBABILITY = PREFIX + "table", PREFIX + "disagreement", PREFIX + "probability"
 _LABELMAP = "Binary labelmap"

@@ -138,6 +138,7 @@ class VolumeWork:
             name = slicer.mrmlScene.GenerateUniqueName(title.format(result=node.GetName()))
             mapNode = VolumeExchange.readMap(path, self.volumeNodes[0], self._frame, name)
             Review.prepareMap(mapNode, legend=kind == "disagreement")
+            mapNode.SetAttribute(SegmentationResult.MAP, kind)
             node.SetNodeReferenceID(role, mapNode.GetID())
             SegmentationResult.placeBeside(mapNode, self.volumeNodes[0])
 

@@ -295,7 +295,7 @@ def test_all_volumes_of_the_scene_leave_out_the_maps_that_were_made(panel, a_vol
     apply(panel, wait_for)
     assert len(results()) == 2
     apply(panel, wait_for)
-    assert len(results()) == 2, ui.logTextEdit.plainText
+    assert len(results()) == 2 and ui.statusLabel.text.startswith("2 done in"), ui.logTextEdit.plainText
 
 
 def test_a_folder_is_segmented_into_files(panel, a_volume, a_model, wait_for, tmp_path):
