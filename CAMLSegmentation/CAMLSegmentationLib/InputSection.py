@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,7 @@ class InputSection:
                 self._ui.volumesSelector.setCheckState(node, state)
 
     def _rebuildChannels(self, count: int) -> None:
-        layout = self._ui.channelsFormLayout
+        layout = self._ui.channelsWidget.layout()  # layouts are no variables of the panel
         while layout.rowCount():
             layout.removeRow(0)
         self._channelSelectors = []
@@ -231,10 +232,10 @@ class InputSection:
         self._fitKey = key
         text = ""
         if self._card is not None and volumes:
-            lines = [(volume, line) for volume in volumes[:10] for line in self._warningsOf(volume)]
-            named = len(volumes) > 1
-            text = "<br>".join(f"<b>{volume.GetName()}:</b> {line}" if named else line for volume, line in lines[:4])
-        self._ui.fitLabel.text = f"&#9888; {text}" if text else ""
+            names = [volume.GetName() if len(volumes) > 1 else "" for volume in volumes[:10]]
+            lines = [_warningHtml(n, line) for n, v in zip(names, volumes) for line in self._warningsOf(v)]
+            text = "<br>".join(lines[:4])
+        self._ui.fitLabel.text = text
         self._ui.fitLabel.setVisible(bool(text))
 
     def _fitVolumes(self) -> list[Any]:
@@ -277,6 +278,12 @@ class InputSection:
 def sceneVolumes() -> list[Any]:
     """Return the grey-value volumes of the scene that a user can see; label maps and our own maps are none."""
     return [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if _isScan(node)]
+
+
+def _warningHtml(name: str, sentence: str) -> str:
+    """A label shows text as HTML only where it finds a tag."""
+    title = _("Warning, {name}:").format(name=name) if name else _("Warning:")
+    return f"<b>{html.escape(title)}</b> {html.escape(sentence)}"
 
 
 def _isScan(node: Any) -> bool:

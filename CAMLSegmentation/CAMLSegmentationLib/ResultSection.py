@@ -91,7 +91,7 @@ class ResultSection:
             if texts[-1]:
                 flagged.append(f"{texts[0]}: {texts[-1]}")
         widget.resizeColumnsToContents()
-        self._ui.resultNoteLabel.text = "&#9888; " + "; ".join(flagged) if flagged else ""
+        self._ui.resultNoteLabel.text = _("Look at {segments}.").format(segments="; ".join(flagged)) if flagged else ""
         self._ui.resultNoteLabel.setVisible(bool(flagged))
 
     def _onEdit(self, checked: bool = False) -> None:

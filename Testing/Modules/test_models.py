@@ -151,7 +151,7 @@ def test_a_checkpoint_that_is_none_is_one_sentence(panel, answers, errors, wait_
     assert len(errors) == 1 and "weights.pth" in errors[0] and "Traceback" not in errors[0]
 
 
-def test_a_model_of_two_channels_gets_a_selector_for_each(the_segmentation_panel, models_folder, a_volume):
+def test_a_model_of_two_channels_gets_a_selector_for_each(the_segmentation_panel, models_folder, a_volume, wait_for):
     from stand_ins import ijk_to_ras, noise
 
     models_folder.mkdir(parents=True)
@@ -168,6 +168,9 @@ def test_a_model_of_two_channels_gets_a_selector_for_each(the_segmentation_panel
     assert panel.ui.applyButton.enabled, panel.problem()
     works = panel.inputs.works(False)
     assert works[0].volumeNodes == (first, second)
+    panel.ui.applyButton.click()
+    wait_for(lambda: not panel.logic.running, 120)
+    assert panel._parameterNode.result is not None, panel.ui.statusLabel.text
 
 
 def test_held_out_figures_are_said_with_their_number():

@@ -429,7 +429,8 @@ def test_a_model_that_vanished_is_said_before_and_not_after(panel, a_model, a_sc
 def test_a_volume_of_another_modality_gets_a_warning_before(panel, a_volume):
     ct = a_volume("CT", np.random.default_rng(0).integers(-1024, 1500, (20, 24, 26)).astype(np.int16), ijk_to_ras())
     panel._parameterNode.inputVolume = ct
-    assert "MR" in panel.ui.fitLabel.text and panel.ui.applyButton.enabled
+    assert "<b>Warning:</b>" in panel.ui.fitLabel.text and "MR" in panel.ui.fitLabel.text
+    assert panel.ui.applyButton.enabled
     panel._parameterNode.inputVolume = a_volume("MR", noise(), ijk_to_ras())
     assert "CT" not in panel.ui.fitLabel.text
 

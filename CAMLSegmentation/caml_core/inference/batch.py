@@ -94,7 +94,8 @@ def find_cases(paths: Sequence[Path], channels: int, roles: Sequence[Role] = ())
     """
     cohorts = [load_cohort(path) for path in paths]
     cases = [case for cohort in cohorts for case in cohort.cases]
-    if channels > 1 and all(path.is_file() and len(c.cases) == 1 for path, c in zip(paths, cohorts)):
+    single = all(path.is_file() and [len(case.images) for case in c.cases] == [1] for path, c in zip(paths, cohorts))
+    if channels > 1 and single:  # a list, too, is a file, but its case brings all its channels
         cases = _grouped(cases, channels)
     cases = [case for case in cases if case.role != "excluded" and (not roles or case.role in roles)]
     if not cases:
