@@ -203,7 +203,7 @@ class InputSection:
                 self._ui.volumesSelector.setCheckState(node, state)
 
     def _rebuildChannels(self, count: int) -> None:
-        layout = self._ui.channelsWidget.layout()  # layouts are no variables of the panel
+        layout = self._ui.channelsWidget.layout()  # an empty layout is false, and no variable of the panel
         while layout.rowCount():
             layout.removeRow(0)
         self._channelSelectors = []

@@ -336,3 +336,15 @@ def test_settings_read_from_a_file_are_text(tmp_path):
     assert int(again.value("five")) == 5
     assert tuple(again.value("many")) == ("a", "b")
     assert again.value("none", 7) == 7 and again.value("none") is None
+
+
+def test_an_empty_layout_or_menu_is_false_and_no_variable_of_a_panel(slicer_host):
+    import qt
+    import slicer
+
+    widget = qt.QWidget()
+    layout = qt.QFormLayout()
+    layout.objectName = "emptyLayout"
+    widget.setLayout(layout)
+    assert not layout and not qt.QMenu() and qt.QComboBox() and widget
+    assert "emptyLayout" not in vars(slicer.util.childWidgetVariables(widget))

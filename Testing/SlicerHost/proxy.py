@@ -118,7 +118,11 @@ class Proxy:
 
     def __bool__(self) -> bool:
         native = object.__getattribute__(self, "_object")
-        return not isinstance(native, shiboken6.Object) or shiboken6.isValid(native)
+        if isinstance(native, shiboken6.Object) and not shiboken6.isValid(native):
+            return False
+        # PythonQt asks the object itself: an empty menu, URL or layout is false.
+        empty = getattr(native, "isEmpty", None) or getattr(native, "isNull", None)
+        return not empty() if empty is not None else True
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Proxy):
