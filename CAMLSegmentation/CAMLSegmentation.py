@@ -71,17 +71,19 @@ class CAMLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
-        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent):
+        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndBatchProcessEvent):
             self.addObserver(scene, event, self.onSceneChanged)
         self.panel.install.refresh()
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
         """Called when Slicer quits and before a reload: no process stays behind."""
-        self.setParameterNode(None)
-        self.removeObservers()
-        if self.panel is not None:
-            self.panel.close()
+        try:
+            if self.panel is not None:
+                self.panel.close()
+        finally:
+            self.setParameterNode(None)
+            self.removeObservers()
 
     def enter(self) -> None:
         """Called each time the user opens the module."""
@@ -107,11 +109,13 @@ class CAMLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneEndClose(self, caller: Any, event: Any) -> None:
         """Begin anew where the user is looking."""
+        self.logic.forgetParameterNode()
         if self.parent.isEntered:
             self.initializeParameterNode()
 
     def onSceneEndImport(self, caller: Any, event: Any) -> None:
         """A loaded scene brings its own choices."""
+        self.logic.forgetParameterNode()
         if self.parent.isEntered:
             self.initializeParameterNode()
 
@@ -130,7 +134,8 @@ class CAMLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = parameterNode
         if parameterNode is not None:
             self._guiTag = parameterNode.connectGui(self.ui)
-            self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterNodeModified)
+            # The node, not its wrapper: the mixin keeps what it has observed.
+            self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterNodeModified)
         if self.panel is not None:
             self.panel.setParameterNode(parameterNode)
 
@@ -143,7 +148,8 @@ class CAMLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         self._parameterNode.disconnectGui(self._guiTag)
         self._guiTag = None
-        self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterNodeModified)
+        node = self._parameterNode.parameterNode
+        self.removeObserver(node, vtk.vtkCommand.ModifiedEvent, self.onParameterNodeModified)
 
 
 class CAMLSegmentationTest(ScriptedLoadableModuleTest):

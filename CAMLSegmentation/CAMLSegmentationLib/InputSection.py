@@ -48,6 +48,7 @@ class InputSection:
         self._channelSelectors: list[Any] = []
         self._updating = False
         self._fitKey: Any = None
+        self._derivedOutput = ""
         fill(
             ui.inputKindComboBox,
             (
@@ -98,7 +99,7 @@ class InputSection:
                     edit.currentPath = path
             for index, selector in enumerate(self._channelSelectors):
                 known = list(node.channelVolumes)
-                if index < len(known) and known[index] is not None:
+                if index < len(known) and known[index] is not selector.currentNode():
                     selector.setCurrentNode(known[index])
         finally:
             self._updating = False
@@ -112,9 +113,9 @@ class InputSection:
         if node is None:
             return []
         if node.inputKind == "one":
-            return [node.inputVolume] if node.inputVolume else []
+            return [volume for volume in [node.inputVolume] if _isThere(volume)]
         if node.inputKind == "several":
-            return [volume for volume in node.inputVolumes if volume is not None]
+            return [volume for volume in node.inputVolumes if _isThere(volume) and isScan(volume)]
         return sceneVolumes() if node.inputKind == "all" else []
 
     def outputs(self) -> Path | None:
@@ -136,9 +137,10 @@ class InputSection:
         volumes = self.volumes()
         if not volumes:
             return _("Load a volume first.") if not sceneVolumes() else _("Choose a volume.")
-        faults = [fault for volume in volumes if (fault := VolumeExchange.checkVolume(volume))]
-        if faults and len(faults) == len(volumes):
-            return faults[0]
+        if not isScan(volumes[0]):
+            return _("{volume} is a map of a result and no scan; choose another volume.").format(
+                volume=volumes[0].GetName()
+            )
         return self._channelProblem() if node.inputKind == "one" else self._needsOneChannel()
 
     def works(self, overwriteEdits: bool) -> list[Work]:
@@ -150,9 +152,13 @@ class InputSection:
             return sequenceWorks(node.inputSequence)
         if node.inputKind != "one":
             return volumeWorks(self.volumes(), overwriteEdits)
-        channels = [selector.currentNode() for selector in self._channelSelectors]
+        channels = self._channels()
         identity = caseId(node.inputVolume.GetName(), ())
         return [VolumeWork(identity, [node.inputVolume, *channels], node.region, overwriteEdits)]
+
+    def _channels(self) -> list[Any]:
+        """The volumes of the second and further channels, None where none is chosen."""
+        return [selector.currentNode() for selector in self._channelSelectors]
 
     # Widgets
 
@@ -163,16 +169,18 @@ class InputSection:
 
     def _onVolumes(self) -> None:
         if not self._updating and self._parameterNode is not None:
-            self._parameterNode.inputVolumes = list(self._ui.volumesSelector.checkedNodes())
+            self._parameterNode.inputVolumes = [n for n in self._ui.volumesSelector.checkedNodes() if isScan(n)]
             self._onChange()
 
     def _onFolder(self, path: str) -> None:
         if self._updating or self._parameterNode is None:
             return
         self._parameterNode.inputFolder = path
-        if path and not self._parameterNode.outputFolder:
-            folder = Path(path)
-            self._parameterNode.outputFolder = str(folder.with_name(folder.name + "-segmentations"))
+        folder = Path(path)
+        # The path arrives letter by letter; a folder that the user chose for the results is left alone.
+        if path and folder.name and folder.is_dir() and self._parameterNode.outputFolder in ("", self._derivedOutput):
+            self._derivedOutput = str(folder.with_name(folder.name + "-segmentations"))
+            self._parameterNode.outputFolder = self._derivedOutput
         self._onChange()
 
     def _onOutputFolder(self, path: str) -> None:
@@ -182,8 +190,7 @@ class InputSection:
 
     def _onChannel(self) -> None:
         if not self._updating and self._parameterNode is not None:
-            nodes = [selector.currentNode() for selector in self._channelSelectors]
-            self._parameterNode.channelVolumes = [node for node in nodes if node is not None]
+            self._parameterNode.channelVolumes = [selector.currentNode() for selector in self._channelSelectors]
             self._onChange()
 
     def _showRows(self, kind: str) -> None:
@@ -226,7 +233,8 @@ class InputSection:
         """Warn before, not after. Voxels are looked at once for each choice of volumes and model."""
         volumes = self._fitVolumes()
         key = [(v.GetID(), v.GetImageData().GetMTime(), v.GetMTime()) for v in volumes if v.GetImageData()]
-        key = (key, self._card.sha256 if self._card is not None else None)
+        channels = [node.GetID() if node is not None else "" for node in self._channels()]
+        key = (key, channels, self._card.sha256 if self._card is not None else None)
         if key == self._fitKey:
             return
         self._fitKey = key
@@ -246,7 +254,7 @@ class InputSection:
         return [volume for volume in self.volumes() if not VolumeExchange.checkVolume(volume)]
 
     def _warningsOf(self, volume: Any) -> tuple[str, ...]:
-        channels = [volume, *(s.currentNode() for s in self._channelSelectors if s.currentNode() is not None)]
+        channels = [volume, *(node for node in self._channels() if node is not None)]
         if len(channels) != len(self._card.spec.channels):
             return ()  # Apply says what is missing
         try:
@@ -255,7 +263,7 @@ class InputSection:
             return (str(error),)
 
     def _channelProblem(self) -> str:
-        chosenNodes = [self._parameterNode.inputVolume, *(s.currentNode() for s in self._channelSelectors)]
+        chosenNodes = [self._parameterNode.inputVolume, *self._channels()]
         if any(node is None for node in chosenNodes):
             return _("Choose a volume for each of the model's {count} channels.").format(count=len(chosenNodes))
         if len({node.GetID() for node in chosenNodes}) < len(chosenNodes):
@@ -277,7 +285,7 @@ class InputSection:
 
 def sceneVolumes() -> list[Any]:
     """Return the grey-value volumes of the scene that a user can see; label maps and our own maps are none."""
-    return [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if _isScan(node)]
+    return [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if isScan(node)]
 
 
 def _warningHtml(name: str, sentence: str) -> str:
@@ -286,6 +294,12 @@ def _warningHtml(name: str, sentence: str) -> str:
     return f"<b>{html.escape(title)}</b> {html.escape(sentence)}"
 
 
-def _isScan(node: Any) -> bool:
+def isScan(node: Any) -> bool:
+    """Whether a volume node is a grey-value volume that is no map of ours."""
     plain = node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors()
     return plain and node.GetAttribute(SegmentationResult.MAP) is None
+
+
+def _isThere(node: Any) -> bool:
+    """A node that is just being removed is still known to the parameter node."""
+    return node is not None and node.GetScene() is not None

@@ -99,7 +99,7 @@ def predictArguments(
 ) -> list[str]:
     """Return the arguments of ``caml`` for a list of cases. ``segmentations``: write .seg.nrrd, not label maps."""
     arguments = ["predict", str(model), str(caseList), "-o", str(outputs)]
-    arguments += ["--format", "seg.nrrd" if segmentations else "nrrd", "--measures"]
+    arguments += ["--format", "seg.nrrd" if segmentations else "nrrd", "--measures", "--percent"]
     arguments += ["--device", settings.device, "--quality", settings.quality, "--sub-model", settings.subModel]
     arguments += ["--smallest-island", f"{settings.smallestIslandMl:g}"]
     for wanted, option in (

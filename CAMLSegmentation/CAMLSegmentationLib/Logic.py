@@ -53,12 +53,18 @@ class CAMLSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self._workerFactory = workerFactory
         self.run: SegmentationRun | None = None
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneClosing)
-        slicer.app.connect("aboutToQuit()", self.end)
+        self._parameterNode: CAMLSegmentationParameterNode | None = None
 
     def getParameterNode(self) -> CAMLSegmentationParameterNode:
-        """Return the module's parameter node of the scene."""
-        return CAMLSegmentationParameterNode(super().getParameterNode())
+        """Return the module's parameter node of the scene; the same wrapper as long as the node is the same."""
+        node = super().getParameterNode()
+        if self._parameterNode is None or self._parameterNode.parameterNode is not node:
+            self._parameterNode = CAMLSegmentationParameterNode(node)
+        return self._parameterNode
+
+    def forgetParameterNode(self) -> None:
+        """Read everything anew the next time: references to nodes that a scene brings later are not told of."""
+        self._parameterNode = None
 
     @property
     def running(self) -> bool:
@@ -153,9 +159,25 @@ class CAMLSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             raise UsageError(_("There is nothing to segment; choose a volume."))
         card = read_card(Path(modelPath))
         checkChannels(card, works)
-        self.run = SegmentationRun(card, works, settings, listener, outputs, self._workerFactory)
+        self._watch(listener)
+        self.run = SegmentationRun(card, works, settings, self._listener, outputs, self._workerFactory)
         self.run.start()
         return self.run
+
+    def _watch(self, listener: RunListener) -> None:
+        """While a run is under way, it ends with the scene and with Slicer; afterwards nothing holds this logic."""
+
+        def ended(summary: Summary) -> None:
+            self._unwatch()
+            listener.onRunEnd(summary)
+
+        self._listener = Callbacks(listener.onRunProgress, listener.onRunLog, listener.onRunDelivery, ended)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneClosing)
+        slicer.app.connect("aboutToQuit()", self.end)
+
+    def _unwatch(self) -> None:
+        self.removeObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneClosing)
+        slicer.app.disconnect("aboutToQuit()", self.end)
 
     def cancel(self) -> None:
         """Cancel the run in good order; the scene stays as it is."""
@@ -168,13 +190,13 @@ class CAMLSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             self.run.end()
 
     def close(self) -> None:
-        """Let go of scene and application; a run ends."""
+        """End a run and let go of what it made."""
         self.end()
-        self.removeObservers()
-        slicer.app.disconnect("aboutToQuit()", self.end)
+        self.run = self._parameterNode = None
 
     def _onSceneClosing(self, caller: Any, event: Any) -> None:
         self.end()
+        self.run = None  # its nodes go with the scene
 
 
 def volumeWorks(volumeNodes: Sequence[Any], overwriteEdits: bool = False) -> list[Work]:

@@ -51,6 +51,9 @@ class WorkerLike(Protocol):
     def end(self) -> None:
         """End the whole process tree now, and wait until it is gone."""
 
+    def wait(self, milliseconds: int = 100) -> None:
+        """Let it report without an event loop."""
+
 
 WorkerFactory = Callable[[WorkerListener], WorkerLike]
 
@@ -88,10 +91,8 @@ class WorkerProcess:
         environment.insert("PYTHONUNBUFFERED", "1")
         environment.insert("PYTHONIOENCODING", "utf-8")
         process.setProcessEnvironment(environment)
-        process.connect("readyReadStandardOutput()", self._onOutput)
-        process.connect("readyReadStandardError()", self._onError)
-        process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
-        process.connect("errorOccurred(QProcess::ProcessError)", self._onProcessError)
+        for signal, slot in self._connections():
+            process.connect(signal, slot)
         process.start(pythonProgram(), [str(Path(Worker.__file__).resolve()), *arguments])
 
     def stop(self) -> None:
@@ -120,6 +121,14 @@ class WorkerProcess:
         if self.running:
             self._process.waitForReadyRead(milliseconds)
 
+    def _connections(self) -> tuple[tuple[str, Callable[..., None]], ...]:
+        return (
+            ("readyReadStandardOutput()", self._onOutput),
+            ("readyReadStandardError()", self._onError),
+            ("finished(int,QProcess::ExitStatus)", self._onFinished),
+            ("errorOccurred(QProcess::ProcessError)", self._onProcessError),
+        )
+
     def _touchStopFile(self) -> None:
         try:
             self._stopFile.touch()
@@ -147,7 +156,10 @@ class WorkerProcess:
             lines.append(rest)
             self._buffers[channel] = b""
         for line in lines:
-            self._tell(line.decode("utf-8", "replace").rstrip("\r"))
+            try:
+                self._tell(line.decode("utf-8", "replace").rstrip("\r"))
+            except Exception:  # one event that is not understood must not lose the others
+                logging.exception("CAML: an event of the worker could not be followed")
 
     def _tell(self, line: str) -> None:
         event = events.decode(line)
@@ -174,6 +186,8 @@ class WorkerProcess:
         self._take("out", self._process.readAllStandardOutput().data(), last=True)
         self._take("err", self._process.readAllStandardError().data(), last=True)
         process, self._process = self._process, None
+        for signal, slot in self._connections():
+            process.disconnect(signal, slot)
         if self._timer is not None:
             self._timer.stop()
             self._timer = None

@@ -17,19 +17,26 @@ def endTree(pids: Iterable[int]) -> None:
     roots = [pid for pid in dict.fromkeys(pids) if pid and pid > 1 and pid != os.getpid()]
     if sys.platform == "win32":
         for pid in roots:
-            subprocess.run(
-                ["taskkill", "/PID", str(pid), "/T", "/F"],
-                capture_output=True,
-                check=False,
-                timeout=10,
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            )
+            _taskkill(pid)
         return
     for pid in _withDescendants(roots):
         try:
             os.kill(pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             pass
+
+
+def _taskkill(pid: int) -> None:
+    try:
+        subprocess.run(
+            ["taskkill", "/PID", str(pid), "/T", "/F"],
+            capture_output=True,
+            check=False,
+            timeout=2,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )
+    except (OSError, subprocess.SubprocessError):
+        pass  # the caller ends the launcher itself, too
 
 
 def _withDescendants(roots: list[int]) -> list[int]:

@@ -22,6 +22,7 @@ class ResultSection:
         self._shownKey: Any = None
         self._stops: list[Review.Stop] = []
         self._stop = -1
+        self._overlay = Review.Overlay()
         ui.resultSelector.addAttribute("vtkMRMLSegmentationNode", SegmentationResult.MODEL)
         ui.measuresTableWidget.columnCount = len(_HEADERS)
         ui.measuresTableWidget.setHorizontalHeaderLabels(list(_HEADERS))
@@ -37,6 +38,8 @@ class ResultSection:
         """Show the result that a parameter node names; None detaches."""
         self._parameterNode = parameterNode
         self._shownKey = None
+        if parameterNode is None:
+            self._ui.overlayCheckBox.checked = False
         self.refresh()
 
     def show(self, node: Any) -> None:
@@ -72,6 +75,7 @@ class ResultSection:
         )
         if mapNode is None:
             self._ui.overlayCheckBox.checked = False
+        self._showOverlay()
         self._showStop()
 
     def _node(self) -> Any:
@@ -105,10 +109,16 @@ class ResultSection:
                 slicer.util.resetThreeDViews()
 
     def _onOverlay(self, checked: bool) -> None:
+        self._showOverlay()
+
+    def _showOverlay(self) -> None:
+        """Show the map of the chosen result where that is wanted, and never another one's."""
         node = self._node()
         mapNode = node.GetNodeReference(SegmentationResult.DISAGREEMENT) if node is not None else None
-        if mapNode is not None:
-            Review.setShown(mapNode, checked)
+        if mapNode is not None and self._ui.overlayCheckBox.checked:
+            self._overlay.show(mapNode)
+        else:
+            self._overlay.hide()
 
     def _go(self, step: int) -> None:
         if not self._stops:

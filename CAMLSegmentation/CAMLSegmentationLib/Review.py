@@ -71,15 +71,47 @@ def prepareMap(mapNode: Any, legend: bool = True) -> None:
         legendNode.SetVisibility(False)
 
 
-def setShown(mapNode: Any, shown: bool, opacity: float = 0.6) -> None:
-    """Show or hide a disagreement map over the volume in all slice views, with its legend."""
-    if slicer.app.layoutManager() is not None:
-        slicer.util.setSliceViewerLayers(
-            foreground=mapNode if shown else None, foregroundOpacity=opacity if shown else 0.0
-        )
-    legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(mapNode)
-    if legend is not None:
-        legend.SetVisibility(shown)
+def removeMap(mapNode: Any) -> None:
+    """Remove a map with what displays it, which the scene would keep otherwise."""
+    displays = [mapNode.GetNthDisplayNode(i) for i in range(mapNode.GetNumberOfDisplayNodes())]
+    for node in [d for d in displays if d is not None] + [mapNode]:
+        slicer.mrmlScene.RemoveNode(node)
+
+
+class Overlay:
+    """Shows one map over the volume in all slice views, and gives back what was there before."""
+
+    def __init__(self) -> None:
+        self._mapId = ""
+        self._before: dict[str, tuple[str | None, float]] = {}
+
+    def show(self, mapNode: Any, opacity: float = 0.6) -> None:
+        """Show a map with its legend, in place of one that is shown."""
+        if self._mapId == mapNode.GetID():
+            return
+        self.hide()
+        self._mapId = mapNode.GetID()
+        for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+            self._before[composite.GetID()] = (composite.GetForegroundVolumeID(), composite.GetForegroundOpacity())
+            composite.SetForegroundVolumeID(self._mapId)
+            composite.SetForegroundOpacity(opacity)
+        self._setLegend(True)
+
+    def hide(self) -> None:
+        """Hide the map; views that have shown something else since are left alone."""
+        for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+            before = self._before.get(composite.GetID())
+            if before is not None and composite.GetForegroundVolumeID() in (self._mapId, None):
+                composite.SetForegroundVolumeID(before[0])
+                composite.SetForegroundOpacity(before[1])
+        self._setLegend(False)
+        self._mapId, self._before = "", {}
+
+    def _setLegend(self, shown: bool) -> None:
+        mapNode = slicer.mrmlScene.GetNodeByID(self._mapId) if self._mapId else None
+        legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(mapNode) if mapNode is not None else None
+        if legend is not None:
+            legend.SetVisibility(shown)
 
 
 def _center(mapNode: Any, plane: Any, index: int) -> tuple[float, float, float]:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import time
+import traceback
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from slicer.i18n import tr as _
 from caml_core.errors import CamlError
 from caml_core.model_file import ModelCard
 
+from . import SegmentationResult
 from .Job import JobFiles, Settings, predictArguments, writeCaseList
 from .Process import WorkerFactory, WorkerProcess, newStopFile
 from .ResultTable import Measures
@@ -79,6 +81,11 @@ class SegmentationRun:
     ) -> None:
         self._card, self._settings, self._listener = card, settings, listener
         self._waiting = list(works)
+        _makeTitlesUnique(self._waiting)
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.connect("timeout()", self._onTimer)
+        self._step: Any = None
         self._images: dict[str, tuple[Path, ...]] = {}
         self._pending: list[Work] = []
         self._count = len(works)
@@ -91,6 +98,7 @@ class SegmentationRun:
         self._working = False
         self._starts = 0
         self._lastLines: list[str] = []
+        self._share = 0.0
         self.summary = Summary()
         self.ended = False
 
@@ -124,9 +132,10 @@ class SegmentationRun:
     def wait(self) -> Summary:
         """Go on until the run has ended, in a script without an event loop; Slicer's window stays alive."""
         while not self.ended:
-            wait = getattr(self._worker, "wait", None)
-            if self._worker.running and wait is not None:
-                wait(50)
+            if self._worker.running:
+                self._worker.wait(50)
+            else:
+                time.sleep(0.002)
             slicer.app.processEvents()
         return self.summary
 
@@ -144,10 +153,17 @@ class SegmentationRun:
             self._pending.append(work)
         except CamlError as error:
             self._fail(work, str(error))
+        except Exception as error:  # a slot that raises would leave the run standing
+            self._failUnexpectedly(work, error)
         self._next(self._exportOne)
 
     def _next(self, step: Any) -> None:
-        qt.QTimer.singleShot(0, step)
+        """Do ``step`` in the next turn of the event loop."""
+        self._step = step
+        self._timer.start(0)
+
+    def _onTimer(self) -> None:
+        self._step()
 
     def _startWorker(self) -> None:
         if not self._pending:
@@ -241,8 +257,12 @@ class SegmentationRun:
         except CamlError as error:
             self._fail(work, str(error))
             return
+        except Exception as error:
+            self._failUnexpectedly(work, error)
+            return
         finally:
             self._removeFiles(work)
+        self._showFirst(delivery)
         self.summary.deliveries.append(delivery)
         if delivery.note:
             self.summary.notes.append(delivery.note)
@@ -277,6 +297,15 @@ class SegmentationRun:
         self.summary.failures[work.title] = sentence
         self._listener.onRunLog(sentence)
 
+    def _failUnexpectedly(self, work: Work, error: Exception) -> None:
+        self._listener.onRunLog("".join(traceback.format_exception(error)))
+        self._fail(work, _("{title}: an unexpected fault; the log has the details.").format(title=work.title))
+
+    def _showFirst(self, delivery: Delivery) -> None:
+        """Views follow the first result alone: they must not jump while the user looks at it, or works elsewhere."""
+        if delivery.segmentation is not None and delivery.volume is not None and not self.summary.deliveries:
+            SegmentationResult.show(delivery.segmentation, delivery.volume)
+
     def _failRest(self, sentence: str) -> None:
         for work in self._pending:
             self.summary.failures[work.title] = sentence
@@ -286,20 +315,32 @@ class SegmentationRun:
     def _removeFiles(self, work: Work) -> None:
         """The disk of a hospital computer is small: what is in the scene need not stay in files."""
         if work.inScene:
-            for path in (*self._images.get(work.id, ()), *self._files.outputs.glob(f"{work.id}*.nrrd")):
+            extras = [self._files.extra(work.id, kind) for kind in ("disagreement", "probability")]
+            for path in (*self._images.get(work.id, ()), self._files.labels(work.id), *extras):
                 path.unlink(missing_ok=True)
 
     def _tell(self, share: float | None, stage: str, secondsLeft: float | None = None) -> None:
-        self._share = max(getattr(self, "_share", 0.0), share or 0.0)
+        self._share = max(self._share, share or 0.0)
         self._listener.onRunProgress(Progress(self._share, stage, secondsLeft))
 
     def _end(self) -> None:
         if self.ended:
             return
         self.ended = True
+        self._timer.stop()
+        self._timer.disconnect("timeout()", self._onTimer)  # a connection keeps the run, and with it every label map
         self.summary.seconds = time.monotonic() - self._began
         shutil.rmtree(self._files.folder, ignore_errors=True)
         self._listener.onRunEnd(self.summary)
+
+
+def _makeTitlesUnique(works: Sequence[Work]) -> None:
+    """Two volumes may have one name; what is said of them must not be mixed up."""
+    seen: dict[str, int] = {}
+    for work in works:
+        seen[work.title] = seen.get(work.title, 0) + 1
+        if seen[work.title] > 1:
+            work.title = f"{work.title} ({seen[work.title]})"
 
 
 def newFolder() -> Path:

@@ -63,6 +63,9 @@ def fillResult(node: Any, labels: Any, segments: Sequence[Segment], modelName: s
     segmentation = node.GetSegmentation()
     modified = node.StartModify()
     try:
+        if segmentation.GetSourceRepresentationName() != _LABELMAP and segmentation.GetNumberOfSegments():
+            # Changing the source drops all other representations, and with them what the user drew.
+            segmentation.CreateRepresentation(_LABELMAP)
         segmentation.SetSourceRepresentationName(_LABELMAP)
         hadSurface = segmentation.ContainsRepresentation("Closed surface")
         for segment in segments:
@@ -166,17 +169,23 @@ def _segmentDigest(segment: Any) -> str:
     image = segment.GetRepresentation(_LABELMAP)
     if image is None or image.GetPointData().GetScalars() is None:
         return "empty"
-    mask = VolumeExchange.labelsOf(image) == segment.GetLabelValue()
+    extent, filled = image.GetExtent(), [0] * 6
+    if not slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(image, filled):
+        return "empty"
+    start = [filled[2 * axis] - extent[2 * axis] for axis in range(3)]
+    stop = [filled[2 * axis + 1] - extent[2 * axis] + 1 for axis in range(3)]
+    voxels = VolumeExchange.labelsOf(image)[start[2] : stop[2], start[1] : stop[1], start[0] : stop[0]]
+    mask = voxels == segment.GetLabelValue()
     ranges = []
     for axis in range(3):
-        filled = numpy.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        if filled.size == 0:
+        taken = numpy.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        if taken.size == 0:
             return "empty"
-        ranges.append((int(filled[0]), int(filled[-1]) + 1))
+        ranges.append((int(taken[0]), int(taken[-1]) + 1))
     box = mask[tuple(slice(first, last) for first, last in ranges)]
-    matrix, extent = vtk.vtkMatrix4x4(), image.GetExtent()
+    matrix = vtk.vtkMatrix4x4()
     image.GetImageToWorldMatrix(matrix)
-    corner = matrix.MultiplyPoint((extent[0] + ranges[2][0], extent[2] + ranges[1][0], extent[4] + ranges[0][0], 1.0))
+    corner = matrix.MultiplyPoint((*(filled[2 * axis] + ranges[2 - axis][0] for axis in range(3)), 1.0))
     digest = hashlib.blake2b(numpy.packbits(box).tobytes(), digest_size=12)
     # A hundredth of a millimetre: files keep fewer digits than memory. Adding 0.0 makes -0.0 and 0.0 one.
     digest.update(struct.pack("<3q", *(round(100 * c) for c in corner[:3])))

@@ -56,6 +56,9 @@ class SequenceResult:
         browser = self._browser()
         if not browser.IsSynchronizedSequenceNode(self.node, True):
             browser.AddSynchronizedSequenceNode(self.node)
+            # What a user edits on a frame belongs to the frame, and a frame that is not done yet shows nothing.
+            browser.SetSaveChanges(self.node, True)
+            browser.SetMissingItemMode(self.node, slicer.vtkMRMLSequenceBrowserNode.MissingItemSetToDefault)
         slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
         proxy = browser.GetProxyNode(self.node)
         shown = browser.GetProxyNode(self._sequence)

@@ -138,25 +138,18 @@ def readLabels(path: Path, volumeNode: Any, frame: Frame, roiNode: Any = None) -
     return labels
 
 
-def readMap(path: Path, volumeNode: Any, frame: Frame, name: str) -> Any:
-    """Return a map of 0 to 255 as a hidden-until-shown volume node of percent, on the volume's grid and transform."""
-    import numpy
-
+def readMap(path: Path, volumeNode: Any, frame: Frame, mapNode: Any) -> None:
+    """Put a map that the worker wrote (uint8) into a volume node, on the volume's grid and under its transform."""
     image = _readOnto(path, volumeNode, frame)
-    percent = numpy.rint(numpy.arange(256) * (100 / 255)).astype(numpy.uint8)
-    voxels = _arrayOf(image)
-    voxels[:] = percent[voxels]
     matrix, first = vtk.vtkMatrix4x4(), [frame.extent[0], frame.extent[2], frame.extent[4], 1.0]
     volumeNode.GetIJKToRASMatrix(matrix)
     origin = matrix.MultiplyPoint(first)
     for axis in range(3):
         matrix.SetElement(axis, 3, origin[axis])
     image.SetExtent(0, frame.size[0] - 1, 0, frame.size[1] - 1, 0, frame.size[2] - 1)
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
-    node.SetIJKToRASMatrix(matrix)
-    node.SetAndObserveImageData(image)
-    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
-    return node
+    mapNode.SetIJKToRASMatrix(matrix)
+    mapNode.SetAndObserveImageData(image)
+    mapNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
 
 
 def voxelsOf(volumeNode: Any) -> Any:

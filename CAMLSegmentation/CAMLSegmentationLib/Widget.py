@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import qt
+import slicer
 from slicer.i18n import tr as _
 
 from caml_core.errors import CamlError
@@ -125,6 +126,8 @@ class SegmentationPanel:
             if overwrite is None:
                 return
             self.ui.logTextEdit.clear()
+            self.ui.statusLabel.text = _("Looking at the input")
+            slicer.app.processEvents()  # a folder on a network drive takes its time
             works = self.inputs.works(overwrite)
             settings = Parameters.settingsOf(self._parameterNode)
             self.logic.start(self.models.card.path, works, settings, self, self.inputs.outputs())
@@ -165,7 +168,7 @@ class SegmentationPanel:
     def _chooseDefaults(self, parameterNode: Any) -> None:
         """Save a click where there is no choice to be made."""
         volumes = sceneVolumes()
-        if not parameterNode.inputVolume and volumes:
+        if parameterNode.inputVolume is None and volumes:
             parameterNode.inputVolume = volumes[0]
 
 

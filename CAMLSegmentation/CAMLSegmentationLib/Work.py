@@ -27,6 +27,7 @@ class Delivery:
     """What came of one piece: nodes of the scene (None where the result stays a file), and a note to the user."""
 
     segmentation: Any = None
+    volume: Any = None
     table: Any = None
     path: Path | None = None
     note: str = ""
@@ -84,8 +85,7 @@ class VolumeWork:
         SegmentationResult.fillResult(node, labels, card.spec.segments, model, card.sha256)
         table = self._table(node, card, measures)
         self._maps(node, files)
-        SegmentationResult.show(node, volumeNode)
-        return Delivery(node, table, note=note)
+        return Delivery(node, volumeNode, table, note=note)
 
     def _check(self) -> None:
         """Nodes may be removed from the scene while the worker is at work."""
@@ -129,16 +129,19 @@ class VolumeWork:
             (SegmentationResult.DISAGREEMENT, "disagreement", _("{result} disagreement")),
             (SegmentationResult.PROBABILITY, "probability", _("{result} probability")),
         ):
-            old = node.GetNodeReference(role)
-            if old is not None:
-                slicer.mrmlScene.RemoveNode(old)
-            path = files.extra(self.id, kind)
+            mapNode, path = node.GetNodeReference(role), files.extra(self.id, kind)
             if not path.is_file():
+                if mapNode is not None:
+                    Review.removeMap(mapNode)
+                continue
+            if mapNode is not None:  # in place: what shows it goes on showing it
+                VolumeExchange.readMap(path, self.volumeNodes[0], self._frame, mapNode)
                 continue
             name = slicer.mrmlScene.GenerateUniqueName(title.format(result=node.GetName()))
-            mapNode = VolumeExchange.readMap(path, self.volumeNodes[0], self._frame, name)
-            Review.prepareMap(mapNode, legend=kind == "disagreement")
+            mapNode = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
             mapNode.SetAttribute(SegmentationResult.MAP, kind)
+            VolumeExchange.readMap(path, self.volumeNodes[0], self._frame, mapNode)
+            Review.prepareMap(mapNode, legend=kind == "disagreement")
             node.SetNodeReferenceID(role, mapNode.GetID())
             SegmentationResult.placeBeside(mapNode, self.volumeNodes[0])
 

@@ -422,3 +422,20 @@ def test_what_cannot_be_compared_is_refused(caml, tmp_path):
     assert code == 3 and "no reference for p9" in err
     code, _, err = caml("evaluate", tmp_path / "nowhere", tmp_path / "references", "--progress", "none")
     assert code == 3 and "does not exist" in err
+
+
+def test_maps_can_be_written_as_percent(caml, model, scan, tmp_path):
+    for name, options in (("bytes", ()), ("percent", ("--percent",))):
+        assert caml("predict", model, scan, "-o", tmp_path / f"{name}.nrrd", "--uncertainty", *options)[0] == 0
+    full = read_volume(tmp_path / "bytes_disagreement.nrrd").array
+    percent = read_volume(tmp_path / "percent_disagreement.nrrd").array
+    assert np.abs(percent - full / 2.55).max() <= 0.51 and percent.max() <= 100
+
+
+def test_a_list_of_one_case_brings_all_its_channels(caml, tmp_path):
+    two = save_a_model(tmp_path / "two.caml", channels=2)
+    for name in ("t1", "t2"):
+        write_scan(tmp_path / f"{name}.nrrd", seed=len(name))
+    (tmp_path / "list.json").write_text(json.dumps({"cases": [{"id": "p", "images": ["t1.nrrd", "t2.nrrd"]}]}))
+    code, _out, err = caml("predict", two, tmp_path / "list.json", "-o", tmp_path / "out", "--format", "nrrd")
+    assert code == 0 and (tmp_path / "out" / "p.nrrd").is_file(), err

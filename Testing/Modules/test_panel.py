@@ -311,6 +311,9 @@ def test_a_folder_is_segmented_into_files(panel, a_volume, a_model, wait_for, tm
     ui.inputKindComboBox.currentIndex = ui.inputKindComboBox.findData("folder")
     assert not ui.applyButton.enabled
     ui.folderPathLineEdit.currentPath = str(scans)
+    for end in range(1, len(str(scans))):  # as it is typed
+        ui.folderPathLineEdit.currentPath = str(scans)[:end]
+    ui.folderPathLineEdit.currentPath = str(scans)
     assert ui.outputFolderPathLineEdit.currentPath == str(tmp_path / "scans-segmentations")
     apply(panel, wait_for)
     written = sorted(p.name for p in (tmp_path / "scans-segmentations").iterdir())
@@ -338,7 +341,14 @@ def test_a_sequence_is_segmented_frame_by_frame(panel, a_volume, wait_for):
     browser = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")[0]
     assert browser.IsSynchronizedSequenceNode(sequence, True) and browser.IsSynchronizedSequenceNode(found[0], True)
     assert len({found[0].GetNthIndexValue(n) for n in range(3)}) == 3
-    assert browser.GetProxyNode(found[0]).GetSegmentation().GetNumberOfSegments() == 2
+    proxy = browser.GetProxyNode(found[0])
+    assert proxy.GetSegmentation().GetNumberOfSegments() == 2
+    browser.SetSelectedItemNumber(0)
+    proxy.GetSegmentation().GetSegment("Segment_1").SetName("mine")
+    browser.SetSelectedItemNumber(1)
+    browser.SetSelectedItemNumber(0)
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    assert proxy.GetSegmentation().GetSegment("Segment_1").GetName() == "mine", "edits belong to their frame"
 
 
 # Ending
@@ -433,6 +443,53 @@ def test_a_volume_of_another_modality_gets_a_warning_before(panel, a_volume):
     assert panel.ui.applyButton.enabled
     panel._parameterNode.inputVolume = a_volume("MR", noise(), ijk_to_ras())
     assert "CT" not in panel.ui.fitLabel.text
+
+
+def test_a_map_of_a_result_is_no_scan(panel, a_scan, wait_for):
+    from CAMLSegmentationLib import SegmentationResult
+
+    apply(panel, wait_for)
+    mapNode = results()[0].GetNodeReference(SegmentationResult.DISAGREEMENT)
+    panel._parameterNode.inputVolume = mapNode
+    assert not panel.ui.applyButton.enabled and "no scan" in panel.ui.applyButton.toolTip
+
+
+def test_running_again_goes_on_showing_the_overlay(panel, a_scan, wait_for):
+    from CAMLSegmentationLib import SegmentationResult
+
+    apply(panel, wait_for)
+    panel.ui.overlayCheckBox.click()
+    apply(panel, wait_for)
+    import slicer
+
+    composite = slicer.app.layoutManager().sliceWidget("Red").sliceLogic().GetSliceCompositeNode()
+    assert composite.GetForegroundVolumeID() == results()[0].GetNodeReferenceID(SegmentationResult.DISAGREEMENT)
+    assert len(slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")) == 1
+
+
+def test_a_volume_that_gets_its_voxels_later_can_be_segmented(panel, wait_for):
+    import slicer
+
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "late")
+    panel._parameterNode.inputVolume = node
+    assert panel.ui.applyButton.enabled
+    panel.ui.applyButton.click()
+    finish(panel, wait_for)
+    assert "no voxels" in panel.ui.statusLabel.text
+    slicer.util.updateVolumeFromArray(node, noise())
+    apply(panel, wait_for)
+    assert len(results()) == 1
+
+
+def test_a_removed_volume_is_no_longer_asked_for(panel, a_volume):
+    import slicer
+
+    first, second = (a_volume(f"LA {n}", noise(seed=n), ijk_to_ras()) for n in range(2))
+    panel._parameterNode.inputVolume = first
+    panel._parameterNode.inputKind = "several"
+    panel._parameterNode.inputVolumes = [first, second]
+    slicer.mrmlScene.RemoveNode(first)
+    assert panel.inputs.volumes() == [second] and panel.ui.applyButton.enabled
 
 
 def test_hand_edits_are_asked_about(panel, a_scan, wait_for, answers):

@@ -144,6 +144,67 @@ def test_nothing_is_left_on_the_disk(a_logic, a_model, three_volumes, ears, work
     assert not folder.exists()
 
 
+def test_results_that_wait_are_spared_when_one_is_delivered(a_logic, a_model, a_volume, ears, workers, wait_for):
+    twins = [a_volume("LA", noise(seed=n), ijk_to_ras()) for n in range(2)]
+    run = a_logic.segmentVolumes(twins, a_model, ears)
+    started(run, workers, wait_for)
+    worker, told = workers[0], []
+    worker.tell, tell = (lambda kind, **fields: told.append((kind, fields))), worker.tell
+    worker.segment(0)  # both are written before the first one is taken in
+    worker.segment(1)
+    for kind, fields in told:
+        tell(kind, **fields)
+    worker.finish()
+    assert not run.summary.failures and [title for title, _ in ears.deliveries] == ["LA", "LA (2)"]
+
+
+def test_an_unexpected_fault_fails_one_piece_and_is_logged(
+    a_logic, a_model, three_volumes, ears, workers, wait_for, monkeypatch
+):
+    from CAMLSegmentationLib import Work
+
+    run = a_logic.segmentVolumes(three_volumes, a_model, ears)
+    started(run, workers, wait_for)
+    real = Work.VolumeWork.deliver
+
+    def deliver(self, *arguments):
+        if self.id == "LA_1":
+            raise MemoryError("no memory for this one")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Work.VolumeWork, "deliver", deliver)
+    for index in range(3):
+        workers[0].segment(index)
+    workers[0].finish()
+    assert list(run.summary.failures) == ["LA 1"] and len(results()) == 2
+    assert "MemoryError" not in run.summary.failures["LA 1"] and any("MemoryError" in line for line in ears.log)
+
+
+def test_a_fault_while_exporting_does_not_leave_the_run_standing(
+    a_logic, a_model, three_volumes, ears, workers, wait_for, monkeypatch
+):
+    from CAMLSegmentationLib import Work
+
+    monkeypatch.setattr(Work.VolumeWork, "export", lambda self, files: 1 / 0)
+    run = a_logic.segmentVolumes(three_volumes, a_model, ears)
+    wait_for(lambda: run.ended)
+    assert len(run.summary.failures) == 3
+
+
+def test_nothing_holds_a_run_that_has_ended(a_logic, a_model, three_volumes, ears, workers, wait_for):
+    import gc
+    import weakref
+
+    run = weakref.ref(a_logic.segmentVolumes(three_volumes[:1], a_model, ears))
+    started(run(), workers, wait_for)
+    workers[0].segment(0)
+    workers[0].finish()
+    workers.clear()
+    a_logic.run = None
+    gc.collect()
+    assert run() is None
+
+
 def test_one_bad_volume_does_not_stop_the_others(a_logic, a_model, three_volumes, ears, workers, wait_for):
     import slicer
 

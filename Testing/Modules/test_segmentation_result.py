@@ -151,6 +151,19 @@ def test_updating_replaces_voxels_and_keeps_what_the_user_named_and_added(result
     assert not results.isEdited(node)
 
 
+def test_segments_that_the_user_keeps_as_surfaces_survive_an_update(results, a_scan):
+    node = a_result(results, a_scan)
+    node.CreateClosedSurfaceRepresentation()
+    node.GetSegmentation().SetSourceRepresentationName("Closed surface")
+    own = node.GetSegmentation().AddEmptySegment("mine", "Mine")
+    surface = node.GetClosedSurfaceInternalRepresentation("Segment_1")
+    node.GetSegmentation().GetSegment(own).AddRepresentation("Closed surface", surface)
+    results.fillResult(node, oriented(a_scan, labels(1)), SEGMENTS, "model", "hash")
+    kept = node.GetSegmentation().GetSegment(own)
+    assert kept.GetRepresentation("Binary labelmap") is not None
+    assert np.array_equal(voxels(node, 1, a_scan), labels(1) == 1)
+
+
 def test_updating_makes_a_shown_surface_anew(results, a_scan):
     node = a_result(results, a_scan)
     results.setShown3D(node, True)
@@ -271,10 +284,66 @@ def test_the_map_is_coloured_from_the_least_that_counts_and_has_a_legend(a_map):
     assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (0, 100)
     legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(a_map)
     assert not legend.GetVisibility()
-    Review.setShown(a_map, True)
+    overlay = Review.Overlay()
+    overlay.show(a_map)
     assert legend.GetVisibility() and "%" in legend.GetTitleText()
-    Review.setShown(a_map, False)
+    overlay.hide()
     assert not legend.GetVisibility()
+
+
+def composites():
+    import slicer
+
+    return slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+
+
+def test_hiding_the_map_gives_back_the_foreground_that_was_there(a_map, a_volume):
+    from CAMLSegmentationLib import Review
+
+    pet = a_volume("PET", noise(), ijk_to_ras())
+    Review.prepareMap(a_map)
+    for composite in composites():
+        composite.SetForegroundVolumeID(pet.GetID())
+        composite.SetForegroundOpacity(0.3)
+    overlay = Review.Overlay()
+    overlay.show(a_map)
+    assert {c.GetForegroundVolumeID() for c in composites()} == {a_map.GetID()}
+    overlay.hide()
+    assert {c.GetForegroundVolumeID() for c in composites()} == {pet.GetID()}
+    assert all(c.GetForegroundOpacity() == pytest.approx(0.3) for c in composites())
+    overlay.show(a_map)
+    composites()[0].SetForegroundVolumeID(None)
+    composites()[1].SetForegroundVolumeID(pet.GetID())
+    composites()[1].SetForegroundOpacity(0.9)
+    overlay.hide()
+    assert composites()[1].GetForegroundOpacity() == pytest.approx(0.9), "what the user changed is left alone"
+
+
+def test_showing_another_map_takes_the_first_one_and_its_legend_away(a_map, a_volume):
+    import slicer
+    from CAMLSegmentationLib import Review
+
+    second = a_volume("second", np.full((5, 6, 7), 30, np.uint8), ijk_to_ras())
+    overlay = Review.Overlay()
+    for node in (a_map, second):
+        Review.prepareMap(node)
+        overlay.show(node)
+    legends = [slicer.modules.colors.logic().GetColorLegendDisplayNode(node) for node in (a_map, second)]
+    assert [bool(legend.GetVisibility()) for legend in legends] == [False, True]
+
+
+def test_a_removed_map_leaves_no_display_node_behind(a_map):
+    import slicer
+    from CAMLSegmentationLib import Review
+
+    classes = ("vtkMRMLScalarVolumeDisplayNode", "vtkMRMLColorLegendDisplayNode")
+    before = [len(slicer.util.getNodesByClass(name)) for name in classes]
+    a_map.RemoveAllDisplayNodeIDs()
+    before = [len(slicer.util.getNodesByClass(name)) for name in classes]
+    Review.prepareMap(a_map)
+    assert [len(slicer.util.getNodesByClass(name)) for name in classes] == [n + 1 for n in before]
+    Review.removeMap(a_map)
+    assert [len(slicer.util.getNodesByClass(name)) for name in classes] == before
 
 
 def test_all_maps_share_one_colour_table(a_map, a_volume):

@@ -110,7 +110,14 @@ def _default_of(annotation: Any) -> Any:
 
 
 def _property(field: _Field) -> property:
-    return property(lambda self: field.read(self.parameterNode), lambda self, v: field.write(self.parameterNode, v))
+    def read(self: Any) -> Any:
+        return self._cache[field.name]
+
+    def write(self: Any, value: Any) -> None:
+        field.write(self.parameterNode, value)
+        self._cache[field.name] = field.read(self.parameterNode)
+
+    return property(read, write)
 
 
 class _Wrapper:
@@ -122,9 +129,17 @@ class _Wrapper:
         self.parameterNode = parameterNode
         self._guis: dict[int, tuple[Any, list[Callable[[], None]]]] = {}
         self._updating = False
-        for field in self._fields.values():
-            if not field.is_in(parameterNode):
-                field.write(parameterNode, field.default)
+        # Slicer keeps every value until the node says that it was modified: a node that has just been removed from
+        # the scene is still there while the scene tells of it.
+        self._cache: dict[str, Any] = {}
+        self._refresh(None, None)
+        parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, self._refresh, 1.0)
+
+    def _refresh(self, caller: Any, event: Any) -> None:
+        for name, field in self._fields.items():
+            if not field.is_in(self.parameterNode):  # the scene was closed: Slicer's wrapper writes the default
+                field.write(self.parameterNode, field.default)
+            self._cache[name] = field.read(self.parameterNode)
 
     def AddObserver(self, event: Any, callback: Any, priority: float = 0.0) -> int:  # noqa: N802
         """Observe the node."""

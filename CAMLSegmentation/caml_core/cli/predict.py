@@ -150,6 +150,7 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also measure each segment's surface (mm2) and count its components, in the table and the events",
     )
+    parser.add_argument("--percent", action="store_true", help="write these maps as 0 to 100 instead of 0 to 255")
     parser.add_argument("--largest-component", action="store_true", help="keep the largest part of each segment")
     parser.add_argument(
         "--smallest-island", type=_volume, default=0.0, metavar="ML", help="remove parts of a segment below this volume"
@@ -178,7 +179,8 @@ def _output(args: argparse.Namespace) -> Output:
             f"{args.output} is no format for label maps; expected a folder or a name ending in {', '.join(FORMATS)}."
         )
     cleaning = PostProcessing(args.largest_component, args.smallest_island, args.fill_holes)
-    return Output(args.output, args.format, args.uncertainty, args.probability, args.measures, cleaning)
+    maps = (args.uncertainty, args.probability, args.measures)
+    return Output(args.output, args.format, *maps, cleaning, args.percent)
 
 
 def _raise_failures(rows: tuple[CaseResult, ...], table: Path | None) -> None:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..data.case import Case, Role
@@ -33,6 +34,8 @@ FORMATS = ("seg.nrrd", "nrrd", "nii.gz", "nii", "mha")
 TABLE = "predictions.csv"
 #: What no file name may hold on one of the systems; a separator could also lead out of the folder.
 _NOT_IN_NAMES = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
+#: 0 to 255 as whole percent.
+_PERCENT = np.rint(np.arange(256) * (100 / 255)).astype(np.uint8)
 #: Seconds between two progress events.
 _PAUSE = 0.2
 
@@ -47,6 +50,8 @@ class Output:
     probability: bool = False
     measures: bool = False
     cleaning: PostProcessing = field(default_factory=PostProcessing)
+    #: Maps run from 0 to 100 instead of 0 to 255.
+    percent: bool = False
 
     @property
     def is_file(self) -> bool:
@@ -199,7 +204,7 @@ def _run_case(predictor: Predictor, case: Case, output: Output, listener: Listen
     write_labels(path, prediction.labels, prediction.grid, predictor.spec.segments)
     for kind in ("disagreement", "probability"):
         if (extra := getattr(prediction, kind)) is not None:
-            write_scalar(output.extra(case, kind), extra, prediction.grid)
+            write_scalar(output.extra(case, kind), _PERCENT[extra] if output.percent else extra, prediction.grid)
     row = CaseResult(
         case.id,
         str(path),
