@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 from stand_ins import OBLIQUE, ijk_to_ras, noise
 
-from caml_core.errors import CamlError, DataError
+from caml_core.errors import CamlError, DataError, ResourceError
 
 GRIDS = {
     "straight": ijk_to_ras(),
@@ -212,6 +212,15 @@ def test_an_unwritable_folder_leaves_one_sentence_and_no_file(exchange, a_volume
     (tmp_path / "scan.nrrd").mkdir()
     with pytest.raises((CamlError, OSError)):
         exchange.writeVolume(node, tmp_path / "scan.nrrd", exchange.frameOf(node))
+
+
+def test_a_full_disk_is_said_before_anything_is_written(exchange, a_volume, tmp_path, monkeypatch):
+    node = a_volume("scan", noise(), GRIDS["straight"])
+    real = exchange.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(exchange.shutil, "disk_usage", lambda path: real._replace(free=1000))
+    with pytest.raises(ResourceError, match="disk is full.*free some space"):
+        exchange.writeVolume(node, tmp_path / "inputs" / "scan.nrrd", exchange.frameOf(node))
+    assert not list(tmp_path.rglob("*.nrrd"))
 
 
 def test_facts_of_a_volume_are_those_of_the_patient(exchange, a_volume):
