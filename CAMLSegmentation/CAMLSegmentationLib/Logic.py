@@ -266,7 +266,9 @@ def editedResults(volumeNodes: Sequence[Any], modelName: str) -> list[Any]:
 def _sentence(summary: Summary) -> str:
     if summary.failures:
         return next(iter(summary.failures.values()))
-    return _("The segmentation was cancelled.") if summary.cancelled else ""
+    if summary.cancelled:
+        return _("The segmentation was cancelled.")
+    return "" if summary.deliveries else _("There was no result; segment the volume again.")
 
 
 __all__ = ["CAMLSegmentationLogic", "Callbacks", "CamlError"]

@@ -113,3 +113,7 @@ def grab_panel(the_module: Any, tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return grab
+
+
+# Fixtures of the panel with a model; they lie beside the helpers that belong to them.
+from panel_tools import a_model, a_scan, panel, stand_in  # noqa: E402, F401
