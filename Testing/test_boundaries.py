@@ -23,7 +23,8 @@ LONGEST_FILE = 450
 #: May be imported before any package is installed: at file scope they import the standard library and each other.
 LIGHT = (
     *("__init__", "__main__", "config", "errors", "events", "serialization", "presets", "model_archive", "data.case"),
-    *("data.files", "cache_location", "model_file", "model_library", "model_fit", "anatomy"),
+    *("data.files", "data.cohort", "cache_location", "model_file", "model_library", "model_fit", "anatomy", "project"),
+    *("project.cases", "project.headers", "project.history", "project.labels", "project.project"),
 )
 HEAVY = ("torch", "numpy", "scipy", "SimpleITK", "matplotlib", "safetensors", "tqdm", "monai")
 SLICER = ("slicer", "qt", "ctk", "vtk", "PythonQt", "SampleData", "PyTorchUtils")
@@ -42,6 +43,7 @@ LAYERS = {
     "cache_location": set(),
     "model_fit": {"model_file"},
     "model_library": {"model_file", "cache_location", "data"},
+    "project": {"data"},
     "inference": {"model", "data", "device", "metrics", "model_file", "cache_location"},
     "training": {
         *("model", "losses", "memory_bank", "data", "inference", "metrics", "device", "model_file", "presets"),

@@ -15,7 +15,8 @@ from ..config import ChannelIntensity, Geometry, Segment, Spacing, Triple
 from ..errors import DataError
 from ..events import Listener, silent
 from .case import Case, Cohort
-from .geometry import Grid, NetworkGrid
+from .geometry import NetworkGrid
+from .grid import Grid
 from .intensity import foreground, looks_like_ct, sample_voxels
 from .io import Volume, read_case
 from .labels import LabelMap, read_case_labels

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..config import Geometry, Spacing, Triple
+from .grid import Grid
 
 #: Letter -> (patient axis, sign) in ITK's LPS coordinates; a letter names the side that an axis points to.
 _LETTERS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1), "I": (2, -1)}
@@ -22,21 +23,6 @@ _LETTERS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1), "
 _CHUNK = 4 * 2**20
 #: Output positions that share one dense block of weights; a wide band of zeros would waste products.
 _BLOCK = 32
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Voxels in space as ITK describes them: LPS millimetres, ``direction`` row-major, its columns are the axes."""
-
-    size: Triple
-    spacing: Spacing
-    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-
-    @property
-    def voxel_ml(self) -> float:
-        """Volume of one voxel in mL."""
-        return float(np.prod(self.spacing)) / 1000.0
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..errors import DataError, ResourceError, UsageError
 from . import dicom, nifti
 from .case import Case
 from .files import disk_error, has_dicom_mark, replacing
-from .geometry import Grid
+from .grid import Grid
 
 #: What can be written: one file a volume, so that it appears whole or not at all.
 WRITABLE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from ..config import GENERIC_TERMINOLOGY, Segment
 from ..errors import DataError
 from .case import Case
-from .geometry import Grid
+from .grid import Grid
 from .io import describe, grid_difference, grid_of, naming, read_image, write_image
 from .segments import conform, match_segments, name_key, palette_color, plain_name
 

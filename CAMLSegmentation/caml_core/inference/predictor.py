@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..config import ModelSpec, NumericMode, Triple
-from ..data.geometry import Grid, NetworkGrid
+from ..data.geometry import NetworkGrid
+from ..data.grid import Grid
 from ..data.intensity import normalize
 from ..data.io import Volume
 from ..errors import Cancelled, DataError, ModelFileError, ResourceError, UsageError

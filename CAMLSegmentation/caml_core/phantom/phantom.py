@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from ..config import Segment, Triple
-from ..data.geometry import Grid
+from ..data.grid import Grid
 
 Size = Literal["small", "full"]
 SIZES: tuple[Size, ...] = ("small", "full")

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..config import Spacing, Triple
-from ..data.geometry import Grid
+from ..data.grid import Grid
 
 #: Signs of the grid's axes against LPS: as scanners (LPS), NIfTI tools (RAS) and older archives (feet first) store.
 _AXIS_SIGNS = ((1, 1, 1), (1, 1, 1), (-1, -1, 1), (1, 1, -1), (-1, 1, 1))

@@ -1,0 +1,115 @@
+"""One case of a project, and how it is written down. Standard library only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..data.case import ROLES, Case, Role
+from ..errors import DataError
+
+#: What has happened to a case's segmentation: nothing; drawn or corrected by hand; made by a model; taken as label.
+STATUSES = ("", "edited", "predicted", "accepted")
+
+
+@dataclass(frozen=True)
+class ProjectCase:
+    """A scan and what the project knows of it.
+
+    images: one file or DICOM folder a channel; empty while a scan lies in the scene alone and was not written yet.
+    label: the accepted label map. segments: names of those in the label, in the order of their values.
+    size, spacing: voxels and mm along the file's own axes, None while unknown. agreement: segment -> Dice of the two
+    sub-models, from the last prediction. prediction: its file. volumes_ml: the prediction's volumes.
+    in_scene: the scan came from the scene (its file may be one that the project wrote).
+    """
+
+    id: str
+    images: tuple[Path, ...] = ()
+    label: Path | None = None
+    role: Role = "unlabeled"
+    status: str = ""
+    segments: tuple[str, ...] = ()
+    size: tuple[int, ...] | None = None
+    spacing: tuple[float, ...] | None = None
+    agreement: dict[str, float] = field(default_factory=dict)
+    volumes_ml: dict[str, float] = field(default_factory=dict)
+    prediction: Path | None = None
+    in_scene: bool = False
+
+    @property
+    def uncertainty(self) -> float | None:
+        """One minus the mean agreement of the sub-models, None without a prediction."""
+        return 1.0 - sum(self.agreement.values()) / len(self.agreement) if self.agreement else None
+
+    @property
+    def as_case(self) -> Case:
+        """The case as the engine takes it."""
+        return Case(self.id, self.images, self.label, self.role)
+
+
+def to_row(case: ProjectCase, folder: Path) -> dict[str, Any]:
+    """Return a case as JSON values, with paths relative to ``folder`` where that is possible."""
+    row: dict[str, Any] = {"id": case.id, "images": [relative(p, folder) for p in case.images], "role": case.role}
+    for name in ("label", "prediction"):
+        if (path := getattr(case, name)) is not None:
+            row[name] = relative(path, folder)
+    for name in ("status", "segments", "size", "spacing", "agreement", "volumes_ml", "in_scene"):
+        value = getattr(case, name)
+        if value:
+            row[name] = list(value) if isinstance(value, tuple) else value
+    return row
+
+
+def from_row(row: Any, folder: Path, where: str) -> ProjectCase:
+    """Return the case of a JSON row; raise DataError that says what is wrong with it."""
+    if not isinstance(row, Mapping) or not isinstance(row.get("id"), str) or not row["id"].strip():
+        raise DataError(f"{where} has no id; restore the file from a copy, or start a new project.")
+    identity = row["id"]
+    try:
+        role = str(row.get("role") or "unlabeled")
+        status = str(row.get("status") or "")
+        if role not in ROLES or status not in STATUSES:
+            raise ValueError(f"role {role!r}, status {status!r}")
+        return ProjectCase(
+            id=identity,
+            images=tuple(absolute(folder / str(p)) for p in _images(row)),
+            label=_path(row.get("label"), folder),
+            role=role,  # type: ignore[arg-type]
+            status=status,
+            segments=tuple(str(s) for s in row.get("segments") or ()),
+            size=tuple(int(n) for n in row["size"]) if row.get("size") else None,
+            spacing=tuple(float(s) for s in row["spacing"]) if row.get("spacing") else None,
+            agreement={str(k): float(v) for k, v in (row.get("agreement") or {}).items()},
+            volumes_ml={str(k): float(v) for k, v in (row.get("volumes_ml") or {}).items()},
+            prediction=_path(row.get("prediction"), folder),
+            in_scene=bool(row.get("in_scene")),
+        )
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"Case {identity} in {where} cannot be understood ({error}); restore the file from a copy.", identity
+        ) from error
+
+
+def relative(path: Path, folder: Path) -> str:
+    """Return ``path`` relative to ``folder`` where there is a way (not from one Windows drive to another)."""
+    try:
+        return Path(os.path.relpath(absolute(path), absolute(folder))).as_posix()
+    except ValueError:
+        return path.as_posix()
+
+
+def absolute(path: Path) -> Path:
+    """Absolute without following links."""
+    return Path(os.path.abspath(path))
+
+
+def _images(row: Mapping[str, Any]) -> list[str]:
+    images = row.get("images", row.get("image")) or []
+    return [images] if isinstance(images, str) else list(images)
+
+
+def _path(value: Any, folder: Path) -> Path | None:
+    return absolute(folder / str(value)) if value else None

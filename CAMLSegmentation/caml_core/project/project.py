@@ -1,0 +1,339 @@
+"""A project folder: the cohort with its roles, labels and rounds. Standard library only at file scope.
+
+    PROJECT/cohort.json    cases, roles, segments; also a cohort that ``caml train`` understands
+    PROJECT/volumes/       scans that were in the scene alone, written once
+    PROJECT/labels/        accepted labels, CASE.seg.nrrd; an older one is kept as CASE.1.seg.nrrd, ...
+    PROJECT/predictions/   what the newest model says of unlabelled cases
+    PROJECT/rounds/001/    trainings, one folder each
+
+Scans and label files of the user are referenced where they lie, relative to the folder where that is possible.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..config import Segment
+from ..data.case import Cohort, Role
+from ..data.cohort import load_cohort
+from ..data.files import disk_error, make_folder, replacing
+from ..errors import CamlError, DataError, ResourceError, UsageError
+from ..serialization import to_json
+from .cases import ProjectCase, absolute, from_row, relative, to_row
+
+FORMAT = 1
+FILE = "cohort.json"
+ROUNDS = "rounds"
+_UNSAFE = '/\\:*?"<>|'
+
+
+class Project:
+    """The cohort of a folder. ``cases`` goes by id, in order. Nothing is written before ``save``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = absolute(Path(folder))
+        self.cases: dict[str, ProjectCase] = {}
+        self.segments: tuple[Segment, ...] = ()
+
+    @property
+    def file(self) -> Path:
+        """The list of cases."""
+        return self.folder / FILE
+
+    @classmethod
+    def exists(cls, folder: Path) -> bool:
+        """Whether a folder holds a project."""
+        return (Path(folder) / FILE).is_file()
+
+    @classmethod
+    def open(cls, folder: Path) -> Project:
+        """Read a project; raise DataError where there is none, it is damaged, or a newer version made it."""
+        project = cls(folder)
+        try:
+            text = project.file.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise DataError(
+                f"There is no project in {folder}; it was moved or never saved. Choose the folder that holds {FILE}."
+            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"The project {project.file} cannot be read ({error}); check its permissions.") from error
+        project.read(text, str(project.file))
+        return project
+
+    def read(self, text: str, where: str) -> None:
+        """Take over what ``text``, written by this class, says; raise DataError that names ``where``."""
+        try:
+            content = json.loads(text)
+        except ValueError as error:
+            raise DataError(f"{where} is damaged ({error}); restore it from a copy.") from error
+        if not isinstance(content, dict) or not isinstance(content.get("cases"), list):
+            raise DataError(f'{where} is no project: it has no list of "cases"; choose another folder.')
+        version = content.get("format", FORMAT)
+        if not isinstance(version, int) or version > FORMAT:
+            raise DataError(f"{where} was made by a newer version; update the extension to open this project.")
+        cases = [from_row(row, self.folder, where) for row in content["cases"]]
+        if len({case.id.casefold() for case in cases}) < len(cases):
+            raise DataError(f"{where} has two cases of one name; give each its own id.")
+        self.segments = _segments(content.get("segments") or [], where)
+        self.cases = {case.id: case for case in cases}
+
+    def write(self, folder: Path | None = None) -> str:
+        """Return the project as JSON text, paths relative to ``folder`` (None: to its own)."""
+        rows = [to_row(case, folder or self.folder) for case in self.cases.values()]
+        return json.dumps({"format": FORMAT, "segments": to_json(list(self.segments)), "cases": rows}, indent=1)
+
+    def save(self) -> None:
+        """Write the list of cases, whole or not at all; raise ResourceError where it cannot be written."""
+        with replacing(self.file) as temporary:
+            temporary.write_text(self.write() + "\n", encoding="utf-8")
+
+    def check_writable(self) -> None:
+        """Make the folder and try to write there; raise ResourceError with a way out."""
+        make_folder(self.folder)
+        probe = self.folder / f".probe-{random.randrange(10**9):09d}"
+        try:
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise disk_error(error, self.folder) from error
+
+    # Cases
+
+    def add(self, case: ProjectCase) -> str:
+        """Add a case and return its id, made unique (``LA``, ``LA-2``) and fit to name a file."""
+        identity = self.free_id(case.id)
+        self.cases[identity] = dataclasses.replace(case, id=identity)
+        return identity
+
+    def free_id(self, name: str) -> str:
+        """Return an id for a case called ``name`` that no case has, ignoring capitals."""
+        base = "".join("_" if c in _UNSAFE or ord(c) < 32 else c for c in name).strip(" .")[:80] or "case"
+        taken = {identity.casefold() for identity in self.cases}
+        candidate, number = base, 2
+        while candidate.casefold() in taken:
+            candidate, number = f"{base}-{number}", number + 1
+        return candidate
+
+    def add_folder(self, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """List the cases of a folder or a list (CSV, JSON) beside those that are there; return (new ids, notes).
+
+        Labels come along but count only once the user says so. Files that are listed already are left out. Raises
+        DataError where there is no scan.
+        """
+        listed = load_cohort(path)
+        known = {case.images for case in self.cases.values() if case.images}
+        new, notes, double = [], [], 0
+        for case in listed.cases:
+            if case.images in known:
+                double += 1
+                continue
+            role: Role = "excluded" if case.role == "excluded" else "unlabeled"
+            identity = self.add(ProjectCase(case.id, case.images, case.label, role))
+            new.append(identity)
+            if identity != case.id:
+                notes.append(f"There is a case {case.id} already; the one of {path} is listed as {identity}.")
+        if double:
+            notes.append(f"{double} scans of {path} were in the cohort already.")
+        if not self.segments and listed.segments:
+            self.segments = listed.segments
+        return tuple(new), tuple(notes)
+
+    def add_labels(self, folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Give cases the label files of ``folder`` that bear their names; return (cases, names that fit none).
+
+        A case that has an accepted label keeps it. Raises DataError where the folder holds no label map.
+        """
+        found = _label_files(folder)
+        if not found:
+            raise DataError(f"There is no label map in {folder}; expected files such as CASE.nii.gz or CASE.seg.nrrd.")
+        ids = {_key(identity): identity for identity in self.cases}
+        for case in self.cases.values():  # a file may also bear the scan's own name
+            for image in case.images[:1]:
+                ids.setdefault(_key(image.name), case.id)
+        taken, lost = [], []
+        for key, label in sorted(found.items()):
+            identity = ids.get(key)
+            if identity is None or label in self.cases[identity].images:
+                lost.append(label.name)
+            elif self.cases[identity].status != "accepted":
+                self.update(identity, label=label)
+                taken.append(identity)
+        return tuple(taken), tuple(lost)
+
+    def update(self, identity: str, **changes: Any) -> ProjectCase:
+        """Change fields of a case and return it."""
+        self.cases[identity] = dataclasses.replace(self.cases[identity], **changes)
+        return self.cases[identity]
+
+    def rename(self, identity: str, name: str) -> None:
+        """Give a case another id, in its place; raise UsageError where the name is taken."""
+        if name.casefold() != identity.casefold() and self.free_id(name) != name:
+            raise UsageError(
+                f"There is a case called {name!r} already, or the name cannot name a file; choose another."
+            )
+        renamed = {name if k == identity else k: v for k, v in self.cases.items()}
+        self.cases = {k: dataclasses.replace(v, id=k) for k, v in renamed.items()}
+
+    def remove(self, identities: Iterable[str]) -> None:
+        """Take cases off the list. No file is deleted."""
+        for identity in identities:
+            self.cases.pop(identity, None)
+
+    def with_role(self, *roles: Role) -> tuple[ProjectCase, ...]:
+        """Return the cases of these roles, in order."""
+        return tuple(case for case in self.cases.values() if case.role in roles)
+
+    def missing(self) -> tuple[str, ...]:
+        """Return the ids of cases whose files are not where the project remembers them."""
+        return tuple(
+            case.id
+            for case in self.cases.values()
+            if any(not p.exists() for p in (*case.images, *([case.label] if case.label else [])))
+        )
+
+    def relocate(self, folder: Path) -> int:
+        """Look for missing files by name below ``folder``; return how many cases were put right."""
+        lost = self.missing()
+        if not lost:
+            return 0
+        wanted = {p.name for i in lost for p in (*self.cases[i].images, *filter(None, [self.cases[i].label]))}
+        places: dict[str, list[Path]] = {}
+        for path in sorted(Path(folder).rglob("*")):
+            if path.name in wanted:
+                places.setdefault(path.name, []).append(absolute(path))
+        for identity in lost:
+            case = self.cases[identity]
+            images = tuple(_found(p, places) for p in case.images)
+            self.update(identity, images=images, label=_found(case.label, places) if case.label else None)
+        return len(lost) - len(self.missing())
+
+    # Labels, split, training
+
+    def label_path(self, identity: str) -> Path:
+        """Return where the next accepted label of a case is written; none of the older ones is overwritten."""
+        folder = self.folder / "labels"
+        path, number = folder / f"{identity}.seg.nrrd", 1
+        while path.exists():
+            path, number = folder / f"{identity}.{number}.seg.nrrd", number + 1
+        return path
+
+    def hold_out(self, count: int, seed: int = 0) -> tuple[str, ...]:
+        """Make ``count`` of the labelled cases validation cases, by chance; they stay so. Returns their ids."""
+        labeled = sorted(case.id for case in self.with_role("labeled"))
+        if not 0 < count < len(labeled):
+            raise UsageError(
+                f"Cannot hold out {count} of {len(labeled)} labelled cases; at least one must be left to learn from."
+            )
+        chosen = sorted(random.Random(seed).sample(labeled, count))
+        for identity in chosen:
+            self.update(identity, role="validation")
+        return tuple(chosen)
+
+    def cohort(self) -> Cohort:
+        """Return the cohort for the engine; raise DataError that names what keeps it from training."""
+        cases = [case for case in self.cases.values() if case.role != "excluded"]
+        for case in cases:
+            unwritten = not case.images
+            lost = next((p for p in case.images if not p.exists()), None)
+            if unwritten or lost:
+                raise DataError(
+                    f"The scan of case {case.id} is not there{f' ({lost})' if lost else ''}; load it again, point to "
+                    "its folder with Locate, or exclude the case.",
+                    case.id,
+                )
+            if case.role in ("labeled", "validation") and (case.label is None or not case.label.exists()):
+                raise DataError(f"Case {case.id} has the role {case.role} but no label; label it again.", case.id)
+        return Cohort(tuple(case.as_case for case in cases), self.file, self.segments)
+
+    def rounds_folder(self) -> Path:
+        """Return where the rounds lie."""
+        return self.folder / ROUNDS
+
+    def next_round(self) -> Path:
+        """Return the folder of the next round, which does not exist yet."""
+        taken = [int(p.name) for p in _listed(self.rounds_folder()) if p.name.isdigit()]
+        return self.rounds_folder() / f"{max(taken, default=0) + 1:03d}"
+
+    def write_csv(self, path: Path) -> None:
+        """Write the table of cases; raise ResourceError where it cannot be written."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["id", "image", "label", "role", "status", "segments", "size", "spacing_mm", "uncertainty"])
+        for case in self.cases.values():
+            writer.writerow(
+                [
+                    case.id,
+                    *(
+                        relative(p[0], path.parent) if p else ""
+                        for p in (case.images, (case.label,) if case.label else ())
+                    ),
+                    case.role,
+                    case.status,
+                    "; ".join(case.segments),
+                    " x ".join(map(str, case.size or ())),
+                    " x ".join(f"{s:g}" for s in case.spacing or ()),
+                    "" if case.uncertainty is None else f"{case.uncertainty:.4f}",
+                ]
+            )
+        with replacing(path) as temporary:
+            temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _segments(listed: Any, where: str) -> tuple[Segment, ...]:
+    try:
+        return tuple(
+            Segment(**{**entry, "color": tuple(float(c) for c in entry["color"])} if "color" in entry else entry)
+            for entry in listed
+        )
+    except (TypeError, ValueError, CamlError) as error:
+        raise DataError(f"The segments in {where} cannot be understood ({error}); restore it from a copy.") from error
+
+
+def _label_files(folder: Path) -> dict[str, Path]:
+    suffixes = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+    found: dict[str, Path] = {}
+    for path in _listed(folder):
+        if path.is_file() and path.name.lower().endswith(suffixes) and not path.name.startswith("."):
+            if (key := _key(path.name)) in found:
+                raise DataError(
+                    f"Both {found[key].name} and {path.name} could be the label of {key}; keep one of them."
+                )
+            found[key] = absolute(path)
+    return found
+
+
+def _key(name: str) -> str:
+    """What the names of a scan and of its label share: ``LA_01_image.nii.gz`` and ``la_01-label.nrrd``."""
+    key = name.casefold()
+    for suffix in (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".mhd"):
+        if key.endswith(suffix):
+            key = key[: -len(suffix)]
+            break
+    for end in ("image", "img", "labels", "label", "segmentation", "seg", "mask"):
+        for dash in "_-":
+            if key.endswith(dash + end) and len(key) > len(end) + 1:
+                return key[: -len(end) - 1]
+    return key
+
+
+def _found(path: Path, places: dict[str, list[Path]]) -> Path:
+    """Where a missing file is now; among several of one name that whose folder has the old name."""
+    if path.exists() or path.name not in places:
+        return path
+    return max(places[path.name], key=lambda p: p.parent.name == path.parent.name)
+
+
+def _listed(folder: Path) -> Sequence[Path]:
+    try:
+        return sorted(Path(folder).iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ResourceError(f"The folder {folder} cannot be read ({error.strerror or error}).") from error

@@ -1,0 +1,271 @@
+"""A project keeps cases, roles and labels, comes back as it was, and never half."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from caml_core.config import Segment
+from caml_core.data.cohort import load_cohort
+from caml_core.errors import DataError, ResourceError, UsageError
+from caml_core.project.cases import ProjectCase
+from caml_core.project.headers import read_header
+from caml_core.project.history import read_rounds
+from caml_core.project.labels import check_label_file
+from caml_core.project.project import Project
+
+SEGMENTS = (Segment("left atrium", 1), Segment("aorta", 2, (0.9, 0.1, 0.1)))
+
+
+def volume(path: Path, spacing=(1.0, 1.5, 2.0)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = sitk.GetImageFromArray(np.arange(8 * 6 * 4, dtype=np.int16).reshape(8, 6, 4))
+    image.SetSpacing(spacing)
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def label(path: Path, values=(1,), spacing=(1.0, 1.5, 2.0), shape=(8, 6, 4)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.zeros(shape, np.uint8)
+    for value in values:
+        array[value, 2:4, 1:3] = value
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing)
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+@pytest.fixture
+def scans(tmp_path):
+    for name in ("a", "b", "c"):
+        volume(tmp_path / "scans" / f"{name}.nii.gz")
+    return tmp_path / "scans"
+
+
+@pytest.fixture
+def project(tmp_path, scans):
+    made = Project(tmp_path / "project")
+    made.add_folder(scans)
+    return made
+
+
+def test_it_comes_back_as_it_was(project, tmp_path):
+    project.segments = SEGMENTS
+    path = label(tmp_path / "labels" / "a.nii.gz")
+    agreement = {"left atrium": 0.9, "aorta": 0.7}
+    project.update("a", label=path, role="labeled", status="accepted", segments=("left atrium",), size=(4, 6, 8))
+    project.update("b", agreement=agreement, prediction=path, status="predicted", spacing=(1.0, 1.5, 2.0))
+    project.add(ProjectCase("only in the scene", in_scene=True))
+    project.save()
+    again = Project.open(project.folder)
+    assert again.cases == project.cases
+    assert again.segments == SEGMENTS
+    assert again.cases["b"].uncertainty == pytest.approx(0.2)
+
+
+def test_its_file_is_a_cohort_of_the_engine(project, tmp_path):
+    project.segments = SEGMENTS
+    project.update("a", label=label(tmp_path / "labels" / "a.nii.gz"), role="labeled")
+    project.save()
+    cohort = load_cohort(project.file)
+    assert [(c.id, c.role) for c in cohort.cases] == [("a", "labeled"), ("b", "unlabeled"), ("c", "unlabeled")]
+    assert cohort.segments == SEGMENTS
+    assert cohort.cases == project.cohort().cases
+
+
+def test_nothing_absolute_is_written_and_folder_and_scans_may_move_together(project, tmp_path):
+    project.save()
+    assert str(tmp_path) not in project.file.read_text()
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("scans", "project"):
+        shutil.move(tmp_path / name, tmp_path / "elsewhere" / name)
+    again = Project.open(tmp_path / "elsewhere" / "project")
+    assert not again.missing()
+    assert again.cases["a"].images[0].parent == tmp_path / "elsewhere" / "scans"
+
+
+def test_scans_that_moved_alone_are_found_by_name(project, tmp_path, scans):
+    project.save()
+    shutil.move(scans, tmp_path / "archive")
+    (tmp_path / "archive" / "c.nii.gz").unlink()
+    again = Project.open(project.folder)
+    assert again.missing() == ("a", "b", "c")
+    with pytest.raises(DataError, match="a is not there .*Locate"):
+        again.cohort()
+    assert again.relocate(tmp_path) == 2
+    assert again.missing() == ("c",)
+
+
+def test_two_cases_of_one_name_are_kept_apart(project, tmp_path):
+    volume(tmp_path / "more" / "A.nii.gz")
+    new, notes = project.add_folder(tmp_path / "more")
+    assert new == ("A-2",)
+    assert notes == (f"There is a case A already; the one of {tmp_path / 'more'} is listed as A-2.",)
+
+
+def test_a_folder_added_twice_is_listed_once(project, scans):
+    new, notes = project.add_folder(scans)
+    assert not new and "3 scans" in notes[0]
+    assert len(project.cases) == 3
+
+
+def test_labels_of_a_folder_count_only_when_the_user_says_so(tmp_path):
+    volume(tmp_path / "scans" / "a_image.nii.gz")
+    label(tmp_path / "scans" / "a_label.nii.gz")
+    project = Project(tmp_path / "project")
+    project.add_folder(tmp_path / "scans")
+    assert project.cases["a"].label is not None
+    assert project.cases["a"].role == "unlabeled"
+
+
+def test_label_files_are_taken_in_bulk_by_name(project, tmp_path):
+    for name in ("A_label.nii.gz", "b-seg.nrrd", "stranger.nii.gz"):
+        label(tmp_path / "labels" / name)
+    accepted = label(tmp_path / "mine" / "b.nii.gz")
+    project.update("b", label=accepted, status="accepted", role="labeled")
+    taken, lost = project.add_labels(tmp_path / "labels")
+    assert taken == ("a",) and lost == ("stranger.nii.gz",)
+    assert project.cases["b"].label == accepted
+
+
+def test_two_label_files_for_one_case_are_not_chosen_between(project, tmp_path):
+    label(tmp_path / "labels" / "a_label.nii.gz")
+    label(tmp_path / "labels" / "a-seg.nii.gz")
+    with pytest.raises(DataError, match="keep one"):
+        project.add_labels(tmp_path / "labels")
+
+
+def test_a_newer_version_is_refused_and_left_alone(project):
+    project.save()
+    content = json.loads(project.file.read_text())
+    project.file.write_text(json.dumps({**content, "format": 99}))
+    with pytest.raises(DataError, match="newer version; update the extension"):
+        Project.open(project.folder)
+    assert json.loads(project.file.read_text())["format"] == 99
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"cases": [{}]}', '{"cases": [{"id": "a", "images": [], "role": "boss"}]}']
+)
+def test_damage_is_named(tmp_path, text):
+    (tmp_path / "cohort.json").write_text(text)
+    with pytest.raises(DataError, match="cohort.json"):
+        Project.open(tmp_path)
+
+
+def test_a_project_that_is_gone_is_named(tmp_path):
+    with pytest.raises(DataError, match="no project in"):
+        Project.open(tmp_path / "nothing")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_a_folder_that_is_read_only_is_named(project):
+    project.save()
+    project.folder.chmod(0o555)
+    try:
+        with pytest.raises(ResourceError, match="No permission"):
+            project.save()
+        with pytest.raises(ResourceError, match="No permission"):
+            project.check_writable()
+    finally:
+        project.folder.chmod(0o755)
+
+
+def test_a_place_where_no_folder_can_be_is_named(project, scans):
+    project.folder = scans / "a.nii.gz" / "project"
+    with pytest.raises(ResourceError, match="Cannot write"):
+        project.check_writable()
+    with pytest.raises(ResourceError, match="Cannot write"):
+        project.save()
+
+
+def test_a_failed_save_leaves_the_older_list(project, monkeypatch):
+    project.save()
+    before = project.file.read_text()
+    project.update("a", role="excluded")
+
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(ResourceError, match="disk is full"):
+        project.save()
+    assert project.file.read_text() == before
+    assert [p.name for p in project.folder.iterdir()] == ["cohort.json"]
+
+
+def test_the_split_is_fixed_and_leaves_something_to_learn_from(project, tmp_path):
+    for name in "abc":
+        project.update(name, label=label(tmp_path / f"{name}.nii.gz"), role="labeled")
+    chosen = project.hold_out(1, seed=3)
+    project.save()
+    assert [c.id for c in Project.open(project.folder).with_role("validation")] == list(chosen)
+    with pytest.raises(UsageError, match="at least one must be left"):
+        project.hold_out(2)
+
+
+def test_an_accepted_label_never_overwrites_an_older_one(project):
+    first = project.label_path("a")
+    first.parent.mkdir(parents=True)
+    first.touch()
+    second = project.label_path("a")
+    assert first != second and second.name == "a.1.seg.nrrd"
+
+
+def test_labels_are_checked_before_they_count(project, tmp_path):
+    case = project.cases["a"]
+
+    def check(path):
+        return check_label_file(ProjectCase("a", case.images, path, "labeled").as_case, SEGMENTS)
+
+    found = check(label(tmp_path / "good.nii.gz", (1, 2)))
+    assert [s.name for s in found.segments] == ["left atrium", "aorta"]
+    with pytest.raises(DataError, match="empty"):
+        check(label(tmp_path / "empty.nii.gz", ()))
+    with pytest.raises(DataError, match="label value 3"):
+        check(label(tmp_path / "value.nii.gz", (3,)))
+    with pytest.raises(DataError, match="different grids"):
+        check(label(tmp_path / "grid.nii.gz", (1,), spacing=(2.0, 1.5, 2.0)))
+
+
+def test_headers_tell_size_and_spacing(scans, tmp_path):
+    assert read_header(scans / "a.nii.gz") == ((4, 6, 8), (1.0, 1.5, 2.0))
+    (tmp_path / "torn.nii.gz").write_bytes(b"torn")
+    assert read_header(tmp_path / "torn.nii.gz") is None
+
+
+def test_the_table_exports(project, tmp_path):
+    project.update("b", size=(4, 6, 8), spacing=(1.0, 1.5, 2.0), agreement={"x": 0.75})
+    project.write_csv(tmp_path / "table.csv")
+    rows = (tmp_path / "table.csv").read_text().splitlines()
+    assert len(rows) == 4
+    assert rows[2] == "b,scans/b.nii.gz,,unlabeled,,,4 x 6 x 8,1 x 1.5 x 2,0.2500"
+    cohort = load_cohort(tmp_path / "table.csv")
+    assert [c.id for c in cohort.cases] == ["a", "b", "c"]
+
+
+def test_rounds_are_read_from_their_folders(project):
+    first, second = project.next_round(), None
+    first.mkdir(parents=True)
+    second = project.next_round()
+    second.mkdir()
+    result = {
+        "kind": "held-out",
+        "words": "1 case: treat as indicative.",
+        "labeled": 3,
+        "rows": [
+            {"name": "caml", "seconds": 120, "count": 1, "summary": {"x": {"dice": {"mean": 0.8, "std": 0.1}}}},
+            {"name": "start", "count": 1, "summary": {"x": {"dice": {"mean": 0.5, "std": 0.0}}}},
+        ],
+    }
+    (first / "result.json").write_text(json.dumps(result))
+    (second / "result.json").write_text("{torn")
+    one, two = read_rounds(project.rounds_folder())
+    assert (one.number, one.finished, one.labeled, one.minutes) == (1, True, 3, 2.0)
+    assert one.row("caml").mean_dice == 0.8 and one.row("start").mean_dice == 0.5
+    assert (two.number, two.finished) == (2, False)
