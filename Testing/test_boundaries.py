@@ -25,6 +25,7 @@ LIGHT = (
     *("__init__", "__main__", "config", "errors", "events", "serialization", "presets", "model_archive", "data.case"),
     *("data.files", "data.cohort", "cache_location", "model_file", "model_library", "model_fit", "anatomy", "project"),
     *("project.cases", "project.headers", "project.history", "project.labels", "project.project"),
+    *("locking", "training.request", "training.run_folder", "rounds.request", "rounds.round_folder"),
 )
 HEAVY = ("torch", "numpy", "scipy", "SimpleITK", "matplotlib", "safetensors", "tqdm", "monai")
 SLICER = ("slicer", "qt", "ctk", "vtk", "PythonQt", "SampleData", "PyTorchUtils")
@@ -41,14 +42,16 @@ LAYERS = {
     "data": {"device", "seeding"},
     "metrics": set(),
     "cache_location": set(),
+    "locking": {"data"},
     "model_fit": {"model_file"},
     "model_library": {"model_file", "cache_location", "data"},
     "project": {"data"},
     "inference": {"model", "data", "device", "metrics", "model_file", "cache_location"},
     "training": {
         *("model", "losses", "memory_bank", "data", "inference", "metrics", "device", "model_file", "presets"),
-        *("seeding", "cache_location"),
+        *("seeding", "cache_location", "locking"),
     },
+    "rounds": {"training", "inference", "data", "model", "model_file", "device", "locking", "report"},
 }
 
 
@@ -206,7 +209,7 @@ def test_help_is_immediate(caml_environment):
 
 
 @pytest.mark.parametrize(
-    "command", ["plan", "train", "predict", "evaluate", "info", "devices", "import-checkpoint", "phantom"]
+    "command", ["plan", "train", "round", "predict", "evaluate", "info", "devices", "import-checkpoint", "phantom"]
 )
 def test_every_command_explains_itself(caml, command):
     code, out, err = caml(command, "--help")

@@ -170,13 +170,16 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """``schedule`` runs from ``learning_rate`` to zero over all iterations, or stays constant (paper)."""
+    """``schedule`` runs from ``learning_rate`` to zero over all iterations, or stays constant (paper).
+
+    "plateau": constant until the validated Dice no longer rises, then to zero, which ends the training.
+    """
 
     kind: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 1e-3
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    schedule: Literal["cosine", "polynomial", "constant"] = "cosine"
+    schedule: Literal["cosine", "polynomial", "constant", "plateau"] = "cosine"
     warmup: int = 0
     ema: float = 0.0  # decay of the averaged weights; 0: none
     gradient_clip: float = 0.0
@@ -217,8 +220,11 @@ class Plan:
     seed: int = 0
     validate_every: int = 200
     device: str = "cpu"
+    #: Iterations that the losses' shares (ramp, warm-up) refer to; 0: all of them.
+    horizon: int = 0
     #: What the short measurement found; 0 where nothing was measured.
     seconds_per_iteration: float = 0.0
+    seconds_per_window: float = 0.0
     peak_memory_mb: float = 0.0
     budget_seconds: float = 0.0
     #: Medians of the cohort's volumes along L, P, S, in mm: a later volume that is quite different deserves a warning.
@@ -243,6 +249,11 @@ class Plan:
             all(p % d == 0 for p, d in zip(self.geometry.patch, self.network.divisor)),
             f"Patch {self.geometry.patch} must be divisible by {self.network.divisor}.",
         )
+
+    @property
+    def span(self) -> int:
+        """Iterations that the losses' shares refer to."""
+        return self.horizon or self.iterations
 
     @property
     def model_spec(self) -> ModelSpec:

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from .errors import ResourceError
+
 #: What listens to a training or a prediction. Called as ``listener(kind, fields)``.
 Listener = Callable[[str, dict[str, Any]], None]
 
-#: Every kind of event there is, with what it carries.
+#: Every kind of event there is, with what it carries; those of a round (``caml round``) say to which ``part`` they
+#: belong, too: "caml", "labeled-only", "fold-1", ..., or "" for the round itself.
 KINDS = {
     "started": "command, pid, version",
     "stage": "name, detail, and case where it is a stage of one case",
@@ -21,6 +24,8 @@ KINDS = {
     "step": "iteration, total, losses, learning_rate, seconds_left",
     "validation": "iteration, cases, dice (mean and per segment), by sub-model",
     "checkpoint": "iteration, path",
+    "preview": "case, path, iteration: the case's segmentation by the current weights was written",
+    "scores": "row, count, summary: figures of held-out cases at full resolution",
     "case": "case, output, volumes_ml, agreement, score, seconds, and where asked for surface_mm2, components",
     "heartbeat": "pid, iteration",
     "warning": "message, case where it concerns one, and exit_code where that case failed",
@@ -77,11 +82,41 @@ class EventFile:
 
     def __call__(self, kind: str, fields: dict[str, Any]) -> None:
         line = (encode(kind, {**fields, "pid": os.getpid()}) + "\n").encode("ascii")
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(descriptor, line)
-        finally:
-            os.close(descriptor)
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                os.write(descriptor, line)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise ResourceError(
+                f"Cannot write {self.path} ({error.strerror}); free disk space or allow writing there, then resume."
+            ) from error
+
+
+class LateEventFile(EventFile):
+    """An events file that is not touched before ``open``, which then writes what was told until then.
+
+    A process that is refused, because another one is at work in the same folder, leaves no trace there. ``part`` is
+    what events belong to that do not say it themselves.
+    """
+
+    def __init__(self, path: Path, part: str) -> None:
+        super().__init__(path)
+        self._part = part
+        self._waiting: list[tuple[str, dict[str, Any]]] | None = []
+
+    def open(self) -> None:
+        """Begin to write."""
+        waiting, self._waiting = self._waiting or [], None
+        for kind, fields in waiting:
+            self(kind, fields)
+
+    def __call__(self, kind: str, fields: dict[str, Any]) -> None:
+        if self._waiting is not None:
+            self._waiting.append((kind, fields))
+        else:
+            super().__call__(kind, {"part": self._part, **fields})
 
 
 def fan_out(*listeners: Listener) -> Listener:

@@ -27,7 +27,7 @@ from caml_core.model_file import LoadedModel, load_model
 from caml_core.training import trainer as trainer_module
 from caml_core.training.checkpoint import load_checkpoint, save_checkpoint
 from caml_core.training.engine import Engine
-from caml_core.training.run import Session, _train, resume_training
+from caml_core.training.run import Session, resume_training, run_training
 from caml_core.training.run_folder import RunFolder
 from caml_core.training.trainer import Outcome, Streams, Trainer, smaller_plan
 
@@ -52,7 +52,7 @@ def train(a_cohort: Path, tmp_path: Path) -> Callable[..., Outcome]:
         with folder:
             folder.create(plan, cohort)
             session = Session(listener, stop, tmp_path / "cache")
-            return _train(plan, cohort, folder, session, None, resumed=False)
+            return run_training(plan, cohort, folder, session, None, resumed=False)
 
     return start
 
@@ -256,7 +256,7 @@ def test_without_unlabelled_cases_it_trains_on_labels(tmp_path: Path) -> None:
     with folder:
         folder.create(tiny_plan(iterations=3), cohort)
         session = Session(silent, lambda: False, tmp_path / "cache")
-        assert _train(tiny_plan(iterations=3), cohort, folder, session, None, resumed=False).reason == "finished"
+        assert run_training(tiny_plan(iterations=3), cohort, folder, session, None, resumed=False).reason == "finished"
     assert _model(tmp_path / "run").info.unlabeled_cases == 0
 
 
@@ -275,7 +275,9 @@ def test_two_channels_and_a_class_that_some_cases_lack(a_cohort: Path, tmp_path:
     cohort, folder = load_cohort(a_cohort), RunFolder(tmp_path / "run")
     with folder:
         folder.create(plan, cohort)
-        outcome = _train(plan, cohort, folder, Session(silent, lambda: False, tmp_path / "cache"), None, resumed=False)
+        outcome = run_training(
+            plan, cohort, folder, Session(silent, lambda: False, tmp_path / "cache"), None, resumed=False
+        )
     assert outcome.reason == "finished" and outcome.scores is not None
     assert _model(folder.path).spec.network.in_channels == 2
 

@@ -18,6 +18,7 @@ from ..errors import CamlError
 COMMANDS = {
     "plan": "plan",
     "train": "train",
+    "round": "round",
     "predict": "predict",
     "evaluate": "evaluate",
     "info": "info",

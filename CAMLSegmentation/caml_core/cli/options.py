@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -140,17 +140,26 @@ def reporting(args: argparse.Namespace, *more: Listener) -> Iterator[Listener]:
         tell("started", {"command": args.command, "pid": os.getpid(), "version": __version__})
         yield tell
     except CamlError as error:
-        tell("error", {"message": str(error), "exit_code": error.exit_code})
+        _tell_error(listeners, str(error), error.exit_code)
         raise
     except KeyboardInterrupt:
-        tell("error", {"message": "Interrupted.", "exit_code": 130})
+        _tell_error(listeners, "Interrupted.", 130)
         raise
     except Exception as error:
-        tell("error", {"message": f"Unexpected fault: {type(error).__name__}: {error}", "exit_code": 1})
+        _tell_error(listeners, f"Unexpected fault: {type(error).__name__}: {error}", 1)
         raise
     finally:
         if isinstance(chosen, ProgressBar):
             chosen.close()
+
+
+def _tell_error(listeners: Sequence[Listener], message: str, exit_code: int) -> None:
+    """An events file that cannot be written, perhaps the very reason of the error, must not hide it."""
+    for listener in listeners:
+        try:
+            listener("error", {"message": message, "exit_code": exit_code})
+        except CamlError:
+            continue
 
 
 class StopRequest:

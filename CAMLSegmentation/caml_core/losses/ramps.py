@@ -15,12 +15,22 @@ def gaussian_ramp(position: float, length: float) -> float:
 
 
 def learning_rate_factor(
-    iteration: int, iterations: int, schedule: Literal["cosine", "polynomial", "constant"], warmup: int = 0
+    iteration: int,
+    iterations: int,
+    schedule: Literal["cosine", "polynomial", "constant", "plateau"],
+    warmup: int = 0,
+    annealing: tuple[int, int] | None = None,
 ) -> float:
-    """Share of the full learning rate at ``iteration`` (from 0); cosine and polynomial (0.9) end at zero."""
+    """Share of the full learning rate at ``iteration`` (from 0); cosine and polynomial (0.9) end at zero.
+
+    ``annealing``: where a "plateau" schedule begins to fall (as a cosine) and where it arrives at zero.
+    """
     if iteration < warmup:
         return (iteration + 1) / (warmup + 1)
-    if schedule == "constant":
+    if schedule == "plateau" and annealing is not None and iteration >= annealing[0]:
+        begin, end = annealing
+        return 0.5 * (1.0 + math.cos(math.pi * min((iteration - begin) / max(end - begin, 1), 1.0)))
+    if schedule in ("constant", "plateau"):
         return 1.0
     progress = min((iteration - warmup) / max(iterations - warmup, 1), 1.0)
     if schedule == "polynomial":

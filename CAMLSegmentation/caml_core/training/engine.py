@@ -54,6 +54,8 @@ class Engine:
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=plan.numeric.dtype == "fp16")
         self.rate_scale = 1.0
+        #: Where the falling part of a "plateau" schedule begins and ends, once that is decided.
+        self.annealing: tuple[int, int] | None = None
         self._buffers = [b.clone() for b in self.network.buffers()]
 
     @property
@@ -64,7 +66,9 @@ class Engine:
     def learning_rate(self, iteration: int) -> float:
         """Learning rate of ``iteration`` (from 0), after any reduction for non-finite losses."""
         optimizer = self.plan.optimizer
-        factor = learning_rate_factor(iteration, self.plan.iterations, optimizer.schedule, optimizer.warmup)
+        factor = learning_rate_factor(
+            iteration, self.plan.iterations, optimizer.schedule, optimizer.warmup, self.annealing
+        )
         return optimizer.learning_rate * factor * self.rate_scale
 
     def ramp(self, iteration: int) -> float:
@@ -72,7 +76,7 @@ class Engine:
         losses = self.plan.losses
         if losses.ramp_units > 0:
             return gaussian_ramp(iteration // PAPER_RAMP_UNIT, losses.ramp_units)
-        return gaussian_ramp(iteration, losses.ramp_share * self.plan.iterations)
+        return gaussian_ramp(iteration, losses.ramp_share * self.plan.span)
 
     def step(self, batch: Batch, iteration: int) -> dict[str, float] | None:
         """Perform one iteration; return its losses, or None where they were not finite and nothing was changed."""
@@ -98,6 +102,7 @@ class Engine:
             "bank": self.bank.state_dict(),
             "scaler": self.scaler.state_dict(),
             "rate_scale": self.rate_scale,
+            "annealing": self.annealing,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -109,6 +114,8 @@ class Engine:
         self.bank.load_state_dict(state["bank"])
         self.scaler.load_state_dict(state["scaler"])
         self.rate_scale = float(state["rate_scale"])
+        begin_and_end = state.get("annealing")  # checkpoints of older versions lack it
+        self.annealing = None if begin_and_end is None else (int(begin_and_end[0]), int(begin_and_end[1]))
 
     def _losses(self, batch: Batch, iteration: int) -> StepLosses:
         composite = self._compose(batch, iteration)
@@ -135,7 +142,7 @@ class Engine:
         if losses.mixing == "none":
             return side_by_side(batch)
         rng = generator_for(self.plan.seed, "mixing", iteration)
-        warming_up = iteration < losses.warmup_share * self.plan.iterations
+        warming_up = iteration < losses.warmup_share * self.plan.span
         if batch.unlabeled is None or warming_up or self.average is None:
             return paste_labeled(batch, rng, LABELED_PASTE_PROBABILITY)
         with autocast(self.plan.numeric, self.device):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
 from statistics import median
 
-from ..config import ChannelIntensity, DTypeName, Geometry, NetworkConfig, NumericMode, Plan, Spacing, Triple
+from ..config import ChannelIntensity, Geometry, NetworkConfig, NumericMode, Plan, Spacing
 from ..data.cohort import Cohort
 from ..data.fingerprint import Fingerprint, choose_channels
 from ..device import available_ram, total_ram, use_threads
@@ -16,6 +15,7 @@ from ..model_file import LoadedModel
 from ..presets import PAPER_ITERATIONS, PAPER_PATCH, Preset, default_preset, paper_preset
 from . import sizes
 from .measurement import Measurement, fastest_mode, measure
+from .request import Request
 from .validation import VALIDATION_CASES
 
 DEFAULT_BUDGET_SECONDS = 3600.0
@@ -28,24 +28,6 @@ RECOMPUTE_FEATURES = 30_000_000
 #: With fewer iterations than this a smaller network learns more in the same time.
 FEW_ITERATIONS = 300
 SMALL_FILTERS = 8
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for. None: the planner's choice."""
-
-    preset: str = "default"
-    device: str = "cpu"
-    threads: int = 0
-    seed: int = 0
-    labeled_only: bool = False
-    budget_seconds: float | None = None
-    iterations: int | None = None
-    spacing: tuple[float, float, float] | None = None
-    patch: Triple | None = None
-    base_filters: int | None = None
-    dtype: DTypeName | None = None
-    batch: int | None = None
 
 
 def make_plan(cohort: Cohort, found: Fingerprint, request: Request, start: LoadedModel | None = None) -> Plan:

@@ -6,9 +6,8 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy
 import SimpleITK
@@ -20,16 +19,17 @@ from ..config import Plan
 from ..data.cache import CaseCache, PreparedCase
 from ..data.case import Case, Cohort
 from ..data.cohort import check_trainable, hold_out, load_cohort
+from ..data.files import replacing
 from ..data.fingerprint import Fingerprint, fingerprint
 from ..device import choose_device, cpu_title, use_threads
-from ..errors import Cancelled
+from ..errors import Cancelled, TrainingError
 from ..events import Listener
 from ..model_file import LoadedModel, ModelInfo, load_model, save_model
 from ..serialization import to_json, write_json
 from .planner import Request, make_plan
 from .run_folder import RunFolder
-from .scores import held_out_scores
-from .trainer import Outcome, Streams, Trainer, check_streams
+from .scores import Scoring, held_out_scores
+from .trainer import Observer, Outcome, Streams, Trainer, check_streams
 from .warm_start import start_state
 
 CITATION = (
@@ -40,12 +40,17 @@ CITATION = (
 
 @dataclass(frozen=True)
 class Session:
-    """What surrounds a training: who listens, who may end it, where prepared cases are kept."""
+    """What surrounds a training: who listens, who may end it, where prepared cases are kept.
+
+    ``observer`` is told of each live validation; ``keep`` is a folder for the held-out cases' segmentations.
+    """
 
     listener: Listener
     stop: Callable[[], bool]
     cache_folder: Path | None = None
     name: str = ""
+    observer: Observer | None = None
+    keep: Path | None = None
 
 
 def survey(cohort_path: Path, seed: int, listener: Listener) -> tuple[Cohort, Fingerprint]:
@@ -79,7 +84,7 @@ def start_training(
         folder.create(plan, cohort)
         if start is not None:
             _keep_start(start, folder)
-        return _train(plan, cohort, folder, session, start, resumed=False)
+        return run_training(plan, cohort, folder, session, start, resumed=False)
 
 
 def resume_training(folder: RunFolder, session: Session) -> Outcome:
@@ -89,23 +94,46 @@ def resume_training(folder: RunFolder, session: Session) -> Outcome:
         choose_device(plan.device)
         use_threads(plan.numeric.threads)
         start = load_model(folder.start) if folder.start.is_file() else None
-        return _train(plan, cohort, folder, session, start, resumed=folder.checkpoint.is_file())
+        return run_training(plan, cohort, folder, session, start, resumed=folder.checkpoint.is_file())
 
 
-def _train(
-    plan: Plan, cohort: Cohort, folder: RunFolder, session: Session, start: LoadedModel | None, *, resumed: bool
+def run_training(
+    plan: Plan,
+    cohort: Cohort,
+    folder: RunFolder,
+    session: Session,
+    start: LoadedModel | None,
+    *,
+    resumed: bool,
+    finish: bool = False,
 ) -> Outcome:
+    """Train in ``folder``, whose lock is held and which holds the plan, from its checkpoint where ``resumed``.
+
+    finish: no further step, but scores and model of the weights that there are. The model is saved however the
+    training ended. Where it was asked to stop, be it while the held-out cases were scored, the outcome is "stopped".
+    """
     began = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     streams = _prepare(plan, cohort, session)
     check_streams(streams)
     state = None if start is None else start_state(start, plan.network, plan.segments, plan.seed)
     session.listener("stage", {"name": "training", "detail": f"{plan.iterations} iterations"})
-    trainer = Trainer(plan, streams, folder, listener=session.listener, stop=session.stop, start=state)
+    trainer = Trainer(
+        plan,
+        streams,
+        folder,
+        listener=session.listener,
+        stop=session.stop,
+        start=state,
+        observer=session.observer,
+    )
     if resumed:
         trainer.resume()
-    outcome = trainer.run()
-    scores = _final_scores(trainer, cohort, folder, session) if outcome.reason != "stopped" else {}
-    info = _model_info(trainer, cohort, streams, session, outcome, scores, began, start)
+    if finish and trainer.so_far.iteration == 0:
+        raise TrainingError(f"Nothing has been trained in {folder.path} yet; resume it without finishing it.")
+    outcome = trainer.so_far if finish else trainer.run()
+    if finish or outcome.reason != "stopped":
+        outcome = _scored(outcome, trainer, cohort, folder, session)
+    info = _model_info(trainer, streams, session, outcome, began, start)
     network = trainer.engine.final_network
     save_model(folder.model, spec=trainer.plan.model_spec, state=network.state_dict(), info=info)
     return outcome
@@ -130,37 +158,30 @@ def _prepare(plan: Plan, cohort: Cohort, session: Session) -> Streams:
     return Streams(of("labeled"), of("unlabeled"), of("validation"))
 
 
-def _final_scores(trainer: Trainer, cohort: Cohort, folder: RunFolder, session: Session) -> dict[str, Any]:
+def _scored(outcome: Outcome, trainer: Trainer, cohort: Cohort, folder: RunFolder, session: Session) -> Outcome:
     cases: Sequence[Case] = cohort.with_role("validation")
     if not cases:
-        return {}
+        return outcome
     session.listener("stage", {"name": "scoring", "detail": f"{len(cases)} held-out cases at full resolution"})
     try:
-        scores = held_out_scores(
-            trainer.engine.final_network,
-            trainer.plan,
-            cases,
-            cohort.segments,
-            listener=session.listener,
-            stop=session.stop,
-        )
+        scoring = Scoring(session.listener, session.stop, session.keep)
+        scores = held_out_scores(trainer.engine.final_network, trainer.plan, cases, cohort.segments, scoring)
     except Cancelled:
-        return {}
-    write_json(folder.scores, scores)
-    return scores
+        return replace(outcome, reason="stopped")
+    with replacing(folder.scores) as temporary:
+        write_json(temporary, scores)
+    return replace(outcome, held_out=scores)
 
 
 def _model_info(
     trainer: Trainer,
-    cohort: Cohort,
     streams: Streams,
     session: Session,
     outcome: Outcome,
-    scores: dict[str, Any],
     began: str,
     start: LoadedModel | None,
 ) -> ModelInfo:
-    plan = trainer.plan
+    plan, scores = trainer.plan, outcome.held_out
     names = ", ".join(s.name for s in plan.segments)
     return ModelInfo(
         name=session.name or f"{names} ({len(streams.labeled)} labelled cases)",
@@ -201,6 +222,8 @@ def _model_info(
 
 def _description(outcome: Outcome, plan: Plan) -> str:
     method = "labelled cases alone (sub-model v)" if plan.labeled_only else "CAML, semi-supervised"
+    if outcome.reason == "plateau":
+        return f"Trained with {method}: {outcome.iteration} iterations, until it no longer improved."
     ended = {"finished": "", "stopped": ", stopped early", "failed": ", ended early by non-finite losses"}
     return f"Trained with {method}: {outcome.iteration} of {plan.iterations} iterations{ended[outcome.reason]}."
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,6 +13,7 @@ from ..data.case import Cohort
 from ..data.cohort import load_cohort, save_cohort
 from ..data.files import disk_error, make_folder, replacing
 from ..errors import TrainingError, UsageError
+from ..locking import FileLock
 from ..serialization import from_json, read_json, write_json
 
 METRICS_COLUMNS = (
@@ -45,8 +45,11 @@ class RunFolder:
         self.start = self.path / "start.caml"
         self.model = self.path / "model.caml"
         self.scores = self.path / "validation.json"
-        self._lock = self.path / "lock"
-        self._descriptor: int | None = None
+        self.outcome = self.path / "outcome.json"
+        self._lock = FileLock(
+            self.path / "lock",
+            f"Another process is training in {self.path}; wait for it, stop it, or name another folder.",
+        )
 
     def check_writable(self) -> None:
         """Make the folder; raise ResourceError where that is not allowed."""
@@ -86,25 +89,13 @@ class RunFolder:
 
     def __enter__(self) -> RunFolder:
         """Take the lock; it goes with the process, however that ends."""
-        make_folder(self.path)
-        try:
-            self._descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise disk_error(error, self._lock) from error
-        if not _lock(self._descriptor):
-            os.close(self._descriptor)
-            self._descriptor = None
-            raise TrainingError(
-                f"Another process is training in {self.path}; wait for it, stop it, or name another folder."
-            )
+        self._lock.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self._lock.__exit__(kind, error, trace)
 
 
 class MetricsTable:
@@ -143,21 +134,3 @@ def _reached(row: dict[str, str], iteration: int) -> bool:
         return int(row["iteration"]) <= iteration
     except (KeyError, TypeError, ValueError):
         return False  # a row that was torn when the machine went down
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        import fcntl
-    except ImportError:
-        import msvcrt
-
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        except OSError:
-            return False
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

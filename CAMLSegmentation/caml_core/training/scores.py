@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..config import ModelSpec, Plan, Segment
 from ..data.case import Case
 from ..data.io import read_case
-from ..data.labels import read_case_labels
+from ..data.labels import read_case_labels, write_labels
 from ..data.segments import conform
 from ..events import Listener
+from ..inference.batch import load_network
 from ..inference.predictor import Predictor, SubModel
 from ..metrics import case_metrics, summarize
 from ..model import CamlNetwork
+from ..model_file import LoadedModel
+from .warm_start import known_labels
 
 #: What is reported of each sub-model.
 COLUMNS = ("dice", "jaccard", "hd95_mm", "assd_mm")
+#: What no file name may hold; segmentations of such a case are not kept.
+_NOT_IN_NAMES = set('/\\:*?"<>|')
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What surrounds the scoring. ``keep``: folder for the segmentations, CASE.seg.nrrd, or None."""
+
+    listener: Listener
+    stop: Callable[[], bool]
+    keep: Path | None = None
+
+
+def main_sub_model(labeled_only: bool) -> SubModel:
+    """Return the sub-model whose figures stand for the whole model."""
+    return "v" if labeled_only else "mean"
 
 
 def held_out_scores(
-    network: CamlNetwork,
-    plan: Plan,
-    cases: Sequence[Case],
-    declared: Sequence[Segment],
-    *,
-    listener: Listener,
-    stop: Callable[[], bool],
+    network: CamlNetwork, plan: Plan, cases: Sequence[Case], declared: Sequence[Segment], scoring: Scoring
 ) -> dict[str, Any]:
     """Return figures of ``cases`` at full resolution, as JSON values.
 
@@ -34,33 +51,74 @@ def held_out_scores(
     The sub-models are "mean" (of both, as ``balanced`` predicts), "v" and "a"; only "v" when trained on labels only.
     Raises Cancelled when asked to stop.
     """
-    rows: dict[str, Any] = {}
     sub_models: tuple[SubModel, ...] = ("v",) if plan.labeled_only else ("mean", "v", "a")
-    predictors = {name: _predictor(network, plan.model_spec, plan, name, stop) for name in sub_models}
+    return _score(network, plan.model_spec, sub_models, None, plan, cases, declared, scoring)
+
+
+def start_model_scores(
+    start: LoadedModel, plan: Plan, cases: Sequence[Case], declared: Sequence[Segment], scoring: Scoring
+) -> dict[str, Any]:
+    """Return the figures of the model that a training starts from, on the training's segments.
+
+    Segments are matched by name; one that the start model does not have is missing in its segmentations, and its
+    name stands in ``absent``. Otherwise as ``held_out_scores``, of the main sub-model alone.
+    """
+    labels = known_labels(start.spec.segments, plan.segments)
+    table = np.zeros(256, np.uint8)
+    for ours, theirs in labels.items():
+        table[theirs] = ours
+    sub_model = main_sub_model(start.spec.labeled_only)
+    scores = _score(load_network(start), start.spec, (sub_model,), table, plan, cases, declared, scoring)
+    return {**scores, "absent": [s.name for s in plan.segments if s.label not in labels]}
+
+
+def _score(
+    network: CamlNetwork,
+    spec: ModelSpec,
+    sub_models: Sequence[SubModel],
+    table: np.ndarray | None,
+    plan: Plan,
+    cases: Sequence[Case],
+    declared: Sequence[Segment],
+    scoring: Scoring,
+) -> dict[str, Any]:
+    predictors = {
+        name: Predictor(network, spec, numeric=plan.numeric, device=plan.device, sub_model=name, stop=scoring.stop)
+        for name in sub_models
+    }
+    rows: dict[str, Any] = {}
     for done, case in enumerate(cases, 1):
-        volumes = read_case(case, plan.network.in_channels)
-        found = read_case_labels(case, volumes[0].grid, declared)
-        reference = conform(found.array, found.segments, plan.segments, case.id)
-        rows[case.id] = {}
-        for name, predictor in predictors.items():
-            prediction = predictor.predict(volumes)
-            rows[case.id][name] = case_metrics(
-                prediction.labels, reference, prediction.grid.spacing, plan.segments, case.id
-            )
-        listener("progress", {"done": done, "total": len(cases), "unit": "cases"})
+        rows[case.id] = _score_case(predictors, table, plan, case, declared, scoring.keep)
+        scoring.listener("progress", {"done": done, "total": len(cases), "unit": "cases"})
     summary = {
-        name: {s.name: _summary([row[name][s.name] for row in rows.values()]) for s in plan.segments}
+        name: {s.name: summary_of([row[name][s.name] for row in rows.values()]) for s in plan.segments}
         for name in sub_models
         if rows
     }
     return {"count": len(rows), "summary": summary, "cases": rows}
 
 
-def _predictor(
-    network: CamlNetwork, spec: ModelSpec, plan: Plan, sub_model: SubModel, stop: Callable[[], bool]
-) -> Predictor:
-    return Predictor(network, spec, numeric=plan.numeric, device=plan.device, sub_model=sub_model, stop=stop)
+def _score_case(
+    predictors: Mapping[SubModel, Predictor],
+    table: np.ndarray | None,
+    plan: Plan,
+    case: Case,
+    declared: Sequence[Segment],
+    keep: Path | None,
+) -> dict[str, Any]:
+    volumes = read_case(case, plan.network.in_channels)
+    found = read_case_labels(case, volumes[0].grid, declared)
+    reference = conform(found.array, found.segments, plan.segments, case.id)
+    row: dict[str, Any] = {}
+    for position, (name, predictor) in enumerate(predictors.items()):
+        prediction = predictor.predict(volumes)
+        labels = prediction.labels if table is None else table[prediction.labels]
+        row[name] = case_metrics(labels, reference, prediction.grid.spacing, plan.segments, case.id)
+        if keep is not None and position == 0 and not _NOT_IN_NAMES & set(case.id):
+            write_labels(keep / f"{case.id}.seg.nrrd", labels, prediction.grid, plan.segments)
+    return row
 
 
-def _summary(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+def summary_of(rows: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Return the mean and spread of the reported metrics over rows of ``case_metrics``."""
     return {name: value for name, value in summarize(rows).items() if name in COLUMNS}

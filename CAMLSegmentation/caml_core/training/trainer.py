@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,8 +18,10 @@ from ..data.cache import PreparedCase
 from ..data.sampler import Batch, TwoStreamSampler
 from ..errors import ResourceError, TrainingError
 from ..events import Listener
+from ..model import CamlNetwork
 from .checkpoint import load_checkpoint, save_checkpoint
 from .engine import Engine
+from .plateau import Plateau, annealing, must_anneal
 from .run_folder import MetricsTable, RunFolder
 from .validation import Scores, validate
 
@@ -44,19 +46,29 @@ class Streams:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended. ``reason``: finished, stopped, or failed (with the last good weights kept)."""
+    """How a training ended.
+
+    ``reason``: finished, plateau (the Dice no longer rose), stopped, or failed (with the last good weights kept).
+    ``held_out``: the figures of held-out cases at full resolution, where they were made.
+    """
 
     reason: str
     iteration: int
     seconds: float
     scores: Scores | None
     message: str = ""
+    held_out: dict[str, Any] = field(default_factory=dict)
+
+
+#: Called with the plan, the network to look at (averaged weights) and the iteration, after each live validation.
+Observer = Callable[[Plan, CamlNetwork, int], None]
 
 
 class Trainer:
     """Trains in ``folder`` until the plan's iterations are done or ``stop`` says so.
 
-    start: state of the model to start from. Call ``run`` once; the trained engine is ``engine`` afterwards.
+    start: state of the model to start from. observer: told of each live validation, also where there is no case to
+    validate on. Call ``run`` once; the trained engine is ``engine`` afterwards.
     """
 
     def __init__(
@@ -68,14 +80,15 @@ class Trainer:
         listener: Listener,
         stop: Callable[[], bool],
         start: dict[str, torch.Tensor] | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.plan = plan
         self.engine = Engine(plan, len(streams.labeled), start)
-        self._start = start
         self._streams = streams
         self._folder = folder
         self._listener = listener
         self._stop = stop
+        self._observer = observer
         self._table = MetricsTable(folder.metrics)
         self._iteration = 0
         self._seconds = 0.0  # of training, over all sessions of a resumed run
@@ -83,6 +96,18 @@ class Trainer:
         self._scores: Scores | None = None
         self._sums: dict[str, float] = {}
         self._summed = 0
+        self._owed = False  # the validation of the iteration that was done last
+        self._plateau = Plateau() if plan.optimizer.schedule == "plateau" else None
+
+    @property
+    def total(self) -> int:
+        """Iterations after which the training ends, as far as that is decided."""
+        return self.plan.iterations if self.engine.annealing is None else self.engine.annealing[1]
+
+    @property
+    def so_far(self) -> Outcome:
+        """How the training stands, for one that is to end without a further step."""
+        return Outcome("stopped", self._iteration, self._seconds, self._scores)
 
     def resume(self) -> None:
         """Go on from the folder's checkpoint, bit for bit on the CPU."""
@@ -94,19 +119,24 @@ class Trainer:
         self._sums = dict(state["sums"])
         self._summed = int(state["summed"])
         self._scores = Scores.from_dict(state["scores"])
+        self._owed = bool(state.get("owed", False))
+        if self._plateau is not None and state.get("plateau"):
+            self._plateau = Plateau(**state["plateau"])
         self._listener("log", {"message": f"Resumed at iteration {self._iteration}."})
 
     def run(self) -> Outcome:
         """Train; raises TrainingError or ResourceError where nothing good can be kept."""
-        self._table.start(self._iteration)
+        self._table.start(self._iteration - 1 if self._owed else self._iteration)
         self._clock = time.monotonic() - self._seconds
         self._saved_at = self._told_at = self._beat_at = time.monotonic()
         reason, message = "finished", ""
         if self._iteration == 0:
             self.save()  # a run that is killed at once can be resumed, too
+        if self._owed:
+            self._validate()
         with _loader(self.engine.device) as loader:
             pending = self._submit(loader)
-            while self._iteration < self.plan.iterations:
+            while self._iteration < self.total:
                 if self._stop():
                     reason = "stopped"
                     break
@@ -117,7 +147,10 @@ class Trainer:
                     reason = "failed"
                     break
                 self._after_iteration()
-        self._seconds = time.monotonic() - self._clock
+        if self._owed and not message:
+            reason = "stopped"
+        elif reason == "finished" and self._plateau is not None and self._plateau.reached:
+            reason = "plateau"
         self.save()
         return Outcome(reason, self._iteration, self._seconds, self._scores, message)
 
@@ -134,6 +167,8 @@ class Trainer:
                 "sums": self._sums,
                 "summed": self._summed,
                 "scores": None if self._scores is None else self._scores.to_dict(),
+                "owed": self._owed,
+                "plateau": None if self._plateau is None else self._plateau.to_dict(),
             },
         )
         self._saved_at = time.monotonic()
@@ -199,26 +234,47 @@ class Trainer:
         self._listener("warning", {"message": note})
 
     def _after_iteration(self) -> None:
-        iteration, last = self._iteration, self._iteration == self.plan.iterations
-        validated = last or iteration % self.plan.validate_every == 0
-        if validated and self._streams.validation:
-            if time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS / 3:
+        iteration = self._iteration
+        if self._plateau and self.engine.annealing is None and must_anneal(iteration, self.plan.iterations):
+            self.engine.annealing = iteration, self.plan.iterations
+        if iteration == self.total or iteration % self.plan.validate_every == 0:
+            self._owed = True
+            if self._streams.validation and time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS / 3:
                 self.save()  # a validation takes its time: what was trained before must not wait for its end
             self._validate()
-        if validated or iteration % max(self.plan.iterations // ROWS_PER_RUN, 1) == 0:
-            self._write_row(validated)
+        elif iteration % max(self.plan.span // ROWS_PER_RUN, 1) == 0:
+            self._write_row(validated=False)
         if time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS:
             self.save()
 
     def _validate(self) -> None:
-        scores = validate(
-            self.engine.final_network, self.plan, self._streams.validation, stop=self._stop, device=self.engine.device
-        )
-        self.engine.network.train()
-        if scores is None:  # asked to stop meanwhile; the resumed run validates anew
+        """Validate, write the row that belongs to it, tell the observer; stays owed where asked to stop meanwhile."""
+        network = self.engine.final_network
+        if self._streams.validation:
+            scores = validate(network, self.plan, self._streams.validation, stop=self._stop, device=self.engine.device)
+            self.engine.network.train()
+            if scores is None:
+                return
+            self._scores = scores
+            self._listener("validation", {"iteration": self._iteration, **scores.to_dict()})
+            self._watch(scores.dice)
+        self._owed = False
+        self._write_row(validated=True)
+        if self._observer is not None:
+            self._observer(self.plan, network, self._iteration)
+
+    def _watch(self, dice: float) -> None:
+        """Let the learning rate fall once the Dice has levelled off."""
+        if self._plateau is None or self.engine.annealing is not None or not self._plateau.add(dice):
             return
-        self._scores = scores
-        self._listener("validation", {"iteration": self._iteration, **scores.to_dict()})
+        self.engine.annealing = annealing(self._iteration, self.plan.iterations)
+        self._listener(
+            "log",
+            {
+                "message": f"The validated Dice no longer rises (best {self._plateau.best:.3f}); the learning rate "
+                f"falls to zero until iteration {self.total}."
+            },
+        )
 
     def _write_row(self, validated: bool) -> None:
         means = {f"loss_{name}": value / max(self._summed, 1) for name, value in self._sums.items()}
@@ -238,17 +294,17 @@ class Trainer:
 
     def _tell_step(self, losses: dict[str, float]) -> None:
         now = time.monotonic()
-        if now - self._told_at >= STEP_EVENT_SECONDS or self._iteration == self.plan.iterations:
+        if now - self._told_at >= STEP_EVENT_SECONDS or self._iteration == self.total:
             self._told_at = now
             rate = (now - self._clock) / self._iteration
             self._listener(
                 "step",
                 {
                     "iteration": self._iteration,
-                    "total": self.plan.iterations,
+                    "total": self.total,
                     "losses": {k: round(v, 5) for k, v in losses.items()},
                     "learning_rate": self.engine.learning_rate(self._iteration - 1),
-                    "seconds_left": round(rate * (self.plan.iterations - self._iteration), 1),
+                    "seconds_left": round(rate * (self.total - self._iteration), 1),
                 },
             )
         if now - self._beat_at >= HEARTBEAT_SECONDS:

@@ -25,7 +25,7 @@ def start_state(
     """
     torch.manual_seed(seed)
     state = build_network(network).state_dict()
-    rows = _row_sources(start.spec.segments, segments)
+    rows = {0: 0, **known_labels(start.spec.segments, segments)}
     for name, tensor in start.state.items():
         if name.rpartition(".")[0] in OUTPUT_LAYERS:
             for new, old in rows.items():
@@ -35,7 +35,7 @@ def start_state(
     return state
 
 
-def _row_sources(known: Sequence[Segment], wanted: Sequence[Segment]) -> dict[int, int]:
+def known_labels(known: Sequence[Segment], wanted: Sequence[Segment]) -> dict[int, int]:
+    """Return label among ``wanted`` -> label among ``known``, of the segments that bear the same name."""
     labels = {s.name.casefold(): s.label for s in known}
-    rows = {s.label: labels[s.name.casefold()] for s in wanted if s.name.casefold() in labels}
-    return {0: 0, **rows}
+    return {s.label: labels[s.name.casefold()] for s in wanted if s.name.casefold() in labels}

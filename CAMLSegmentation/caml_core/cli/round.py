@@ -1,0 +1,107 @@
+"""``caml round``: a training with all that is needed to judge it, resumable, followed through its events file."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from . import options
+from .planning_options import add_planning, to_request
+
+if TYPE_CHECKING:
+    from ..rounds.request import RoundRequest
+    from ..rounds.round_folder import RoundFolder
+
+HELP = "Train, score and report one round of a project in a folder of its own, or go on with one."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("cohort", type=Path, nargs="?", help="folder, CSV or JSON that lists the cases")
+    parser.add_argument("-o", "--output", type=Path, metavar="ROUND_DIR", help="folder for the round; must be new")
+    parser.add_argument("--resume", type=Path, metavar="ROUND_DIR", help="go on with a round that ended early")
+    parser.add_argument("--finish", action="store_true", help="with --resume: train no further, score what there is")
+    parser.add_argument("--baseline", action="store_true", help="also train on the labels alone for as long")
+    parser.add_argument(
+        "--folds", type=options.whole_number(2, 100), default=0, metavar="K", help="also cross-validate in K trainings"
+    )
+    parser.add_argument(
+        "--until-better",
+        action="store_true",
+        help="train until the validated Dice no longer rises; --budget is then the most (default: 12h)",
+    )
+    parser.add_argument("--name", default="", help="name of the model on its card")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where prepared cases are kept")
+    parser.add_argument("--lock", type=Path, metavar="FILE", help="file that only one training at a time may hold")
+    parser.add_argument("--preview", default="", metavar="CASE", help="case to segment at each live validation")
+    add_planning(parser)
+    options.add_progress(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the round; returns 0 when finished, 130 when stopped with everything saved, 6 when the losses failed."""
+    _check(args)
+    from ..events import LateEventFile
+    from ..locking import FileLock
+    from ..rounds.pulse import Pulse
+    from ..rounds.round import Round, Surroundings
+    from ..rounds.round_folder import RoundFolder
+
+    folder = RoundFolder(args.resume or args.output)
+    events = LateEventFile(folder.events, part="")
+    with (
+        options.StopRequest(args.stop_file, args.parent_pid) as stop,
+        options.reporting(args, events) as tell,
+        ExitStack() as held,
+    ):
+        if args.lock:
+            refusal = "Another training of this project is running; wait for it, or stop it first."
+            held.enter_context(FileLock(args.lock, refusal))
+        _open(args, folder, held)
+        events.open()
+        listener = held.enter_context(Pulse(tell))
+        request = folder.read_request()
+        cache = args.cache or (folder.path / request.cache if request.cache else None)
+        found = Round(folder, Surroundings(listener, stop, cache)).run(finish=args.finish)
+        listener("finished", {"result": _paths(folder, found), "part": ""})
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.resume:
+        if args.cohort or args.output:
+            raise UsageError("--resume takes cohort and folder from the round; leave COHORT and -o away.")
+        return
+    if args.finish:
+        raise UsageError("--finish goes with --resume ROUND_DIR: there is nothing to finish yet.")
+    if not args.cohort or not args.output:
+        raise UsageError("Name a cohort and a new folder: caml round COHORT -o ROUND_DIR (or --resume ROUND_DIR).")
+
+
+def _open(args: argparse.Namespace, folder: RoundFolder, held: ExitStack) -> None:
+    """Lock the round's folder and make a new round there, or see that there is one to go on with."""
+    from ..rounds.round import start_round
+
+    if args.resume:
+        folder.read_request()
+    held.enter_context(folder.lock())
+    if not args.resume:
+        start_round(folder, args.cohort, _request(args), args.model, args.preview)
+
+
+def _request(args: argparse.Namespace) -> RoundRequest:
+    import dataclasses
+
+    from ..rounds.request import RoundRequest
+    from ..rounds.round_folder import relative_to
+
+    planning = dataclasses.replace(to_request(args), until_better=args.until_better, preview=bool(args.preview))
+    cache = relative_to(args.cache, args.output) if args.cache else ""
+    return RoundRequest(planning, args.baseline, args.folds, args.name, cache)
+
+
+def _paths(folder: RoundFolder, found: dict[str, Any]) -> dict[str, str]:
+    return {"result": str(folder.result), "model": str(folder.path / found["model"])}

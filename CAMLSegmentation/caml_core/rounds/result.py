@@ -1,0 +1,101 @@
+"""What came of a round, as the JSON values of ``result.json``: rows side by side, and how far they may be trusted."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..data.case import Cohort
+from ..training.scores import COLUMNS, main_sub_model, summary_of
+
+FORMAT = 1
+START, LABELED_ONLY, CAML, CROSS_VALIDATION = "start", "labeled-only", "caml", "cross-validation"
+#: From so many held-out cases on their mean is no longer called indicative.
+ENOUGH_CASES = 10
+
+#: Case -> segment -> metric -> value.
+CaseTable = Mapping[str, Mapping[str, Mapping[str, float]]]
+
+
+def row(name: str, scores: Mapping[str, Any], iterations: int = 0, seconds: float = 0.0) -> dict[str, Any]:
+    """Return a row of the result from what ``training/scores.py`` gives; of two sub-models it is their mean."""
+    sub_model = next((s for s in (main_sub_model(False), main_sub_model(True)) if s in scores["summary"]), None)
+    cases = {case: by_model[sub_model] for case, by_model in scores["cases"].items() if sub_model}
+    return row_of_cases(name, cases, iterations, seconds)
+
+
+def row_of_cases(name: str, cases: CaseTable, iterations: int, seconds: float) -> dict[str, Any]:
+    """Return a row with the mean and spread over ``cases``."""
+    segments = list(dict.fromkeys(segment for by_segment in cases.values() for segment in by_segment))
+    return {
+        "name": name,
+        "iterations": iterations,
+        "seconds": round(seconds, 1),
+        "count": len(cases),
+        "summary": {s: summary_of([dict(by_segment[s]) for by_segment in cases.values()]) for s in segments},
+        "cases": {
+            case: {s: {c: metrics[c] for c in COLUMNS} for s, metrics in by_segment.items()}
+            for case, by_segment in cases.items()
+        },
+    }
+
+
+def make_result(
+    cohort: Cohort, segments: Sequence[str], ended: str, rows: Sequence[Mapping[str, Any]], notes: Sequence[str]
+) -> dict[str, Any]:
+    """Return the whole result; ``report`` is filled in once there is one. ``rows`` without cases are kept."""
+    by_name = {r["name"]: r for r in rows}
+    held_out = by_name.get(CAML, {}).get("count", 0)
+    crossed = by_name.get(CROSS_VALIDATION, {}).get("count", 0)
+    kind = "held-out" if held_out else "cross-validation" if crossed else "none"
+    return {
+        "format": FORMAT,
+        "kind": kind,
+        "words": words(kind, held_out or crossed),
+        "segments": list(segments),
+        **{key: len(cohort.with_role(role)) for key, role in _ROLES},
+        "ended": ended,
+        "rows": list(rows),
+        "difference": difference(by_name.get(LABELED_ONLY), by_name.get(CAML)),
+        "notes": list(notes),
+        "model": "model.caml",
+        "report": None,
+    }
+
+
+_ROLES: tuple[tuple[str, Any], ...] = (
+    ("labeled", "labeled"),
+    ("unlabeled", "unlabeled"),
+    ("validation", "validation"),
+)
+
+
+def words(kind: str, count: int) -> str:
+    """Say how far the figures may be trusted."""
+    if kind == "none":
+        return "No case was held out: the model's accuracy is not known."
+    cases = "1 case" if count == 1 else f"{count} cases"
+    trust = f"{cases}: treat as indicative." if count < ENOUGH_CASES else f"{cases}."
+    if kind == "held-out":
+        return trust
+    return f"Cross-validation over the labelled cases, {trust}"
+
+
+def difference(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return by how many points of Dice ``after`` is ahead on the mean of the cases, and in how many it is better."""
+    if before is None or after is None:
+        return None
+    gains = [
+        mean_dice(after["cases"][case]) - mean_dice(before["cases"][case])
+        for case in after["cases"]
+        if case in before["cases"]
+    ]
+    if not gains:
+        return None
+    return {"dice": 100 * statistics.fmean(gains), "better": sum(g > 0 for g in gains), "cases": len(gains)}
+
+
+def mean_dice(by_segment: Mapping[str, Mapping[str, float]]) -> float:
+    """Return the mean Dice over the segments of one case."""
+    return statistics.fmean(metrics["dice"] for metrics in by_segment.values())

@@ -1,0 +1,199 @@
+"""One round from its cohort to its result; every step that is done is on disk, and is not done again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import Plan
+from ..data.case import Cohort
+from ..data.cohort import check_trainable, hold_out, load_cohort
+from ..data.files import replacing
+from ..device import choose_device, use_threads
+from ..errors import Cancelled, TrainingError, UsageError
+from ..events import Listener
+from ..model_file import LoadedModel, load_model
+from ..training.run import Session, plan_training, run_training, survey
+from ..training.scores import Scoring, start_model_scores
+from . import result
+from .preview import Preview
+from .pulse import for_part
+from .request import RoundRequest
+from .round_folder import MAIN, RoundFolder, read_object, save_json
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Who listens to a round, who may end it, and where prepared cases are kept (None: the user's own place)."""
+
+    listener: Listener
+    stop: Callable[[], bool]
+    cache_folder: Path | None = None
+
+
+def start_round(
+    folder: RoundFolder, cohort_path: Path, request: RoundRequest, start: Path | None = None, preview: str = ""
+) -> None:
+    """Write the folder of a new round, after all checks that need no image; nothing is trained yet.
+
+    Raises UsageError, DataError or ModelFileError where the round cannot be.
+    """
+    cohort = hold_out(load_cohort(cohort_path), request.planning.seed)
+    check_trainable(cohort)
+    if request.planning.until_better and not cohort.with_role("validation"):
+        raise UsageError(
+            "Training until it stops improving needs at least one validation case; hold one out, or choose a budget."
+        )
+    if request.folds and len(cohort.with_role("labeled")) < 2:
+        raise UsageError("A cross-validation needs at least two labelled cases; label another one, or do without.")
+    if preview and preview not in {case.id for case in cohort.cases}:
+        raise UsageError(f"The cohort has no case {preview!r} to preview.")
+    if start is not None:
+        load_model(start)
+    folder.create(cohort, request, start)
+    if preview:
+        with replacing(folder.preview_case) as temporary:
+            temporary.write_text(preview + "\n", encoding="utf-8")
+
+
+class Round:
+    """The work on a round's folder, whose lock is held. Call ``run``, as often as it takes."""
+
+    def __init__(self, folder: RoundFolder, surroundings: Surroundings) -> None:
+        self.folder = folder
+        self.request = folder.read_request()
+        self._around = surroundings
+        self._listener = for_part(surroundings.listener, "")
+        self._stop = surroundings.stop
+        self._start: LoadedModel | None = None
+
+    def run(self, *, finish: bool = False) -> dict[str, Any]:
+        """Do what is left to do and return the result.
+
+        finish: train no further; score and finish with the weights that there are, and leave the other parts out.
+        Raises Cancelled when asked to stop, with everything saved; TrainingError where the losses failed.
+        """
+        found = self.folder.read_result()
+        if found is None:
+            found = self._work(finish)
+            save_json(self.folder.result, found)
+        if found["ended"] == "failed":
+            raise TrainingError(self._outcome(MAIN)["message"])
+        return found
+
+    def _work(self, finish: bool) -> dict[str, Any]:
+        self._start = load_model(self.folder.start) if self.folder.start.is_file() else None
+        plan, cohort = self._prepare(finish)
+        self._score_start(plan, cohort)
+        main = self._part(MAIN, lambda: (plan, cohort), cohort, finish)
+        self._publish()
+        plan = self.folder.part(MAIN).read_plan()
+        return result.make_result(
+            cohort, [s.name for s in plan.segments], main["ended"], self._rows(), self.folder.read_notes()
+        )
+
+    def _prepare(self, finish: bool) -> tuple[Plan, Cohort]:
+        """Return plan and cohort: those of the main training where it has begun, else made now."""
+        cohort, main = self.folder.read_cohort(), self.folder.part(MAIN)
+        if main.plan.is_file():
+            plan = main.read_plan()
+            choose_device(plan.device)
+            use_threads(plan.numeric.threads)
+            return plan, cohort
+        if finish:
+            raise TrainingError("Nothing has been trained yet; resume the round without finishing it.")
+        request = self.request.planning
+        _, found = survey(self.folder.cohort, request.seed, self._checking)
+        start = self.folder.start if self._start is not None else None
+        plan, _ = plan_training(cohort, found, request, self._checking, start)
+        self.folder.add_notes((*check_trainable(cohort), *plan.notes))
+        with main:
+            main.create(plan, cohort)
+        return plan, cohort
+
+    def _checking(self, kind: str, fields: dict[str, Any]) -> None:
+        """Hand an event on, and end there where asked to: of work that only its events interrupt."""
+        self._listener(kind, fields)
+        self._check_stop()
+
+    def _check_stop(self) -> None:
+        if self._stop():
+            raise Cancelled(f"Stopped; go on with: caml round --resume {self.folder.path}")
+
+    def _score_start(self, plan: Plan, cohort: Cohort) -> None:
+        cases = cohort.with_role("validation")
+        if self._start is None or not cases or self.folder.start_scores.is_file():
+            return
+        self._listener("stage", {"name": "scoring", "detail": f"the start model on {len(cases)} held-out cases"})
+        scoring = Scoring(self._listener, self._stop, self.folder.segmentations / result.START)
+        scores = start_model_scores(self._start, plan, cases, cohort.segments, scoring)
+        save_json(self.folder.start_scores, scores)
+        self._tell_scores(result.row(result.START, scores))
+        if scores["absent"]:
+            names = ", ".join(scores["absent"])
+            self.folder.add_notes([f"The start model does not know {names}: in its row this counts as not found."])
+
+    def _part(
+        self, name: str, begin: Callable[[], tuple[Plan, Cohort]], cohort: Cohort, finish: bool = False
+    ) -> dict[str, Any]:
+        """Carry out one of the round's trainings, or what is left of it, and return how it ended."""
+        self._check_stop()
+        part = self.folder.part(name)
+        done = read_object(part.outcome)
+        if done is not None:
+            return done
+        listener = for_part(self._around.listener, name)
+        observer = Preview(self.folder, cohort, listener, self._stop) if name == MAIN else None
+        keep = self.folder.segmentations / name
+        session = Session(listener, self._stop, self._around.cache_folder, self.request.name, observer, keep)
+        with part:
+            if not part.plan.is_file():
+                part.create(*begin())
+            plan, own = part.read_plan(), part.read_cohort()
+            resumed = part.checkpoint.is_file()
+            outcome = run_training(plan, own, part, session, self._start, resumed=resumed, finish=finish)
+            if outcome.reason == "stopped" and not (finish and self._is_scored(own, outcome.held_out)):
+                raise Cancelled(
+                    f"Stopped at iteration {outcome.iteration} with everything saved; "
+                    f"go on with: caml round --resume {self.folder.path}"
+                )
+            done = {
+                "ended": outcome.reason,
+                "iterations": outcome.iteration,
+                "seconds": outcome.seconds,
+                "message": outcome.message,
+            }
+            save_json(part.outcome, done)
+        if outcome.held_out:
+            self._tell_scores(result.row(name, outcome.held_out))
+        return done
+
+    @staticmethod
+    def _is_scored(cohort: Cohort, scores: dict[str, Any]) -> bool:
+        return bool(scores) or not cohort.with_role("validation")
+
+    def _tell_scores(self, row: dict[str, Any]) -> None:
+        self._listener("scores", {"row": row["name"], "count": row["count"], "summary": row["summary"]})
+
+    def _outcome(self, name: str) -> dict[str, Any]:
+        return read_object(self.folder.part(name).outcome) or {}
+
+    def _publish(self) -> None:
+        """Put the model where it is looked for."""
+        with replacing(self.folder.model) as temporary:
+            shutil.copyfile(self.folder.part(MAIN).model, temporary)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        rows = []
+        start = read_object(self.folder.start_scores)
+        if start is not None:
+            rows.append(result.row(result.START, start))
+        for name in (result.LABELED_ONLY, result.CAML):
+            outcome = self._outcome(name)
+            scores = read_object(self.folder.part(name).scores) or {"count": 0, "summary": {}, "cases": {}}
+            if outcome:
+                rows.append(result.row(name, scores, outcome["iterations"], outcome["seconds"]))
+        return rows

@@ -1,0 +1,31 @@
+"""What a user asks of a training's plan, as plain values. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..config import DTypeName, Triple
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for. None: the planner's choice.
+
+    ``until_better``: train until the validated Dice no longer rises; budget and iterations are then the most that
+    may be taken. ``preview``: a case is segmented at each validation, which takes its time, too.
+    """
+
+    preset: str = "default"
+    device: str = "cpu"
+    threads: int = 0
+    seed: int = 0
+    labeled_only: bool = False
+    budget_seconds: float | None = None
+    iterations: int | None = None
+    spacing: tuple[float, float, float] | None = None
+    patch: Triple | None = None
+    base_filters: int | None = None
+    dtype: DTypeName | None = None
+    batch: int | None = None
+    until_better: bool = False
+    preview: bool = False
