@@ -16,8 +16,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 MODULE = REPOSITORY / "CAMLSegmentation"
 PACKAGE = MODULE / "caml_core"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-LIBRARY = sorted((MODULE / "CAMLSegmentationLib").rglob("*.py"))
-SLICER_SIDE = [MODULE / "CAMLSegmentation.py", *LIBRARY]
+TRAINING = REPOSITORY / "CAMLTraining"
+LIBRARIES = {"CAMLSegmentationLib": MODULE, "CAMLTrainingLib": TRAINING}
+LIBRARY = sorted(path for name, home in LIBRARIES.items() for path in (home / name).rglob("*.py"))
+SLICER_SIDE = [MODULE / "CAMLSegmentation.py", TRAINING / "CAMLTraining.py", *LIBRARY]
 LONGEST_FILE = 450
 
 #: May be imported before any package is installed: at file scope they import the standard library and each other.
@@ -79,7 +81,7 @@ def _imports(path: Path, nodes: Iterable[ast.AST]) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = _absolute(path, node)
             # "from .. import events" names modules, "from ..events import encode" a member of one.
-            package = base in ("caml_core", "CAMLSegmentationLib")
+            package = base in ("caml_core", *LIBRARIES)
             yield from (f"{base}.{alias.name}" if package else base for alias in node.names)
 
 
@@ -96,7 +98,7 @@ def _at_file_scope(node: ast.AST) -> Iterator[ast.AST]:
 def _absolute(path: Path, node: ast.ImportFrom) -> str:
     if node.level == 0:
         return node.module or ""
-    package = path.relative_to(MODULE).parts[:-1]
+    package = path.relative_to(TRAINING if path.is_relative_to(TRAINING) else MODULE).parts[:-1]
     base = package[: len(package) - node.level + 1]
     return ".".join((*base, *filter(None, [node.module])))
 
@@ -221,7 +223,7 @@ def test_every_command_explains_itself(caml, command):
 
 
 def each_file(paths: list[Path]):
-    return pytest.mark.parametrize("path", paths, ids=lambda path: path.stem)
+    return pytest.mark.parametrize("path", paths, ids=lambda path: f"{path.parent.name}-{path.stem}")
 
 
 @functools.cache
@@ -264,7 +266,7 @@ def test_the_panel_opens_before_any_package_is_installed(path):
             heavy = reached_at_file_scope(name) - set(sys.stdlib_module_names)
             assert not heavy, f"{path.name} imports {name} at file scope, which imports {sorted(heavy)}"
         else:
-            allowed = root in sys.stdlib_module_names or root in IN_EVERY_SLICER or root == "CAMLSegmentationLib"
+            allowed = root in sys.stdlib_module_names or root in IN_EVERY_SLICER or root in LIBRARIES
             assert allowed, f"{path.name} imports {name} at file scope"
 
 
@@ -275,7 +277,12 @@ def test_the_slicer_side_does_no_deep_learning(path):
     assert not roots & (set(HEAVY) - {"numpy"})
 
 
-@each_file([p for p in LIBRARY if p.stem != "VolumeExchange"])
+@each_file([p for p in LIBRARY if p.parent.name == "CAMLSegmentationLib"])
+def test_segmentation_knows_nothing_of_training(path):
+    assert not any(name.startswith("CAMLTraining") for name in imports(path, file_scope=False))
+
+
+@each_file([p for p in LIBRARY if p.stem not in ("VolumeExchange", "CaseExchange")])
 def test_volume_exchange_alone_turns_nodes_into_arrays_and_files(path):
     modules = imports(path, file_scope=False)
     assert not {name.split(".")[0] for name in modules} & {"vtkTeem", "vtkITK", "vtkAddon", "sitkUtils", "SimpleITK"}
@@ -299,9 +306,7 @@ def test_only_the_panel_opens_dialogs(path):
 
 @each_file([p for p in LIBRARY if not _may_ask(p)])
 def test_logic_knows_no_widgets(path):
-    known = {
-        name.rpartition(".")[2] for name in imports(path, file_scope=False) if name.startswith("CAMLSegmentationLib")
-    }
+    known = {name.rpartition(".")[2] for name in imports(path, file_scope=False) if name.startswith(tuple(LIBRARIES))}
     assert not [name for name in known if name == "Widget" or name.endswith("Section")]
 
 
@@ -352,7 +357,7 @@ def test_names_on_the_slicer_side_are_in_camel_case(path):
 # What files may hold
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *SLICER_SIDE], ids=lambda path: path.relative_to(MODULE).as_posix())
+@pytest.mark.parametrize("path", [*SOURCES, *SLICER_SIDE], ids=lambda path: path.relative_to(REPOSITORY).as_posix())
 def test_files_stay_short(path):
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= LONGEST_FILE, f"{lines} lines; split the file"

@@ -18,8 +18,10 @@ import SimpleITK as sitk
 REPOSITORY = Path(__file__).resolve().parents[1]
 NAME = "CAMLSegmentation"
 MODULE = REPOSITORY / NAME
+MODULES = (NAME, "CAMLTraining")
 ROOT_CMAKE = (REPOSITORY / "CMakeLists.txt").read_text(encoding="utf-8")
 MODULE_CMAKE = (MODULE / "CMakeLists.txt").read_text(encoding="utf-8")
+CMAKES = {name: (REPOSITORY / name / "CMakeLists.txt").read_text(encoding="utf-8") for name in MODULES}
 
 #: Properties of version 1.0.2 of the index's schema, which refuses any other.
 SCHEMA = (
@@ -91,10 +93,11 @@ def test_the_index_entry_fits_its_schema(entry):
 
 def test_names_agree():
     assert re.findall(r"^project\((\w+)\)$", ROOT_CMAKE, re.MULTILINE) == [NAME]
-    assert variable(MODULE_CMAKE, "MODULE_NAME") == [NAME]
-    assert re.findall(r"^add_subdirectory\((\w+)\)$", ROOT_CMAKE, re.MULTILINE) == [NAME]
-    assert (MODULE / f"{NAME}.py").is_file()
-    assert (MODULE / "Resources" / "UI" / f"{NAME}.ui").is_file()
+    assert re.findall(r"^add_subdirectory\((\w+)\)$", ROOT_CMAKE, re.MULTILINE) == list(MODULES)
+    for name in MODULES:
+        assert variable(CMAKES[name], "MODULE_NAME") == [name]
+        assert (REPOSITORY / name / f"{name}.py").is_file()
+        assert (REPOSITORY / name / "Resources" / "UI" / f"{name}.ui").is_file()
 
 
 def test_descriptions_agree(entry, description):
@@ -137,33 +140,36 @@ def png_size(path: Path) -> tuple[int, int]:
     return width, height
 
 
-def test_icons_are_small_pictures():
-    icons = sorted((MODULE / "Resources" / "Icons").glob("*.png"))
-    assert f"{NAME}.png" in [path.name for path in icons]
-    for path in icons:
+@pytest.mark.parametrize("module", MODULES)
+def test_icons_are_small_pictures(module):
+    folder = REPOSITORY / module / "Resources" / "Icons"
+    for path in sorted(folder.glob("*.png")):
         assert max(png_size(path)) <= 512 and path.stat().st_size < 100_000, path.name
-    assert png_size(MODULE / "Resources" / "Icons" / f"{NAME}.png") == (128, 128)
+    assert png_size(folder / f"{module}.png") == (128, 128)
 
 
 # What is shipped
 
 
-def present(*roots: Path, suffix: str = "") -> list[str]:
+def present(home: Path, *roots: Path, suffix: str = "") -> list[str]:
     found = [path for root in roots for path in (root.rglob(f"*{suffix}") if root.is_dir() else [root])]
     kept = [p for p in found if p.is_file() and "__pycache__" not in p.parts and not p.name.endswith(".part")]
-    return sorted(path.relative_to(MODULE).as_posix() for path in kept)
+    return sorted(path.relative_to(home).as_posix() for path in kept)
 
 
+@pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize("listed", ["MODULE_PYTHON_SCRIPTS", "MODULE_PYTHON_RESOURCES"])
-def test_every_file_is_shipped_once(listed):
+def test_every_file_is_shipped_once(module, listed):
+    home = REPOSITORY / module
     if listed == "MODULE_PYTHON_SCRIPTS":
-        there = present(MODULE / f"{NAME}.py", MODULE / f"{NAME}Lib", MODULE / "caml_core", suffix=".py")
+        engine = [home / "caml_core"] if module == NAME else []
+        there = present(home, home / f"{module}.py", home / f"{module}Lib", *engine, suffix=".py")
     else:
-        there = [name for name in present(MODULE / "Resources") if not _is_somebodys_model(name)]
-    names = variable(MODULE_CMAKE, listed)
+        there = [name for name in present(home, home / "Resources") if not _is_somebodys_model(name)]
+    names = variable(CMAKES[module], listed)
     missing, surplus = sorted(set(there) - set(names)), sorted(set(names) - set(there))
-    assert not missing, f"CAMLSegmentation/CMakeLists.txt, {listed}: add\n  " + "\n  ".join(missing)
-    assert not surplus, f"CAMLSegmentation/CMakeLists.txt, {listed}: there is no\n  " + "\n  ".join(surplus)
+    assert not missing, f"{module}/CMakeLists.txt, {listed}: add\n  " + "\n  ".join(missing)
+    assert not surplus, f"{module}/CMakeLists.txt, {listed}: there is no\n  " + "\n  ".join(surplus)
     assert names == sorted(set(names)), f"{listed} is not sorted, or names a file twice"
 
 
@@ -174,12 +180,15 @@ def _is_somebodys_model(name: str) -> bool:
 
 
 def test_no_script_lies_outside_the_shipped_packages():
-    homes = {Path(name).parts[0] for name in present(MODULE, suffix=".py")} - {"build"}
-    assert homes == {f"{NAME}.py", f"{NAME}Lib", "caml_core"}
+    for module in MODULES:
+        home = REPOSITORY / module
+        homes = {Path(name).parts[0] for name in present(home, home, suffix=".py")} - {"build"}
+        assert homes - {"caml_core"} == {f"{module}.py", f"{module}Lib"}
 
 
 def test_the_module_is_built_and_tested():
-    assert re.search(r"slicerMacroBuildScriptedModule\([^)]*WITH_GENERIC_TESTS", MODULE_CMAKE)
+    for text in CMAKES.values():
+        assert re.search(r"slicerMacroBuildScriptedModule\([^)]*WITH_GENERIC_TESTS", text)
     listed = re.findall(r"SCRIPT (\S+\.py)", (REPOSITORY / "Testing/Python/CMakeLists.txt").read_text(encoding="utf-8"))
     assert sorted(listed) == sorted(path.name for path in (REPOSITORY / "Testing/Python").glob("*.py"))
 

@@ -13,10 +13,11 @@ from slicer.i18n import tr as _
 from caml_core.errors import CamlError
 from caml_core.model_file import ModelCard
 
-from . import SegmentationResult, VolumeExchange
+from . import VolumeExchange
 from .Combo import choose, chosen, fill
 from .Job import caseId
 from .Logic import folderWorks, modelWarnings, sequenceWorks, volumeWorks
+from .SceneVolumes import isScan, sceneVolumes
 from .Work import VolumeWork, Work
 
 #: Rows of the form that belong to each kind of input.
@@ -283,21 +284,10 @@ class InputSection:
         return "" if Path(node.inputFolder).is_dir() else _("The folder of scans does not exist; choose another.")
 
 
-def sceneVolumes() -> list[Any]:
-    """Return the grey-value volumes of the scene that a user can see; label maps and our own maps are none."""
-    return [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if isScan(node)]
-
-
 def _warningHtml(name: str, sentence: str) -> str:
     """A label shows text as HTML only where it finds a tag."""
     title = _("Warning, {name}:").format(name=name) if name else _("Warning:")
     return f"<b>{html.escape(title)}</b> {html.escape(sentence)}"
-
-
-def isScan(node: Any) -> bool:
-    """Whether a volume node is a grey-value volume that is no map of ours."""
-    plain = node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors()
-    return plain and node.GetAttribute(SegmentationResult.MAP) is None
 
 
 def _isThere(node: Any) -> bool:

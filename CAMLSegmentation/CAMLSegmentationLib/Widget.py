@@ -12,13 +12,14 @@ from caml_core.errors import CamlError
 from caml_core.model_library import ModelLibrary
 
 from . import Parameters
-from .InputSection import InputSection, sceneVolumes
+from .InputSection import InputSection
 from .InstallSection import InstallSection
 from .Logic import CAMLSegmentationLogic, editedResults
 from .ModelSection import ModelSection
 from .Process import WorkerFactory, WorkerProcess
 from .ResultSection import ResultSection
 from .Run import Progress, Summary
+from .SceneVolumes import sceneVolumes
 from .SettingsSection import SettingsSection
 from .Work import Delivery
 

@@ -101,6 +101,17 @@ def the_segmentation_panel(the_module: Any) -> Any:
 
 
 @pytest.fixture
+def the_training_module(the_module: Any) -> Iterator[Any]:
+    """The widget of CAMLTraining as Slicer would hold it, shown to the user; CAMLSegmentation is there as well."""
+    SlicerHost.leave("CAMLSegmentation")
+    widget = SlicerHost.load_module(REPOSITORY / "CAMLTraining" / "CAMLTraining.py")
+    SlicerHost.enter("CAMLTraining")
+    yield widget
+    if "CAMLTraining" in SlicerHost._state["modules"]:
+        SlicerHost.unload_module("CAMLTraining")
+
+
+@pytest.fixture
 def grab_panel(the_module: Any, tmp_path: Path) -> Callable[[str], Path]:
     """``grab_panel(name)``: save the panel, 450 pixels wide, as a PNG."""
     from SlicerHost import proxy

@@ -30,6 +30,7 @@ class Application:
         self._settings: Any = None
         self.temporaryPath = str(folder / "temporary")
         Path(self.temporaryPath).mkdir(exist_ok=True)
+        self.defaultScenePath = str(folder / "documents")
         self._logic = slicer.vtkMRMLApplicationLogic()
 
     def mrmlScene(self) -> Any:  # noqa: N802
@@ -193,6 +194,7 @@ def _logics(application_logic: Any) -> None:
         "volumes": "vtkSlicerVolumesLogic",
         "segmentations": "vtkSlicerSegmentationsModuleLogic",
         "markups": "vtkSlicerMarkupsLogic",
+        "plots": "vtkSlicerPlotsLogic",
         "sequences": "vtkSlicerSequencesLogic",
         "tables": "vtkSlicerTablesLogic",
         "terminologies": "vtkSlicerTerminologiesModuleLogic",

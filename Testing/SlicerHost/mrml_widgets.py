@@ -260,16 +260,27 @@ class qMRMLCheckableNodeComboBox(qMRMLNodeComboBox):  # noqa: N801
 
 
 class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
-    """Remembers what it was told to edit."""
+    """Remembers what it was told to edit, in its parameter node as Slicer's does; drawing is left to the tests."""
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
+        self._node: Any = None
         self._segmentation: Any = None
         self._source: Any = None
+
+    def setMRMLSegmentEditorNode(self, node: Any) -> None:  # noqa: N802
+        """Set the node that keeps the editor's state."""
+        self._node = node
+
+    def mrmlSegmentEditorNode(self) -> Any:  # noqa: N802
+        """The node that keeps the editor's state."""
+        return self._node
 
     def setSegmentationNode(self, node: Any) -> None:  # noqa: N802
         """Set the segmentation to edit."""
         self._segmentation = node
+        if self._node is not None:
+            self._node.SetAndObserveSegmentationNode(node)
 
     def segmentationNode(self) -> Any:  # noqa: N802
         """The segmentation to edit."""
@@ -278,10 +289,34 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
     def setSourceVolumeNode(self, node: Any) -> None:  # noqa: N802
         """Set the volume to edit on."""
         self._source = node
+        if self._node is not None:
+            self._node.SetAndObserveSourceVolumeNode(node)
 
     def sourceVolumeNode(self) -> Any:  # noqa: N802
         """The volume to edit on."""
         return self._source
+
+    def setActiveEffect(self, effect: Any) -> None:  # noqa: N802
+        """There are no effects: None alone can be set."""
+        assert effect is None
+
+    def setMaximumNumberOfUndoStates(self, count: int) -> None:  # noqa: N802
+        """Nothing is drawn, and so nothing undone."""
+
+    def setSegmentationNodeSelectorVisible(self, visible: bool) -> None:  # noqa: N802
+        """There is no selector."""
+
+    def setSourceVolumeNodeSelectorVisible(self, visible: bool) -> None:  # noqa: N802
+        """There is no selector."""
+
+    def installKeyboardShortcuts(self, parent: Any = None) -> None:  # noqa: N802
+        """There are no shortcuts."""
+
+    def uninstallKeyboardShortcuts(self) -> None:  # noqa: N802
+        """There are no shortcuts."""
+
+    def removeViewObservations(self) -> None:  # noqa: N802
+        """No view is observed."""
 
 
 STAND_INS = (qMRMLWidget, qMRMLNodeComboBox, qMRMLCheckableNodeComboBox, qMRMLSegmentEditorWidget)

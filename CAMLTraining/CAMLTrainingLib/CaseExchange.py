@@ -1,0 +1,265 @@
+"""The one place where cases go from the scene to the project's files and come back.
+
+Scans are referenced where they lie; what the scene alone has is written once. Labels are written on their scan's grid,
+in the same coordinates as the scan's file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import slicer
+import vtk
+from CAMLSegmentationLib import SegmentationResult, VolumeExchange
+from slicer.i18n import tr as _
+
+from caml_core.config import Segment
+from caml_core.errors import DataError
+from caml_core.project.cases import ProjectCase
+
+PREFIX = "CAMLTraining."
+#: Attribute of volume and segmentation nodes: the id of the case they belong to.
+CASE = PREFIX + "Case"
+#: Attribute of segmentations that a model made: its name. They are never taken as labels.
+PREDICTION = PREFIX + "Prediction"
+#: Attribute of a segmentation: its state when it was last taken as label.
+ACCEPTED = PREFIX + "Accepted"
+_SUFFIXES = (".nrrd", ".nii", ".nii.gz", ".mha", ".mhd")
+_LABELMAP = "Binary labelmap"
+#: Share of a segment that may lie outside the volume before it is no rounding any more.
+_MOST_OUTSIDE = 0.05
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a segmentation holds on a volume's grid: ``voxels`` uint8 [k, j, i], values 1, 2, ... of ``segments``."""
+
+    voxels: Any
+    segments: tuple[Segment, ...]
+    empty: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def fileOf(volumeNode: Any) -> Path | None:
+    """Return the file that holds what the scene shows; None for volumes that were made or changed in the scene."""
+    storage = volumeNode.GetStorageNode()
+    if storage is None or volumeNode.GetParentTransformNode() is not None or storage.GetNumberOfFileNames() > 1:
+        return None
+    name = storage.GetFullNameFromFileName() or ""
+    path = Path(name)
+    if not name.lower().endswith(_SUFFIXES) or not path.is_file() or volumeNode.GetModifiedSinceRead():
+        return None
+    return path
+
+
+def writeVolume(volumeNode: Any, path: Path) -> None:
+    """Write a volume in world coordinates; nothing half-written stays. Raises DataError, ResourceError."""
+    if fault := VolumeExchange.checkVolume(volumeNode):
+        raise DataError(fault)
+    part = path.with_name(f".part-{path.name}")
+    try:
+        VolumeExchange.writeVolume(volumeNode, part, VolumeExchange.frameOf(volumeNode))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def loadVolume(case: ProjectCase) -> Any:
+    """Load the first channel of a case into the scene and return its node; raise DataError where it cannot be read."""
+    path = case.images[0] if case.images else None
+    if path is None or not path.exists():
+        raise DataError(
+            _("The scan of case {case} is not there ({path}); point to its folder with Locate.").format(
+                case=case.id, path=path or "-"
+            )
+        )
+    node = _loadSeries(path, case.id) if path.is_dir() or path.suffix.lower() == ".dcm" else _loadFile(path, case.id)
+    node.SetAttribute(CASE, case.id)
+    return node
+
+
+def newSegmentation(volumeNode: Any, case: str, segments: Sequence[Segment]) -> Any:
+    """Return a segmentation with the cohort's segments, all empty, on the volume's grid, for a hand to draw in."""
+    node = SegmentationResult.createResult(volumeNode, _("{case} label").format(case=case))
+    node.GetSegmentation().SetSourceRepresentationName(_LABELMAP)
+    node.SetAttribute(CASE, case)
+    addSegments(node, segments)
+    return node
+
+
+def addSegments(node: Any, segments: Sequence[Segment]) -> None:
+    """Add those of ``segments`` that a segmentation lacks by name, empty, with colour and terminology."""
+    segmentation = node.GetSegmentation()
+    present = {name.strip().casefold() for name in segmentNames(node)}
+    for segment in segments:
+        if segment.name.strip().casefold() in present:
+            continue
+        identity = segmentation.AddEmptySegment("", segment.name, segment.color)
+        made = segmentation.GetSegment(identity)
+        made.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), segment.terminology)
+
+
+def segmentNames(node: Any) -> list[str]:
+    """Return the names of a segmentation's segments, in order."""
+    segmentation = node.GetSegmentation()
+    return [segmentation.GetNthSegment(i).GetName() for i in range(segmentation.GetNumberOfSegments())]
+
+
+def segmentsOf(node: Any) -> tuple[Segment, ...]:
+    """Return a segmentation's segments as the engine knows them, numbered 1, 2, ... in order."""
+    segmentation, found = node.GetSegmentation(), []
+    for index in range(segmentation.GetNumberOfSegments()):
+        segment = segmentation.GetNthSegment(index)
+        tag = vtk.reference("")
+        segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), tag)
+        values: dict[str, Any] = {"terminology": str(tag)} if str(tag) else {}
+        color = tuple(round(c, 4) for c in segment.GetColor())
+        found.append(Segment(segment.GetName().strip() or f"segment {index + 1}", index + 1, color, **values))
+    return tuple(found)
+
+
+def drawnOn(node: Any, volumeNode: Any, case: str) -> Drawn:
+    """Return what a segmentation holds on the volume's grid; raise DataError where it does not lie there.
+
+    Where segments overlap the later one wins, and a note says so.
+    """
+    import numpy
+
+    if node.GetTransformNodeID() != volumeNode.GetTransformNodeID():
+        raise DataError(
+            _("Case {case}: {segmentation} is under another transform than its volume; harden it first.").format(
+                case=case, segmentation=node.GetName()
+            )
+        )
+    voxels = numpy.zeros(slicer.util.arrayFromVolume(volumeNode).shape, numpy.uint8)
+    filled, empty, overlap = [], [], 0
+    segmentation = node.GetSegmentation()
+    for segment in segmentsOf(node):
+        identity = segmentation.GetNthSegmentID(segment.label - 1)
+        own = _ownMillilitres(segmentation.GetSegment(identity))
+        if own <= 0:
+            empty.append(segment.name)
+            continue
+        mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, identity, volumeNode) > 0
+        _checkPlace(case, segment.name, own, _millilitres(volumeNode) * int(mask.sum()))
+        overlap += int(numpy.count_nonzero(voxels[mask]))
+        filled.append(Segment(segment.name, len(filled) + 1, segment.color, segment.terminology))
+        voxels[mask] = len(filled)
+    notes = _("Case {case}: {count} voxels lie in two segments; the later one was kept.")
+    return Drawn(voxels, tuple(filled), tuple(empty), (notes.format(case=case, count=overlap),) if overlap else ())
+
+
+def writeLabel(drawn: Drawn, volumeNode: Any, path: Path) -> None:
+    """Write a label as Slicer's segmentation file, on the grid of the volume's file. Atomic; raises ResourceError."""
+    from caml_core.data.grid import Grid
+    from caml_core.data.labels import write_labels
+
+    facts = VolumeExchange.factsOf(volumeNode)
+    matrix = VolumeExchange.worldMatrix(volumeNode)
+    origin = tuple(sign * matrix.GetElement(row, 3) for row, sign in enumerate((-1.0, -1.0, 1.0)))
+    grid = Grid(tuple(int(n) for n in facts.size), facts.spacing, origin, facts.direction)
+    write_labels(path, drawn.voxels.transpose(2, 1, 0), grid, drawn.segments)
+
+
+def loadLabel(path: Path, volumeNode: Any, case: str, segments: Sequence[Segment]) -> Any:
+    """Return a new segmentation with the labels of a file, on its volume; raise DataError where it cannot be read.
+
+    segments: the cohort's, which give a plain label map its names by value, and every label its colours.
+    """
+    from caml_core.data.labels import is_segmentation, read_labels
+
+    found = read_labels(path, case, () if is_segmentation(path) else segments)
+    known = {s.name.strip().casefold(): s for s in segments}
+    node = newSegmentation(volumeNode, case, ())
+    labels = _oriented(found, volumeNode)
+    for segment in found.segments:
+        look = known.get(segment.name.strip().casefold(), segment)
+        made = slicer.vtkSegment()
+        made.SetName(segment.name)
+        made.SetColor(*look.color)
+        made.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), look.terminology)
+        made.SetLabelValue(segment.label)
+        made.AddRepresentation(_LABELMAP, labels)
+        node.GetSegmentation().AddSegment(made, f"Segment_{segment.label}")
+    addSegments(node, segments)
+    return node
+
+
+def _oriented(found: Any, volumeNode: Any) -> Any:
+    """A label map of the engine (LPS, [X, Y, Z]) as vtkOrientedImageData in the volume's own coordinates."""
+    import numpy
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    grid, matrix = found.grid, vtk.vtkMatrix4x4()
+    for row, sign in enumerate((-1.0, -1.0, 1.0)):
+        for axis in range(3):
+            matrix.SetElement(row, axis, sign * grid.direction[3 * row + axis] * grid.spacing[axis])
+        matrix.SetElement(row, 3, sign * grid.origin[row])
+    image = slicer.vtkOrientedImageData()
+    image.SetDimensions(*grid.size)
+    values = numpy.ascontiguousarray(found.array.transpose(2, 1, 0)).ravel()
+    image.GetPointData().SetScalars(numpy_to_vtk(values, deep=True))
+    transform = volumeNode.GetParentTransformNode()
+    if transform is not None and transform.IsTransformToWorldLinear():  # files are in world coordinates
+        fromWorld = vtk.vtkMatrix4x4()
+        transform.GetMatrixTransformToWorld(fromWorld)
+        fromWorld.Invert()
+        vtk.vtkMatrix4x4.Multiply4x4(fromWorld, matrix, matrix)
+    image.SetImageToWorldMatrix(matrix)
+    return image
+
+
+def _loadFile(path: Path, case: str) -> Any:
+    try:
+        return slicer.util.loadVolume(str(path), {"name": case})
+    except RuntimeError as error:
+        raise DataError(
+            _("The scan {path} of case {case} cannot be loaded; the file is damaged or no volume.").format(
+                path=path, case=case
+            )
+        ) from error
+
+
+def _loadSeries(path: Path, case: str) -> Any:
+    """A DICOM folder, read as the engine reads it, so that labels drawn here lie where training looks."""
+    import numpy
+
+    from caml_core.data.io import read_volume
+
+    volume = read_volume(path, case)
+    matrix = numpy.eye(4)
+    signs = numpy.array([-1.0, -1.0, 1.0])
+    matrix[:3, :3] = signs[:, None] * numpy.reshape(volume.grid.direction, (3, 3)) * numpy.asarray(volume.grid.spacing)
+    matrix[:3, 3] = signs * numpy.asarray(volume.grid.origin)
+    voxels = numpy.ascontiguousarray(volume.array.transpose(2, 1, 0))
+    return slicer.util.addVolumeFromArray(voxels, ijkToRAS=matrix, name=case)
+
+
+def _ownMillilitres(segment: Any) -> float:
+    """The volume of a segment's own label map."""
+    image = segment.GetRepresentation(_LABELMAP)
+    if image is None or image.GetPointData().GetScalars() is None:
+        return 0.0
+    dx, dy, dz = image.GetSpacing()
+    count = int((VolumeExchange.labelsOf(image) == segment.GetLabelValue()).sum())
+    return count * dx * dy * dz / 1000.0
+
+
+def _millilitres(volumeNode: Any) -> float:
+    dx, dy, dz = volumeNode.GetSpacing()
+    return float(dx * dy * dz / 1000.0)
+
+
+def _checkPlace(case: str, name: str, own: float, there: float) -> None:
+    if there <= 0:
+        message = _("Case {case}: the segment {name} does not lie on the volume; was it drawn on another scan?")
+        raise DataError(message.format(case=case, name=name))
+    if there < (1.0 - _MOST_OUTSIDE) * own:
+        message = _(
+            "Case {case}: {percent} % of the segment {name} lies outside of the volume; draw it on this volume, or "
+            "crop it to it."
+        )
+        raise DataError(message.format(case=case, name=name, percent=round(100 * (1 - there / own))))

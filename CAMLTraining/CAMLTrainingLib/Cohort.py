@@ -1,0 +1,259 @@
+"""The cohort: the project's cases beside the volumes and segmentations of the scene."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import slicer
+from CAMLSegmentationLib import SceneVolumes, SegmentationResult
+from slicer.i18n import tr as _
+
+from caml_core.config import Segment
+from caml_core.errors import CamlError, DataError, UsageError
+from caml_core.project.cases import ProjectCase
+from caml_core.project.project import Project
+
+from . import CaseExchange
+from .CaseExchange import ACCEPTED, CASE, PREDICTION
+
+
+class Cohort:
+    """Joins a project with the scene. ``notes`` are sentences for the user, emptied by whoever shows them."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.notes: list[str] = []
+
+    # Nodes of a case
+
+    def volumeNode(self, case: str) -> Any:
+        """Return the volume of a case in the scene, None where it is not loaded."""
+        return next((node for node in sceneVolumes() if node.GetAttribute(CASE) == case), None)
+
+    def segmentationNode(self, case: str) -> Any:
+        """Return the segmentation that a hand drew or corrected for a case; predictions do not count."""
+        volumeNode, onVolume = self.volumeNode(case), None
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            if node.GetAttribute(PREDICTION) is not None:
+                continue
+            if node.GetAttribute(CASE) == case:
+                return node
+            ours = volumeNode is not None and SegmentationResult.sourceOf(node) is volumeNode
+            if ours and node.GetAttribute(SegmentationResult.MODEL) is None and node.GetAttribute(CASE) is None:
+                onVolume = node
+        return onVolume
+
+    def predictionNode(self, case: str) -> Any:
+        """Return the newest prediction of a case in the scene."""
+        found = [
+            node
+            for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+            if node.GetAttribute(CASE) == case and node.GetAttribute(PREDICTION) is not None
+        ]
+        return found[-1] if found else None
+
+    def assign(self, case: str, segmentationNode: Any) -> None:
+        """Make a segmentation that of a case; another one that was, is set free."""
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            if node.GetAttribute(CASE) == case and node.GetAttribute(PREDICTION) is None:
+                node.RemoveAttribute(CASE)
+        if segmentationNode is not None:
+            segmentationNode.RemoveAttribute(PREDICTION)
+            segmentationNode.SetAttribute(CASE, case)
+            if self.project.cases[case].status != "accepted":
+                self.project.update(case, status="edited")
+
+    # The scene
+
+    def takeInScene(self) -> bool:
+        """List volumes that came, drop unwritten cases whose volume went; return whether anything changed."""
+        before, present = dict(self.project.cases), set()
+        for node in sceneVolumes():
+            identity = node.GetAttribute(CASE)
+            if identity not in self.project.cases or identity in present:
+                identity = self._list(node)
+            present.add(identity)
+        for case in list(self.project.cases.values()):
+            if case.in_scene and not case.images and case.id not in present:
+                self.project.remove([case.id])
+                self.notes.append(
+                    _("{case} was removed from the scene before it was written, and so is no case any more.").format(
+                        case=case.id
+                    )
+                )
+        return before != self.project.cases
+
+    def _list(self, node: Any) -> str:
+        path = CaseExchange.fileOf(node)
+        known = next((c for c in self.project.cases.values() if path is not None and path in c.images), None)
+        taken = known is not None and self.volumeNode(known.id) is not None
+        if known is not None and not taken:
+            node.SetAttribute(CASE, known.id)
+            return known.id
+        name = node.GetName() or "volume"
+        size = tuple(int(n) for n in node.GetImageData().GetDimensions()) if node.GetImageData() else None
+        spacing = tuple(round(s, 4) for s in node.GetSpacing())
+        images = (path,) if path is not None else ()
+        identity = self.project.add(ProjectCase(name, images, size=size, spacing=spacing, in_scene=True))
+        if identity != name:
+            self.notes.append(
+                _("{name} cannot be the name of this case or is taken; it is listed as {case}.").format(
+                    name=name, case=identity
+                )
+            )
+        node.SetAttribute(CASE, identity)
+        return identity
+
+    # Files
+
+    def ensureFile(self, case: str) -> None:
+        """Write the volume of a case that the scene alone has, once; raise DataError, ResourceError."""
+        known = self.project.cases[case]
+        if known.images and known.images[0].exists():
+            return
+        node = self.volumeNode(case)
+        if node is None:
+            raise DataError(
+                _("The scan of case {case} is neither in the scene nor in a file; load it again.").format(case=case)
+            )
+        path = CaseExchange.fileOf(node)
+        if path is None:
+            path = self.project.folder / "volumes" / f"{case}.nrrd"
+            CaseExchange.writeVolume(node, path)
+        self.project.update(case, images=(path,))
+
+    def load(self, case: str) -> Any:
+        """Return the volume of a case, loaded where it is not in the scene yet."""
+        return self.volumeNode(case) or CaseExchange.loadVolume(self.project.cases[case])
+
+    # Labels and roles
+
+    def setSegments(self, names: Sequence[str], look: Sequence[Segment] = ()) -> None:
+        """Set the cohort's segments by name; those known, from ``look`` or before, keep colour and terminology."""
+        from caml_core.data.segments import palette_color
+
+        cleaned = [name.strip() for name in names if name.strip()]
+        if len({name.casefold() for name in cleaned}) < len(cleaned):
+            raise UsageError(_("Two segments have one name; give each its own."))
+        known = {s.name.casefold(): s for s in (*look, *self.project.segments)}
+        segments = []
+        for label, name in enumerate(cleaned, 1):
+            like = known.get(name.casefold()) or Segment(name, label, palette_color(label))
+            segments.append(Segment(name, label, like.color, like.terminology))
+        self.project.segments = tuple(segments)
+
+    def useAsLabeled(self, case: str, role: str = "labeled") -> tuple[str, ...]:
+        """Take the segmentation of a case as its label, by the user's word, and return notes.
+
+        The segmentation in the scene counts first, else the label file. Raises CamlError that says what is wrong;
+        then nothing has changed.
+        """
+        node = self.segmentationNode(case)
+        if node is not None:
+            return self._accept(case, node, role)
+        known = self.project.cases[case]
+        if known.label is None:
+            raise DataError(
+                _("Case {case} has no segmentation; press Edit and draw it, or give it a label file.").format(case=case)
+            )
+        from caml_core.project.labels import check_label_file
+
+        found = check_label_file(known.as_case, self.project.segments)
+        if not self.project.segments:
+            self.setSegments([s.name for s in found.segments], found.segments)
+        names = tuple(s.name for s in found.segments)
+        self.project.update(case, role=role, status="accepted", segments=names)
+        return found.notes + self._lacking(case, names)
+
+    def _accept(self, case: str, node: Any, role: str) -> tuple[str, ...]:
+        from caml_core.project.labels import check_names
+
+        known, state = self.project.cases[case], SegmentationResult.fingerprint(node)
+        if known.label is not None and known.label.exists() and node.GetAttribute(ACCEPTED) == state:
+            self.project.update(case, role=role, status="accepted")
+            return ()
+        volumeNode = self.load(case)
+        drawn = CaseExchange.drawnOn(node, volumeNode, case)
+        if not drawn.segments:
+            raise DataError(
+                _("Case {case}: {segmentation} is empty; draw its segments first.").format(
+                    case=case, segmentation=node.GetName()
+                )
+            )
+        check_names(case, [s.name for s in drawn.segments], self.project.segments)
+        if drawn.empty:
+            raise DataError(
+                _(
+                    "Case {case}: the segment {name} is empty; draw it, or remove the segment where the patient does "
+                    "not have it."
+                ).format(case=case, name=drawn.empty[0])
+            )
+        self.ensureFile(case)
+        path = self.project.label_path(case)
+        CaseExchange.writeLabel(drawn, volumeNode, path)
+        if not self.project.segments:
+            self.setSegments([s.name for s in drawn.segments], drawn.segments)
+        names = tuple(s.name for s in drawn.segments)
+        self.project.update(case, label=path, role=role, status="accepted", segments=names)
+        node.SetAttribute(CASE, case)
+        node.SetAttribute(ACCEPTED, state)
+        return drawn.notes + self._lacking(case, names)
+
+    def _lacking(self, case: str, names: Sequence[str]) -> tuple[str, ...]:
+        present = {name.strip().casefold() for name in names}
+        lacking = [s.name for s in self.project.segments if s.name.casefold() not in present]
+        if not lacking:
+            return ()
+        text = _("Case {case} has no {names}: training takes it that the patient does not have it.")
+        return (text.format(case=case, names=", ".join(lacking)),)
+
+    def setRole(self, cases: Iterable[str], role: str) -> dict[str, str]:
+        """Give cases a role and return the sentences of those that cannot have it, by case."""
+        faults: dict[str, str] = {}
+        for case in cases:
+            try:
+                if role in ("labeled", "validation"):
+                    self.notes += self.useAsLabeled(case, role)
+                else:
+                    self.project.update(case, role=role)
+            except CamlError as error:
+                faults[case] = str(error)
+        return faults
+
+    def noteEdits(self, case: str) -> None:
+        """Look whether a hand has changed the segmentation since it was taken as label, and say so in the status."""
+        node = self.segmentationNode(case)
+        if case not in self.project.cases or node is None or not node.GetSegmentation().GetNumberOfSegments():
+            return
+        state = SegmentationResult.fingerprint(node)
+        if state == node.GetAttribute(ACCEPTED) or all(part.endswith("=empty") for part in state.split(";")):
+            return
+        self.project.update(case, status="edited")
+
+    def staleLabels(self) -> tuple[str, ...]:
+        """Return the labelled cases whose segmentation was edited after it was taken as label."""
+        return tuple(c.id for c in self.project.with_role("labeled", "validation") if c.status == "edited")
+
+    def ready(self) -> None:
+        """Write what training needs: every scan that only the scene has, and the list. Raises CamlError."""
+        self.project.check_writable()
+        for case in self.project.with_role("labeled", "unlabeled", "validation"):
+            self.ensureFile(case.id)
+        self.project.cohort()
+        self.project.save()
+
+
+def sceneVolumes() -> list[Any]:
+    """Return the grey-value volumes of the scene that have voxels; label maps and our own maps are none."""
+    return [node for node in SceneVolumes.sceneVolumes() if node.GetImageData() is not None]
+
+
+def defaultFolder() -> Path:
+    """Return a folder for a new project, which does not exist yet, in the user's documents."""
+    base = Path(slicer.app.defaultScenePath or Path.home()) / "CAML Training"
+    number = 1
+    while (base / f"project-{number}").exists():
+        number += 1
+    return base / f"project-{number}"

@@ -1,0 +1,287 @@
+"""The panel's part "Cohort": project folder, cases, roles, labels."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from CAMLSegmentationLib.Combo import chosen, fill
+from slicer.i18n import tr as _
+
+from caml_core.errors import CamlError
+from caml_core.project.headers import read_header
+
+from .CasesTable import ROLE_TITLES, CasesTable, rowOf
+from .Logic import CAMLTrainingLogic
+
+#: Headers that are read in one turn of the event loop.
+_HEADERS_A_TURN = 8
+_MOST_FAULTS = 4
+
+
+class CohortSection:
+    """Shows the cohort and changes it; calls ``onChange`` after a change and ``onEdit(case)`` to open the editor."""
+
+    def __init__(
+        self, ui: Any, logic: CAMLTrainingLogic, onChange: Callable[[], None], onEdit: Callable[[str], None]
+    ) -> None:
+        self._ui, self._logic, self._onChange, self._onEdit = ui, logic, onChange, onEdit
+        self._parameterNode: Any = None
+        self._updating = False
+        self._unread: list[str] = []
+        self._tried: set[Path] = set()
+        self.table = CasesTable(ui.casesTableWidget, self._onSelection, onEdit)
+        self._timer = qt.QTimer()
+        self._timer.setInterval(10)
+        self._timer.connect("timeout()", self._readHeaders)
+        roles = [(_("All roles"), ""), *((title, role) for role, title in ROLE_TITLES.items())]
+        fill(ui.filterRoleComboBox, roles)
+        ui.projectPathLineEdit.connect("currentPathChanged(QString)", self._onProject)
+        ui.segmentsLineEdit.connect("editingFinished()", self._onSegments)
+        ui.filterSearchBox.connect("textChanged(QString)", self._onFilter)
+        ui.filterRoleComboBox.connect("currentIndexChanged(int)", self._onFilter)
+        ui.caseSegmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onSegmentation)
+        for name, slot in (
+            ("addFolder", self._onAddFolder),
+            ("addLabels", self._onAddLabels),
+            ("locate", self._onLocate),
+            ("exportTable", self._onExport),
+            ("edit", self._onEditButton),
+            ("useAsLabeled", lambda checked=False: self._setRole("labeled")),
+            ("validation", lambda checked=False: self._setRole("validation")),
+            ("unlabeled", lambda checked=False: self._setRole("unlabeled")),
+            ("exclude", lambda checked=False: self._setRole("excluded")),
+            ("holdOut", self._onHoldOut),
+        ):
+            getattr(ui, f"{name}Button").connect("clicked(bool)", slot)
+
+    def setParameterNode(self, parameterNode: Any) -> None:
+        """Follow a parameter node; None detaches."""
+        self._parameterNode = parameterNode
+
+    def close(self) -> None:
+        """Stop reading headers."""
+        self._timer.stop()
+        self._timer.disconnect("timeout()", self._readHeaders)
+
+    def refresh(self) -> None:
+        """Bring the widgets in line with project and scene."""
+        if self._updating:
+            return
+        self._updating = True
+        try:
+            project = self._logic.project
+            if self._ui.projectPathLineEdit.currentPath != str(project.folder):
+                self._ui.projectPathLineEdit.currentPath = str(project.folder)
+            if not self._ui.segmentsLineEdit.hasFocus():
+                self._ui.segmentsLineEdit.text = ", ".join(s.name for s in project.segments)
+            names = self._segmentationNames()
+            self.table.show([rowOf(case, names.get(case.id, "")) for case in project.cases.values()])
+            self.table.filter(self._ui.filterSearchBox.text, chosen(self._ui.filterRoleComboBox))
+            self._showSelection()
+            self._showNotes()
+        finally:
+            self._updating = False
+        self._queueHeaders()
+
+    def say(self, sentence: str) -> None:
+        """Show a sentence below the table."""
+        self._ui.cohortMessageLabel.text = f"<span>{html.escape(sentence)}</span>" if sentence else ""
+
+    # Selection
+
+    def _segmentationNames(self) -> dict[str, str]:
+        """Case -> name of its segmentation, looked up once for all: a search for each case would take its time."""
+        cohort, found = self._logic.cohort, {}
+        if slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            for case in cohort.project.cases.values():
+                if (case.in_scene or case.label is None) and (node := cohort.segmentationNode(case.id)) is not None:
+                    found[case.id] = node.GetName()
+        return found
+
+    def _showSelection(self) -> None:
+        selected, ui = self.table.selected(), self._ui
+        for name in ("useAsLabeled", "validation", "unlabeled", "exclude"):
+            getattr(ui, f"{name}Button").enabled = bool(selected)
+        ui.editButton.enabled = len(selected) == 1
+        one = selected[0] if len(selected) == 1 else ""
+        loaded = bool(one) and self._logic.cohort.volumeNode(one) is not None
+        ui.caseSegmentationSelector.enabled = loaded
+        ui.caseSegmentationSelector.setCurrentNode(self._logic.cohort.segmentationNode(one) if loaded else None)
+        labeled = len(self._logic.project.with_role("labeled"))
+        ui.holdOutButton.enabled = labeled > 1
+        ui.holdOutSpinBox.maximum = max(1, labeled - 1)
+        ui.locateButton.enabled = bool(self._logic.project.cases)
+
+    def _onSelection(self) -> None:
+        if not self._updating:
+            self._updating = True
+            self._showSelection()
+            self._updating = False
+
+    def _onFilter(self, *_arguments: Any) -> None:
+        self.table.filter(self._ui.filterSearchBox.text, chosen(self._ui.filterRoleComboBox))
+        self._onSelection()
+
+    def _onSegmentation(self, node: Any) -> None:
+        selected = self.table.selected()
+        if self._updating or len(selected) != 1 or node is self._logic.cohort.segmentationNode(selected[0]):
+            return
+        self._trying(lambda: self._logic.cohort.assign(selected[0], node))
+
+    # Buttons
+
+    def _onProject(self, path: str) -> None:
+        if self._updating or not path.strip() or Path(path) == self._logic.project.folder:
+            return
+        self._trying(lambda: self._chooseProject(Path(path)))
+
+    def _chooseProject(self, folder: Path) -> None:
+        """Open what is there; a cohort that was not saved anywhere moves into an empty folder."""
+        from caml_core.project.project import Project
+
+        project = self._logic.project
+        if project.cases and not Project.exists(folder) and not Project.exists(project.folder):
+            project.folder = folder
+            self._logic.save()
+            return
+        self._logic.openProject(folder)
+        self._logic.remember()
+
+    def _onSegments(self) -> None:
+        text = self._ui.segmentsLineEdit.text
+        if not self._updating and text != ", ".join(s.name for s in self._logic.project.segments):
+            self._trying(lambda: self._logic.cohort.setSegments(text.split(",")))
+
+    def _onAddFolder(self, checked: bool = False) -> None:
+        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Add the scans of a folder"), "")
+        if folder:
+            self._trying(lambda: self._addFolder(Path(folder)))
+
+    def _addFolder(self, folder: Path) -> None:
+        new = self._logic.addFolder(folder)
+        withLabels = [case for case in new if self._logic.project.cases[case].label is not None]
+        self.table.select([])
+        if withLabels:
+            self._logic.cohort.notes.append(
+                _(
+                    "{count} of {all} new cases have a label file. Select those to learn from and press Use as "
+                    "labeled, or Validation."
+                ).format(count=len(withLabels), all=len(new))
+            )
+
+    def _onAddLabels(self, checked: bool = False) -> None:
+        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Folder of label files"), "")
+        if folder:
+            self._trying(lambda: self._addLabels(Path(folder)))
+
+    def _addLabels(self, folder: Path) -> None:
+        taken, lost = self._logic.addLabels(folder)
+        self.say("")
+        self._logic.cohort.notes.append(
+            _("{count} cases got a label file. Select them and press Use as labeled, or Validation.").format(
+                count=len(taken)
+            )
+        )
+        if lost:
+            self._logic.cohort.notes.append(
+                _("{count} files fit no case by name ({names}).").format(count=len(lost), names=_some(lost))
+            )
+        self.refresh()
+        self.table.select(taken)
+
+    def _onLocate(self, checked: bool = False) -> None:
+        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Where the scans are now"), "")
+        if folder:
+            self._trying(lambda: self._locate(Path(folder)))
+
+    def _locate(self, folder: Path) -> None:
+        count = self._logic.project.relocate(folder)
+        left = len(self._logic.project.missing())
+        self._logic.cohort.notes.append(
+            _("{count} cases were found there; {left} are still missing.").format(count=count, left=left)
+        )
+
+    def _onExport(self, checked: bool = False) -> None:
+        path = qt.QFileDialog.getSaveFileName(
+            slicer.util.mainWindow(), _("Save the table"), "cohort.csv", "CSV (*.csv)"
+        )
+        if path:
+            self._trying(lambda: self._logic.project.write_csv(Path(path)))
+
+    def _onEditButton(self, checked: bool = False) -> None:
+        selected = self.table.selected()
+        if len(selected) == 1:
+            self._onEdit(selected[0])
+
+    def _onHoldOut(self, checked: bool = False) -> None:
+        self._trying(lambda: self._logic.project.hold_out(int(self._ui.holdOutSpinBox.value)))
+
+    def _setRole(self, role: str) -> None:
+        selected = self.table.selected()
+        if not selected:
+            return
+
+        def act() -> None:
+            faults = self._logic.setRole(selected, role)
+            self._logic.cohort.notes += _shorten(list(faults.values()))
+
+        self._trying(act)
+
+    def _trying(self, action: Callable[[], Any]) -> None:
+        """Do something, save the project where it exists, and show what went wrong."""
+        self.say("")
+        try:
+            action()
+            self._logic.save()
+        except CamlError as error:
+            self._logic.cohort.notes.append(str(error))
+        self._onChange()
+
+    def _showNotes(self) -> None:
+        notes, self._logic.cohort.notes = self._logic.cohort.notes, []
+        if notes:
+            shown = _shorten(notes)
+            self._ui.cohortMessageLabel.text = "<br>".join(html.escape(note) for note in shown) + "<br>"
+
+    # Headers
+
+    def _queueHeaders(self) -> None:
+        cases = self._logic.project.cases.values()
+        self._unread = [c.id for c in cases if c.size is None and c.images and c.images[0] not in self._tried]
+        if self._unread and not self._timer.isActive():
+            self._timer.start()
+
+    def _readHeaders(self) -> None:
+        """A few headers a turn: a network drive must not freeze the window."""
+        project = self._logic.project
+        for case in self._unread[:_HEADERS_A_TURN]:
+            if case not in project.cases or not project.cases[case].images:
+                continue
+            path = project.cases[case].images[0]
+            self._tried.add(path)
+            try:
+                found = read_header(path)
+            except OSError:
+                found = None
+            if found is not None:
+                project.update(case, size=found[0], spacing=found[1])
+        self._unread = self._unread[_HEADERS_A_TURN:]
+        if not self._unread:
+            self._timer.stop()
+            self.refresh()
+
+
+def _shorten(sentences: list[str]) -> list[str]:
+    if len(sentences) <= _MOST_FAULTS:
+        return sentences
+    more = _("And {count} more.").format(count=len(sentences) - _MOST_FAULTS)
+    return [*sentences[:_MOST_FAULTS], more]
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

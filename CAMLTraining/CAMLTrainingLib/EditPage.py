@@ -1,0 +1,124 @@
+"""The panel's page "Edit": Slicer's Segment Editor on one case after the other."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from caml_core.errors import CamlError
+
+from . import Editing
+from .Logic import CAMLTrainingLogic
+
+_TAG = "CAMLTrainingSegmentEditor"
+_TRAINING, _EDIT = 0, 1
+
+
+class EditPage:
+    """Opens cases in the editor; calls ``onLeave`` when the user goes back."""
+
+    def __init__(self, ui: Any, logic: CAMLTrainingLogic, onLeave: Callable[[], None]) -> None:
+        self._ui, self._logic, self._onLeave = ui, logic, onLeave
+        self._editor: Any = None
+        self.case = ""
+        #: Cases in the order in which they are suggested, best first; set by whoever ranks them.
+        self.ranked: list[str] = []
+        ui.backButton.connect("clicked(bool)", lambda checked=False: self.leave())
+        ui.nextButton.connect("clicked(bool)", lambda checked=False: self.next())
+        ui.acceptNextButton.connect("clicked(bool)", lambda checked=False: self._accept("labeled"))
+        ui.acceptValidationButton.connect("clicked(bool)", lambda checked=False: self._accept("validation"))
+
+    @property
+    def editor(self) -> Any:
+        """Slicer's editor, made when it is first needed."""
+        if self._editor is None:
+            self._editor = slicer.qMRMLSegmentEditorWidget()
+            self._editor.setMaximumNumberOfUndoStates(10)
+            self._editor.setSegmentationNodeSelectorVisible(False)
+            self._editor.setSourceVolumeNodeSelectorVisible(False)
+            self._ui.editorContainer.layout().addWidget(self._editor)
+        if self._editor.mrmlScene() is None:
+            self._editor.setMRMLScene(slicer.mrmlScene)
+        node = slicer.mrmlScene.GetSingletonNode(_TAG, "vtkMRMLSegmentEditorNode")
+        if node is None:
+            node = slicer.vtkMRMLSegmentEditorNode()
+            node.SetSingletonTag(_TAG)
+            node = slicer.mrmlScene.AddNode(node)
+        self._editor.setMRMLSegmentEditorNode(node)
+        return self._editor
+
+    def open(self, case: str) -> bool:
+        """Open a case; where it cannot be opened the reason is shown and False returned."""
+        self._noteEdits()
+        try:
+            volumeNode, node = Editing.openCase(self._logic.cohort, case)
+        except CamlError as error:
+            self._logic.cohort.notes.append(str(error))
+            self._onLeave()
+            return False
+        editor = self.editor
+        editor.setActiveEffect(None)
+        editor.setSegmentationNode(node)
+        editor.setSourceVolumeNode(volumeNode)
+        editor.installKeyboardShortcuts()
+        self.case = case
+        self._ui.editCaseLabel.text = f"<b>{html.escape(case)}</b>"
+        self._ui.editMessageLabel.text = self._progress()
+        self._ui.pagesStackedWidget.currentIndex = _EDIT
+        return True
+
+    def next(self) -> None:
+        """Go to the next case without a decision about this one; back to training where there is none."""
+        case = Editing.nextCase(self._logic.cohort, self.case, self.ranked)
+        if not case:
+            self.leave()
+        else:
+            self.open(case)
+
+    def leave(self) -> None:
+        """Back to the page of training."""
+        self._noteEdits()
+        self.detach()
+        self._onLeave()
+
+    def detach(self) -> None:
+        """Let go of the scene's nodes, as the user leaves the module or the scene closes."""
+        self.case = ""
+        if self._editor is not None:
+            self._editor.setActiveEffect(None)
+            self._editor.uninstallKeyboardShortcuts()
+            self._editor.removeViewObservations()
+            self._editor.setSegmentationNode(None)
+            self._editor.setSourceVolumeNode(None)
+        self._ui.pagesStackedWidget.currentIndex = _TRAINING
+
+    def close(self) -> None:
+        """Before Slicer quits."""
+        self.detach()
+        if self._editor is not None:
+            self._editor.setMRMLScene(None)
+
+    def _accept(self, role: str) -> None:
+        """Take the segmentation as a label, or say what is wrong with it and stay."""
+        try:
+            faults = self._logic.setRole([self.case], role)
+        except CamlError as error:
+            faults = {self.case: str(error)}
+        if faults:
+            self._ui.editMessageLabel.text = f"<b>{html.escape(faults[self.case])}</b>"
+            return
+        self.next()
+
+    def _noteEdits(self) -> None:
+        if self.case and self.case in self._logic.project.cases:
+            self._logic.cohort.noteEdits(self.case)
+
+    def _progress(self) -> str:
+        project = self._logic.project
+        return _("{labeled} labelled, {waiting} without a label.").format(
+            labeled=len(project.with_role("labeled")), waiting=len(project.with_role("unlabeled"))
+        )

@@ -1,0 +1,419 @@
+"""All that the module does, without its panel: for scripts, and for the panel."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import slicer
+from CAMLSegmentationLib.Process import WorkerFactory, WorkerProcess
+from slicer.i18n import tr as _
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+
+from caml_core.data.cohort import save_cohort
+from caml_core.data.files import replacing
+from caml_core.errors import CamlError, DataError, TrainingError, UsageError
+from caml_core.locking import is_locked
+from caml_core.project.history import Round, read_round, read_rounds
+from caml_core.project.project import Project
+from caml_core.project.suggestion import Ranked, rank_at_random, rank_by_disagreement
+
+from . import ModelChoice, Parameters
+from .Cohort import Cohort, defaultFolder
+from .Predictions import PredictionRun, PredictionSummary
+from .Preflight import PreflightRun, TrainingSettings, Verdict
+from .RoundProcess import RoundProcess
+
+RANKINGS = ("disagreement", "random")
+
+
+class Listener:
+    """What the panel overrides to follow the logic; scripts need not."""
+
+    def onRoundEvent(self, kind: str, fields: dict[str, Any]) -> None:
+        """An event of the training."""
+
+    def onRoundState(self, state: str, message: str) -> None:
+        """The training's state changed; why, in a sentence."""
+
+    def onPreflight(self, verdict: Verdict) -> None:
+        """The check before training has ended."""
+
+    def onPreflightProgress(self, text: str) -> None:
+        """How far the check is."""
+
+    def onPredictionProgress(self, share: float, text: str) -> None:
+        """How far the segmentation of unlabelled cases is."""
+
+    def onPredicted(self, case: str) -> None:
+        """An unlabelled case was segmented."""
+
+    def onPredictionEnd(self, summary: PredictionSummary) -> None:
+        """The segmentation of unlabelled cases has ended."""
+
+
+class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
+    """A project at a time: its cohort, its training, what its newest model says of the unlabelled cases.
+
+    Methods raise CamlError (caml_core.errors) with one sentence for the user. ``listener`` hears what happens in the
+    background; ``wait`` lets a script wait for it.
+    """
+
+    def __init__(self, listener: Listener | None = None, workerFactory: WorkerFactory = WorkerProcess) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        self.listener = listener or Listener()
+        self._workerFactory = workerFactory
+        self.cohort = Cohort(Project(defaultFolder()))
+        self.round: RoundProcess | None = None
+        self.predictions: PredictionRun | None = None
+        self.verdict: Verdict | None = None
+        self._preflight = PreflightRun(self._onVerdict, self._onPreflightProgress, workerFactory)
+        self.roundMessage = ""
+        self._parameterNode: Any = None
+        slicer.app.connect("aboutToQuit()", self.onQuit)
+
+    # The parameter node
+
+    def getParameterNode(self) -> Any:
+        """Return the scene's parameters, wrapped."""
+        if self._parameterNode is None:
+            node = ScriptedLoadableModuleLogic.getParameterNode(self)
+            self._parameterNode = Parameters.CAMLTrainingParameterNode(node)
+        return self._parameterNode
+
+    def forgetParameterNode(self) -> None:
+        """The scene was closed or another one loaded."""
+        self._parameterNode = None
+
+    def remember(self) -> None:
+        """Write cohort, roles and split into the scene's parameter node."""
+        node, project = self.getParameterNode(), self.project
+        text = project.write()
+        if (node.projectFolder, node.cohort) != (str(project.folder), text):
+            node.projectFolder, node.cohort = str(project.folder), text
+
+    def recall(self) -> None:
+        """Take up the project that the scene names: from its folder, else from what the scene itself remembers.
+
+        Raises DataError where neither can be read.
+        """
+        node = self.getParameterNode()
+        if not node.projectFolder:
+            self.cohort = Cohort(Project(defaultFolder()))
+            self._forgetRuns()
+            return
+        folder = Path(node.projectFolder)
+        if Project.exists(folder):
+            self.openProject(folder)
+            return
+        project = Project(folder)
+        if node.cohort:
+            project.read(node.cohort, _("The scene"))
+            if any(case.images for case in project.cases.values()):
+                self.cohort.notes.append(
+                    _("The project folder {folder} is not there; the cohort comes from the scene.").format(
+                        folder=folder
+                    )
+                )
+        notes = self.cohort.notes
+        self.cohort = Cohort(project)
+        self.cohort.notes = notes
+        self._forgetRuns()
+
+    # The project
+
+    @property
+    def project(self) -> Project:
+        """The open project."""
+        return self.cohort.project
+
+    @property
+    def lock(self) -> Path:
+        """The file that a training of the project holds."""
+        return self.project.folder / "training.lock"
+
+    def openProject(self, folder: Path | str) -> None:
+        """Open the project of a folder, or begin one there; raise DataError where it cannot be read.
+
+        A training that is at work, or was paused, is taken up.
+        """
+        folder = Path(folder)
+        project = Project.open(folder) if Project.exists(folder) else Project(folder)
+        self._forgetRuns()
+        self.cohort = Cohort(project)
+        self.takeInScene()
+        self._takeUpRound()
+
+    def save(self) -> None:
+        """Write the project; raise ResourceError where that cannot be done."""
+        self.project.save()
+        self.remember()
+
+    def takeInScene(self) -> bool:
+        """List what came to the scene; return whether the cohort changed."""
+        return self.cohort.takeInScene()
+
+    def setRole(self, cases: Iterable[str], role: str) -> dict[str, str]:
+        """Give cases a role ("labeled", "unlabeled", "validation", "excluded").
+
+        Labelled and validation cases have their segmentation checked and taken as label. Returns the sentences of
+        those that cannot have the role, by case; the others have it.
+        """
+        faults = self.cohort.setRole(cases, role)
+        self.save()
+        return faults
+
+    def addFolder(self, folder: Path | str) -> tuple[str, ...]:
+        """Add the scans of a folder (or of a CSV or JSON list) without loading them; return the ids of the cases."""
+        new, notes = self.project.add_folder(Path(folder))
+        self.cohort.notes += notes
+        return new
+
+    def addLabels(self, folder: Path | str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Give cases the label files of a folder by name; return (cases that got one, files that fit none)."""
+        return self.project.add_labels(Path(folder))
+
+    # Before training
+
+    def startPreflight(self, settings: TrainingSettings) -> None:
+        """Begin to look whether this cohort can be trained here; the listener gets the verdict."""
+        if self._preflight.running:
+            raise UsageError(_("The check is running."))
+        self.verdict = None
+        self._preflight.start(self._trainingCohort(), settings, self.project.folder)
+
+    def preflight(self, settings: TrainingSettings | None = None) -> Verdict:
+        """Look whether this cohort can be trained here, and wait for the verdict."""
+        self.startPreflight(settings or TrainingSettings())
+        while self.verdict is None:
+            self._preflight.wait()
+            slicer.app.processEvents()
+        return self.verdict
+
+    def cancelPreflight(self) -> None:
+        """Stop looking."""
+        self._preflight.cancel()
+
+    @property
+    def checking(self) -> bool:
+        """Whether the check is running."""
+        return self._preflight.running
+
+    # Training
+
+    @property
+    def training(self) -> bool:
+        """Whether a training of this project is at work, started here or elsewhere."""
+        return self.round is not None and self.round.active
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a round waits to go on."""
+        return self.round is not None and self.round.state in ("paused", "interrupted", "failed") and self._hasRun()
+
+    def startTraining(self, settings: TrainingSettings | None = None) -> Path:
+        """Start a round in the background and return its folder; raise CamlError where it cannot start."""
+        settings = settings or TrainingSettings()
+        if self.training or is_locked(self.lock):
+            raise TrainingError(_("A training of this project is running already; wait for it, or stop it first."))
+        cohort = self._trainingCohort()
+        self._forgetRound()
+        folder = self.project.next_round()
+        self.round = RoundProcess(folder, self.lock, self)
+        self.round.start([str(cohort), *settings.training()])
+        self.save()
+        return folder
+
+    def train(self, settings: TrainingSettings | None = None) -> Round:
+        """Train and wait; return the round with its result. Raises TrainingError with the sentence of what failed."""
+        folder = self.startTraining(settings)
+        self.waitForTraining()
+        if self.round is not None and self.round.state != "finished":
+            raise TrainingError(self.roundMessage or _("The training did not finish."))
+        return read_round(folder)
+
+    def pause(self) -> None:
+        """Ask the training to end with everything saved."""
+        if self.round is not None:
+            self.round.pause()
+
+    def resume(self) -> None:
+        """Go on with a paused or interrupted round."""
+        self._relaunch(finish=False)
+
+    def finish(self) -> None:
+        """End a paused round: no further training, but scores and model."""
+        self._relaunch(finish=True)
+
+    def waitForTraining(self) -> None:
+        """Wait in a script until the training is not at work any more; Slicer's window stays alive."""
+        while self.training:
+            time.sleep(0.05)
+            if self.round is not None:
+                self.round.look()
+            slicer.app.processEvents()
+
+    def setPreviewCase(self, case: str) -> None:
+        """Choose the case that the training shows its progress on."""
+        if self.round is not None and self.round.folder.is_dir():
+            with replacing(self.round.folder / "preview-case.txt") as temporary:
+                temporary.write_text(case, encoding="utf-8")
+
+    def rounds(self) -> tuple[Round, ...]:
+        """Return the project's rounds."""
+        return read_rounds(self.project.rounds_folder())
+
+    # After training
+
+    def latestModel(self) -> Path | None:
+        """Return the model of the newest round that has one."""
+        models = [r.model for r in self.rounds() if r.model.is_file()]
+        return models[-1] if models else None
+
+    def addToModels(self, found: Round) -> Path:
+        """Put a round's model into the user's models, where CAML Segmentation lists it; return the file."""
+        if not found.model.is_file():
+            raise DataError(_("Round {number} has no model yet.").format(number=found.number))
+        return ModelChoice.libraryCopy(found, self.project.folder)
+
+    def startPredictions(self, model: Path | str | None = None, cases: Sequence[str] | None = None) -> None:
+        """Segment unlabelled cases in the background (all of them unless named); raise CamlError."""
+        if self.predictions is not None and not self.predictions.ended:
+            raise UsageError(_("Unlabelled cases are being segmented already."))
+        path = Path(model) if model is not None else self.latestModel()
+        if path is None:
+            raise DataError(_("There is no model yet; train first."))
+        from caml_core.model_file import read_card
+
+        name = read_card(path).info.name
+        chosen = cases if cases is not None else [c.id for c in self.project.with_role("unlabeled")]
+        device = ModelChoice.device()
+        self.predictions = PredictionRun(self.cohort, path, name, chosen, self, device, self._workerFactory)
+        try:
+            self.predictions.start()
+        except CamlError:
+            self.predictions = None
+            raise
+
+    def segmentUnlabeled(self, model: Path | str | None = None) -> PredictionSummary:
+        """Segment all unlabelled cases and wait."""
+        self.startPredictions(model)
+        run = self.predictions
+        while run is not None and not run.ended:
+            run.wait()
+            slicer.app.processEvents()
+        return run.summary if run is not None else PredictionSummary()
+
+    def cancelPredictions(self) -> None:
+        """Stop segmenting; what is done stays."""
+        if self.predictions is not None and not self.predictions.ended:
+            self.predictions.cancel()
+
+    def suggest(self, ranking: str = "disagreement", seed: int = 0) -> tuple[Ranked, ...]:
+        """Return the unlabelled cases that have a prediction, the one to label next first.
+
+        ranking: "disagreement" of the two sub-models, or "random" among the cases in which the model found something.
+        """
+        if ranking not in RANKINGS:
+            msg = f"ranking must be one of {', '.join(RANKINGS)}, got {ranking!r}"
+            raise ValueError(msg)
+        known = [c for c in self.project.with_role("unlabeled") if c.prediction is not None]
+        if ranking == "random":
+            return rank_at_random({c.id: any(v > 0 for v in c.volumes_ml.values()) for c in known}, seed)
+        judged = [c for c in known if c.agreement]
+        return rank_by_disagreement({c.id: c.agreement for c in judged}, {c.id: c.volumes_ml for c in judged})
+
+    # The end
+
+    def onQuit(self) -> None:
+        """Slicer quits: a training goes on or is paused, as the user chose; everything else ends."""
+        if self.training and Parameters.storedOnQuit() == "pause":
+            self.pause()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of everything; a training goes on."""
+        self._forgetRuns()
+        slicer.app.disconnect("aboutToQuit()", self.onQuit)
+
+    # What the parts report
+
+    def onRoundEvent(self, kind: str, fields: dict[str, Any]) -> None:
+        """Handed on."""
+        self.listener.onRoundEvent(kind, fields)
+
+    def onRoundState(self, state: str, message: str) -> None:
+        """Handed on."""
+        self.roundMessage = message
+        self.listener.onRoundState(state, message)
+
+    def onPredictionProgress(self, share: float, text: str) -> None:
+        """Handed on."""
+        self.listener.onPredictionProgress(share, text)
+
+    def onPredicted(self, case: str) -> None:
+        """Handed on."""
+        self.listener.onPredicted(case)
+
+    def onPredictionEnd(self, summary: PredictionSummary) -> None:
+        """Handed on."""
+        self.remember()
+        self.listener.onPredictionEnd(summary)
+
+    def _onVerdict(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+        self.listener.onPreflight(verdict)
+
+    def _onPreflightProgress(self, text: str) -> None:
+        self.listener.onPreflightProgress(text)
+
+    # Inside
+
+    def _trainingCohort(self) -> Path:
+        """Write scans and list, and return the list that the engine reads; raise CamlError with what is wrong."""
+        self.takeInScene()
+        if not self.project.with_role("labeled"):
+            raise DataError(
+                _("No case is labelled; edit a case and press Use as labeled, or take label files as labels.")
+            )
+        self.cohort.ready()
+        path = self.project.folder / "training-cohort.json"
+        save_cohort(self.project.cohort(), path)
+        self.remember()
+        return path
+
+    def _relaunch(self, finish: bool) -> None:
+        if self.round is None:
+            raise TrainingError(_("There is no round to go on with; press Train."))
+        if self.training or is_locked(self.lock):
+            raise TrainingError(_("A training of this project is running already; wait for it, or stop it first."))
+        self.round.resume(finish)
+
+    def _hasRun(self) -> bool:
+        return self.round is not None and (self.round.folder / "round.json").is_file()
+
+    def _takeUpRound(self) -> None:
+        """Follow the newest round: it may be at work, or wait to be resumed."""
+        rounds = self.rounds()
+        if rounds and (rounds[-1].folder / "events.jsonl").is_file():
+            self.round = RoundProcess(rounds[-1].folder, self.lock, self)
+            self.round.follow()
+
+    def _forgetRound(self) -> None:
+        if self.round is not None:
+            self.round.close()
+        self.round, self.roundMessage = None, ""
+
+    def _forgetRuns(self) -> None:
+        """Before another project: whatever reports to this one must not report to the next."""
+        self._forgetRound()
+        if self._preflight.running:
+            self._preflight.end()
+        if self.predictions is not None and not self.predictions.ended:
+            self.predictions.end()
+        self.predictions, self.verdict = None, None
+
+
+__all__ = ["CAMLTrainingLogic", "CamlError", "Listener", "TrainingSettings"]

@@ -1,0 +1,43 @@
+"""What the module remembers: in the scene what belongs to the data, in the application's settings what belongs to the
+computer.
+"""
+
+from __future__ import annotations
+
+import slicer
+from slicer.parameterNodeWrapper import parameterNodeWrapper
+
+#: What happens to a training when Slicer quits.
+ON_QUIT = ("continue", "pause")
+_ON_QUIT_KEY = "CAMLTraining/OnQuit"
+
+
+@parameterNodeWrapper
+class CAMLTrainingParameterNode:
+    """The panel's state in the scene.
+
+    cohort: the project's list of cases as JSON, so that the scene alone brings cohort, roles and split back.
+    startModel: the name of a model, empty for a start from scratch.
+    """
+
+    projectFolder: str = ""
+    cohort: str = ""
+    startModel: str = ""
+    budget: str = "1h"
+    baseline: bool = True
+    crossValidate: bool = False
+    modelName: str = ""
+    previewCase: str = ""
+    ranking: str = "disagreement"
+    filterRole: str = ""
+
+
+def storedOnQuit() -> str:
+    """Return what happens to a training when Slicer quits, as chosen on this computer."""
+    value = str(slicer.util.settingsValue(_ON_QUIT_KEY, "continue") or "continue")
+    return value if value in ON_QUIT else "continue"
+
+
+def storeOnQuit(value: str) -> None:
+    """Remember the choice."""
+    slicer.app.userSettings().setValue(_ON_QUIT_KEY, value)

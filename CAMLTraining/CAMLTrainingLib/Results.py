@@ -1,0 +1,99 @@
+"""What came of a round, in words and tables for the panel."""
+
+from __future__ import annotations
+
+import html
+
+from slicer.i18n import tr as _
+
+from caml_core.project.history import Round, Row
+
+_TITLES = {
+    "start": _("Start model"),
+    "labeled-only": _("Labels alone, same time"),
+    "caml": _("CAML"),
+    "cross-validation": _("CAML, cross-validated"),
+}
+_ENDED = {
+    "stopped": _("The training was stopped before its end."),
+    "plateau": _("The training ended when it did not improve any more."),
+    "failed": _(
+        "The training ended early because its losses were no numbers any more; the last good weights were kept."
+    ),
+}
+
+
+def resultHtml(found: Round) -> str:
+    """Return the rows side by side, per segment and per case, with how far the figures go."""
+    if not found.finished:
+        return _("<p>This round has no result yet.</p>")
+    parts = [f"<p><b>{html.escape(_headline(found))}</b> {html.escape(found.words)}</p>"]
+    if found.ended in _ENDED:
+        parts.append(f"<p>{html.escape(_ENDED[found.ended])}</p>")
+    if any(row.count for row in found.rows):
+        parts += [_summary(found), _cases(found)]
+    return "".join(parts)
+
+
+def title(name: str) -> str:
+    """Return what a row is called."""
+    return _TITLES.get(name, name)
+
+
+def percent(value: float) -> str:
+    """Return a Dice as percent with one digit."""
+    return f"{100 * value:.1f}"
+
+
+def _headline(found: Round) -> str:
+    ours, start, alone = found.row("caml"), found.row("start"), found.row("labeled-only")
+    shown = ours if ours is not None and ours.mean_dice is not None else found.row("cross-validation")
+    if shown is None or shown.mean_dice is None:
+        return _("Round {number}: the model is trained.").format(number=found.number)
+    text = _("Round {number}: Dice {dice} %").format(number=found.number, dice=percent(shown.mean_dice))
+    against = [
+        _("{name} {dice} %").format(name=title(row.name), dice=percent(row.mean_dice))
+        for row in (start, alone)
+        if row is not None and row.mean_dice is not None
+    ]
+    return text + (f" ({'; '.join(against)})." if against else ".")
+
+
+def _summary(found: Round) -> str:
+    rows = [[_("Model"), _("Segment"), _("Dice %"), _("95HD mm")]]
+    for row in found.rows:
+        for segment, (mean, spread) in row.dice.items():
+            distance = row.hd95_mm.get(segment)
+            rows.append(
+                [
+                    title(row.name),
+                    segment,
+                    f"{percent(mean)} +- {percent(spread)}",
+                    f"{distance[0]:.1f} +- {distance[1]:.1f}" if distance else "",
+                ]
+            )
+    return _table(rows)
+
+
+def _cases(found: Round) -> str:
+    """Dice of each case, a column a model: a mean hides whom it fails."""
+    named = [row for row in found.rows if row.cases]
+    cases = list(dict.fromkeys(case for row in named for case in row.cases))
+    if not cases:
+        return ""
+    rows = [[_("Case"), *(title(row.name) for row in named)]]
+    rows += [[case, *(_dice(row, case) for row in named)] for case in cases]
+    return _table(rows)
+
+
+def _dice(row: Row, case: str) -> str:
+    values = [metrics.get("dice") for metrics in row.cases.get(case, {}).values()]
+    return " / ".join(percent(v) for v in values if v is not None)
+
+
+def _table(rows: list[list[str]]) -> str:
+    head = "".join(f"<th align=left>{html.escape(cell)}&nbsp;&nbsp;</th>" for cell in rows[0])
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}&nbsp;&nbsp;</td>" for cell in row) + "</tr>" for row in rows[1:]
+    )
+    return f"<table cellspacing=2><tr>{head}</tr>{body}</table>"

@@ -1,0 +1,257 @@
+"""One round of training in a process of its own, which may outlive Slicer, followed through its events file.
+
+The process is started apart from Slicer's own (no pipe binds them), so that closing the module, the scene or Slicer
+does not end it. Whoever opens the project later follows the same file.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import qt
+from CAMLSegmentationLib import Worker
+from CAMLSegmentationLib.Process import pythonProgram
+from CAMLSegmentationLib.ProcessTree import endTree
+from slicer.i18n import tr as _
+
+from caml_core import events
+from caml_core.errors import ResourceError
+from caml_core.locking import is_locked
+
+#: Milliseconds between two looks at the events file, and bytes that one look takes in at most.
+PERIOD = 400
+CHUNK = 2**18
+#: Seconds without a sign of life after which the user is told that the computer may have slept.
+SILENCE = 120.0
+#: Seconds that a process gets from its start until it must have said something.
+STARTING = 90.0
+_ENDED_BY_FORCE = (-9, 137, 9)
+
+
+class RoundListener(Protocol):
+    """What wants to know of a round."""
+
+    def onRoundEvent(self, kind: str, fields: dict[str, Any]) -> None:
+        """An event of the round, in order; those of before are told again when a round is taken up."""
+
+    def onRoundState(self, state: str, message: str) -> None:
+        """The round is now "running", "silent", "paused", "finished", "failed" or "interrupted"; why, in a sentence."""
+
+
+@dataclass
+class _Seen:
+    """What the events said last."""
+
+    offset: int = 0
+    last: str = ""
+    time: float = 0.0
+    message: str = ""
+    exitCode: int = 0
+    pid: int = 0
+    rest: bytes = field(default=b"", repr=False)
+
+
+class RoundProcess:
+    """Starts, follows, pauses and ends the round in ``folder``; ``lock`` is the project's lock file."""
+
+    def __init__(self, folder: Path, lock: Path, listener: RoundListener) -> None:
+        self.folder, self.lock = folder, lock
+        self._listener = listener
+        self._process: subprocess.Popen[bytes] | None = None
+        self._exitCode: int | None = None
+        self._started = 0.0
+        self._seen = _Seen()
+        self.state = ""
+        self._timer = qt.QTimer()
+        self._timer.setInterval(PERIOD)
+        self._timer.connect("timeout()", self.look)
+
+    @property
+    def stopFile(self) -> Path:
+        """The process ends in good order once this file is there."""
+        return self.folder / "stop"
+
+    @property
+    def eventsFile(self) -> Path:
+        """What the process reports."""
+        return self.folder / "events.jsonl"
+
+    @property
+    def active(self) -> bool:
+        """Whether a process is at work."""
+        return self.state in ("running", "silent")
+
+    def start(self, arguments: Sequence[str]) -> None:
+        """Start a new round with the arguments of ``caml round``; raise ResourceError where it cannot be started."""
+        self._launch(["round", *arguments, "-o", str(self.folder)])
+
+    def resume(self, finish: bool = False) -> None:
+        """Go on where the round stands; ``finish``: train no more, score what there is."""
+        self._launch(["round", "--resume", str(self.folder), *(["--finish"] if finish else [])])
+
+    def follow(self) -> None:
+        """Take up a round that another Slicer, or an earlier one, has started."""
+        self._seen = _Seen()
+        self.look()
+        while self._behind():
+            self.look()
+        self._timer.start()
+
+    def pause(self) -> None:
+        """Ask the process to end with everything saved. It answers within a step of training."""
+        try:
+            self.stopFile.touch()
+        except OSError as error:
+            logging.warning("CAML: the stop file could not be written: %s", error)
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process by force; the last checkpoint stays."""
+        pids = [p for p in (self._seen.pid, self._process.pid if self._process is not None else 0) if p]
+        if pids and self.alive():
+            endTree(pids)
+
+    def close(self) -> None:
+        """Stop following; the process goes on."""
+        self._timer.stop()
+        self._timer.disconnect("timeout()", self.look)
+
+    def alive(self) -> bool:
+        """Whether the process is there, whoever has started it."""
+        if self._process is not None and self._exitCode is None:
+            self._exitCode = self._process.poll()
+            if self._exitCode is None:
+                return True
+        return is_locked(self.lock)
+
+    def look(self) -> None:
+        """Read what is new and say where the round stands. Called by the timer."""
+        fresh = self._read()
+        for kind, fields in fresh:
+            self._note(kind, fields)
+            try:
+                self._listener.onRoundEvent(kind, fields)
+            except Exception:  # one event that is not understood must not lose the others
+                logging.exception("CAML: an event of the training could not be followed")
+        if not self._behind():
+            self._judge()
+
+    def _launch(self, arguments: list[str]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.stopFile.unlink(missing_ok=True)
+        command = [pythonProgram(), str(Path(Worker.__file__).resolve()), *arguments]
+        command += ["--lock", str(self.lock), "--stop-file", str(self.stopFile), "--progress", "none"]
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+        apart: dict[str, Any] = {"start_new_session": True}
+        if os.name == "nt":
+            flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW  # type: ignore[attr-defined]
+            apart = {"creationflags": flags}
+        if self.eventsFile.exists():  # what is told again by a resumed process is told once
+            self._seen = _Seen(offset=self.eventsFile.stat().st_size)
+        else:
+            self._seen = _Seen()
+        try:
+            with (self.folder / "log.txt").open("ab") as log:
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, **apart
+                )
+        except OSError as error:
+            raise ResourceError(
+                _("The training could not be started ({reason}); check the disk and {program}.").format(
+                    reason=error.strerror or error, program=command[0]
+                )
+            ) from error
+        self._exitCode, self._started = None, time.time()
+        self._setState("running", _("Starting"))
+        self._timer.start()
+
+    def _behind(self) -> bool:
+        try:
+            return self.eventsFile.stat().st_size > self._seen.offset
+        except OSError:
+            return False
+
+    def _read(self) -> list[tuple[str, dict[str, Any]]]:
+        try:
+            with self.eventsFile.open("rb") as stream:
+                stream.seek(self._seen.offset)
+                data = stream.read(CHUNK)
+        except OSError:
+            return []
+        self._seen.offset += len(data)
+        *lines, self._seen.rest = (self._seen.rest + data).split(b"\n")
+        found = (events.decode(line.decode("utf-8", "replace")) for line in lines)
+        return [event for event in found if event is not None]
+
+    def _note(self, kind: str, fields: dict[str, Any]) -> None:
+        seen = self._seen
+        seen.last, seen.time = kind, float(fields.get("time") or seen.time)
+        seen.pid = int(fields.get("pid") or seen.pid)
+        if kind == "started":
+            seen.message, seen.exitCode = "", 0
+        elif kind == "error":
+            seen.message, seen.exitCode = str(fields.get("message") or ""), int(fields.get("exit_code") or 1)
+
+    def _judge(self) -> None:
+        """Tell from the last event and the lock how the round is."""
+        seen = self._seen
+        if self.alive():
+            began = max(seen.time, self._started)
+            if time.time() - began > SILENCE:
+                self._setState(
+                    "silent",
+                    _(
+                        "No sign of life from the training for {minutes} min: the computer may have slept or is very "
+                        "busy. It goes on by itself; press Stop if it does not."
+                    ).format(minutes=round((time.time() - began) / 60)),
+                )
+            else:
+                self._setState("running", "")
+            return
+        self._timer.stop()
+        if self._process is not None and seen.last == "":
+            self._setState("failed", self._silentEnd())
+        elif seen.last == "finished":
+            self._setState("finished", "")
+        elif seen.last == "error" and seen.exitCode == 130:
+            self._setState("paused", _("Paused with everything saved; press Resume to go on."))
+        elif seen.last == "error":
+            self._setState("failed", seen.message)
+        elif seen.last:
+            self._setState("interrupted", self._interruption())
+
+    def _interruption(self) -> str:
+        if self._exitCode in _ENDED_BY_FORCE:
+            return _(
+                "The training was ended by the system, most likely for want of memory. Nothing before the last save is "
+                "lost: close other programs and press Resume."
+            )
+        return _(
+            "The training ended without a word: its process was killed, or the computer was shut down. Nothing before "
+            "the last save is lost: press Resume."
+        )
+
+    def _silentEnd(self) -> str:
+        """The process died before its first event: its log says why."""
+        try:
+            lines = (self.folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        except OSError:
+            lines = []
+        last = lines[-1] if lines else _("no message")
+        if "No module named" in last:
+            return _("A Python package is missing ({line}); press Install in the module CAML Segmentation.").format(
+                line=last.rpartition(" ")[2]
+            )
+        return _("The training could not start: {line}").format(line=last)
+
+    def _setState(self, state: str, message: str) -> None:
+        if (state, message) != (self.state, getattr(self, "_message", "")):
+            self.state, self._message = state, message
+            self._listener.onRoundState(state, message)

@@ -1,0 +1,368 @@
+"""The panel's part "Training": start model, budget, the check, the buttons, progress, curves, preview."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import slicer
+from CAMLSegmentationLib import SegmentationResult
+from CAMLSegmentationLib.Combo import choose, chosen, fill
+from CAMLSegmentationLib.Parameters import storedDevice
+from CAMLSegmentationLib.Widget import duration
+from slicer.i18n import tr as _
+
+from caml_core.errors import CamlError
+from caml_core.model_file import read_card
+
+from . import CaseExchange, Curves, Parameters
+from .CaseExchange import PREDICTION
+from .Logic import CAMLTrainingLogic
+from .ModelChoice import modelChoices, modelNamed
+from .Preflight import TrainingSettings, Verdict, verdictHtml
+
+PREVIEW = _("preview")
+_PARTS = {"caml": "", "labeled-only": _("labels alone: "), "": ""}
+
+
+class TrainSection:
+    """Starts and follows trainings; calls ``onChange`` when the state changed."""
+
+    def __init__(self, ui: Any, logic: CAMLTrainingLogic, onChange: Callable[[], None]) -> None:
+        self._ui, self._logic, self._onChange = ui, logic, onChange
+        self._parameterNode: Any = None
+        self._updating = self._trainNext = self._stopNext = False
+        self._checkedKey: Any = None
+        self.curves = Curves.Curves()
+        fill(
+            ui.budgetComboBox,
+            (
+                (_("10 minutes"), "10m"),
+                (_("1 hour"), "1h"),
+                (_("Overnight (10 hours)"), "overnight"),
+                (_("Until it stops improving"), "better"),
+            ),
+        )
+        fill(
+            ui.onQuitComboBox,
+            ((_("Training goes on"), "continue"), (_("Training is paused, everything saved"), "pause")),
+        )
+        choose(ui.onQuitComboBox, Parameters.storedOnQuit())
+        for combo, slot in (
+            (ui.startModelComboBox, self._onStartModel),
+            (ui.budgetComboBox, self._onBudget),
+            (ui.previewComboBox, self._onPreview),
+            (ui.onQuitComboBox, self._onQuitChoice),
+        ):
+            combo.connect("currentIndexChanged(int)", slot)
+        for name, action in (
+            ("check", self._check),
+            ("train", self._train),
+            ("pause", self._logic.pause),
+            ("resume", self._logic.resume),
+            ("stop", self._stop),
+        ):
+            getattr(ui, f"{name}Button").connect("clicked(bool)", self._button(action))
+        ui.lossCurveButton.connect("clicked(bool)", lambda checked=False: Curves.show("loss"))
+        ui.validationCurveButton.connect("clicked(bool)", lambda checked=False: Curves.show("dice"))
+        ui.logCheckBox.connect("toggled(bool)", lambda checked: ui.logTextEdit.setVisible(checked))
+
+    def setParameterNode(self, parameterNode: Any) -> None:
+        """Follow a parameter node; None detaches."""
+        self._parameterNode = parameterNode
+        if parameterNode is not None:
+            self.refreshModels()
+            choose(self._ui.budgetComboBox, parameterNode.budget)
+
+    def refreshModels(self) -> None:
+        """Offer the models that there are now."""
+        self._updating = True
+        names = [(name, name) for name, _path in modelChoices()]
+        fill(self._ui.startModelComboBox, [(_("From scratch"), ""), *names])
+        if self._parameterNode is not None and not choose(self._ui.startModelComboBox, self._parameterNode.startModel):
+            self._parameterNode.startModel = ""
+        self._updating = False
+
+    def settings(self) -> TrainingSettings:
+        """Return what the panel says; raise DataError where the start model is gone."""
+        node = self._parameterNode
+        folds = 3 if node.crossValidate and len(self._logic.project.with_role("validation")) < 3 else 0
+        return TrainingSettings(
+            startModel=modelNamed(node.startModel),
+            budget=node.budget,
+            baseline=node.baseline,
+            folds=folds,
+            device=storedDevice(),
+            name=node.modelName.strip(),
+            previewCase=node.previewCase,
+        )
+
+    def problem(self) -> str:
+        """Return why Train cannot be pressed, as one sentence; empty where it can."""
+        project = self._logic.project
+        if self._parameterNode is None:
+            return _("The scene is being closed.")
+        if self._logic.training:
+            return _("A training is running.")
+        if self._logic.checking:
+            return _("The check is running.")
+        if not project.with_role("labeled"):
+            return _("No case is labelled yet: edit a case and press Use as labeled.")
+        if self._parameterNode.budget == "better" and not project.with_role("validation"):
+            return _("Until it stops improving needs a validation case; hold one out, or choose a time.")
+        return ""
+
+    def refresh(self) -> None:
+        """Bring buttons and combo boxes in line."""
+        ui, logic = self._ui, self._logic
+        problem = self.problem()
+        ui.trainButton.enabled = not problem
+        ui.trainButton.toolTip = problem or _("Check, then train on this computer, in the background.")
+        ui.checkButton.enabled = not problem
+        ui.checkButton.toolTip = problem or _("Look at cohort and computer before anything runs.")
+        ui.pauseButton.enabled = logic.training
+        ui.resumeButton.enabled = logic.resumable and not logic.checking
+        ui.stopButton.enabled = logic.training or logic.resumable
+        ui.progressBar.setVisible(logic.training or logic.checking)
+        for name in ("lossCurve", "validationCurve"):
+            role = "loss" if name == "lossCurve" else "dice"
+            getattr(ui, f"{name}Button").enabled = Curves.chartNode(role) is not None
+        if self._parameterNode is not None:
+            self._refreshPreview()
+
+    # What the logic reports
+
+    def onRoundEvent(self, kind: str, fields: dict[str, Any]) -> None:
+        """Follow the training."""
+        self.curves.onEvent(kind, fields)
+        if kind in ("step", "validation"):
+            self._onStep(kind, fields)
+        elif kind in ("stage", "progress"):
+            self._onStage(kind, fields)
+        elif kind == "preview":
+            self._showPreview(str(fields.get("case") or ""))
+        elif kind in ("log", "warning", "error"):
+            self.log(str(fields.get("message") or ""))
+
+    def onRoundState(self, state: str, message: str) -> None:
+        """Say how the training stands."""
+        self.curves.update()
+        if message:
+            self._ui.statusLabel.text = message
+            self.log(message)
+        if self._stopNext and state in ("paused", "interrupted"):
+            self._stopNext = False
+            self._button(self._logic.finish)()
+        elif state == "finished":
+            self._stopNext = False
+            self._ui.statusLabel.text = _("The training is done.")
+        elif state not in ("running", "silent"):
+            self._stopNext = False
+        self._onChange()
+
+    def onPreflightProgress(self, text: str) -> None:
+        """Show how far the check is."""
+        self._ui.statusLabel.text = text
+
+    def onPreflight(self, verdict: Verdict) -> None:
+        """Show the verdict; go on with training where that was asked for and nothing speaks against it."""
+        self._ui.statusLabel.text = ""
+        self._ui.verdictTextBrowser.html = verdictHtml(verdict)
+        self._ui.verdictTextBrowser.setVisible(True)
+        if not verdict.mayTrain:
+            self._checkedKey = None
+        elif self._trainNext and verdict.notes:
+            self._ui.statusLabel.text = _("Read the remarks above; press Train again to begin.")
+        elif self._trainNext:
+            self._button(self._begin)()
+        self._trainNext = False
+        self._onChange()
+
+    def log(self, text: str) -> None:
+        """Keep a line."""
+        if text:
+            self._ui.logTextEdit.appendPlainText(text)
+
+    def forget(self) -> None:
+        """Another project, or another scene: what was shown belongs to the one before."""
+        self.curves.clear()
+        self._checkedKey, self._trainNext, self._stopNext = None, False, False
+        self._ui.verdictTextBrowser.setVisible(False)
+        self._ui.statusLabel.text = ""
+        self._ui.logTextEdit.clear()
+
+    # Buttons
+
+    def _button(self, action: Callable[[], Any]) -> Callable[..., None]:
+        def act(checked: bool = False) -> None:
+            try:
+                action()
+            except CamlError as error:
+                self._ui.statusLabel.text = str(error)
+                self.log(str(error))
+            self._onChange()
+
+        return act
+
+    def _check(self) -> None:
+        self._trainNext = False
+        self._startCheck()
+
+    def _train(self) -> None:
+        """Train at once where this very training was checked, else check first."""
+        if self._checkedKey is not None and self._checkedKey == self._key():
+            self._begin()
+            return
+        self._trainNext = True
+        self._startCheck()
+
+    def _startCheck(self) -> None:
+        self._ui.progressBar.maximum = 0  # busy: how long it takes is what the check finds out
+        self._ui.statusLabel.text = _("Looking at cohort and computer")
+        try:
+            self._logic.startPreflight(self.settings())
+        except CamlError:
+            self._trainNext = False
+            raise
+        self._checkedKey = self._key()
+
+    def _key(self) -> tuple[str, TrainingSettings]:
+        return self._logic.project.write(), self.settings()
+
+    def _begin(self) -> None:
+        settings = self.settings()
+        self.curves.clear()
+        self._ui.logTextEdit.clear()
+        self._ui.progressBar.maximum = 1000
+        self._ui.progressBar.value = 0
+        self._logic.startTraining(settings)
+        self._checkedKey = None
+
+    def _stop(self) -> None:
+        """For good: end in good order, then score what there is."""
+        if not self._logic.training:
+            self._logic.finish()
+            return
+        if slicer.util.confirmYesNoDisplay(
+            _("Stop the training for good? What it has learnt so far is measured and kept as a model.")
+        ):
+            self._stopNext = True
+            self._logic.pause()
+
+    # Progress
+
+    def _onStep(self, kind: str, fields: dict[str, Any]) -> None:
+        if kind == "validation":
+            self.log(
+                _("Iteration {iteration}: Dice {dice} % on {cases} validation cases.").format(
+                    iteration=fields.get("iteration"),
+                    dice=f"{100 * float(fields.get('dice') or 0):.1f}",
+                    cases=fields.get("cases"),
+                )
+            )
+            return
+        iteration, total = int(fields.get("iteration") or 0), int(fields.get("total") or 1)
+        self._ui.progressBar.maximum = 1000
+        self._ui.progressBar.value = round(1000 * iteration / total)
+        left = fields.get("seconds_left")
+        text = _PARTS.get(str(fields.get("part") or ""), f"{fields.get('part')}: ") + _(
+            "iteration {iteration} of {total}"
+        ).format(iteration=iteration, total=total)
+        self._ui.statusLabel.text = text + (
+            _(", {time} left").format(time=duration(float(left))) if left is not None else ""
+        )
+
+    def _onStage(self, kind: str, fields: dict[str, Any]) -> None:
+        names = {
+            "reading": _("Reading the cases"),
+            "measuring": _("Measuring this computer"),
+            "preparing": _("Preparing the cases"),
+            "training": _("Training"),
+            "scoring": _("Measuring on the validation cases"),
+            "report": _("Making the report"),
+        }
+        if kind == "stage":
+            self._stage = names.get(str(fields.get("name")), str(fields.get("name") or ""))
+            self._ui.statusLabel.text = self._stage
+            return
+        self._ui.statusLabel.text = _("{stage}: {done} of {total}").format(
+            stage=getattr(self, "_stage", ""), done=fields.get("done"), total=fields.get("total")
+        )
+
+    # Choices
+
+    def _onStartModel(self, index: int) -> None:
+        if self._updating or self._parameterNode is None:
+            return
+        self._parameterNode.startModel = chosen(self._ui.startModelComboBox)
+        self._takeSegments()
+        self._onChange()
+
+    def _takeSegments(self) -> None:
+        """A cohort without segments takes those of the start model."""
+        project = self._logic.project
+        try:
+            path = modelNamed(self._parameterNode.startModel)
+            if path is not None and not project.segments:
+                segments = read_card(path).spec.segments
+                self._logic.cohort.setSegments([s.name for s in segments], segments)
+        except CamlError as error:
+            self._ui.statusLabel.text = str(error)
+
+    def _onBudget(self, index: int) -> None:
+        if not self._updating and self._parameterNode is not None:
+            self._parameterNode.budget = chosen(self._ui.budgetComboBox)
+            self._onChange()
+
+    def _onQuitChoice(self, index: int) -> None:
+        Parameters.storeOnQuit(chosen(self._ui.onQuitComboBox))
+
+    # Preview
+
+    def _refreshPreview(self) -> None:
+        project, node = self._logic.project, self._parameterNode
+        cases = [c.id for c in (*project.with_role("validation"), *project.with_role("unlabeled", "labeled"))]
+        known = getattr(self, "_previewCases", None)
+        if cases != known:
+            self._previewCases = cases
+            self._updating = True
+            fill(self._ui.previewComboBox, [(_("No preview"), ""), *((case, case) for case in cases)])
+            choose(self._ui.previewComboBox, node.previewCase if node.previewCase in cases else "")
+            self._updating = False
+
+    def _onPreview(self, index: int) -> None:
+        if self._updating or self._parameterNode is None:
+            return
+        case = chosen(self._ui.previewComboBox)
+        self._parameterNode.previewCase = case
+        if self._logic.training:
+            try:
+                self._logic.setPreviewCase(case)
+            except CamlError as error:
+                self._ui.statusLabel.text = str(error)
+
+    def _showPreview(self, case: str) -> None:
+        """Show what the model says now, where the volume is in the scene; told again by a round taken up, the last
+        one counts alone, and so the file is read only where it is the chosen case's.
+        """
+        logic = self._logic
+        path = logic.round.folder / "preview.seg.nrrd" if logic.round is not None else None
+        if path is None or not path.is_file() or case != getattr(self._parameterNode, "previewCase", None):
+            return
+        volumeNode = logic.cohort.volumeNode(case)
+        if volumeNode is None:
+            return
+        try:
+            node = CaseExchange.loadLabel(path, volumeNode, case, logic.project.segments)
+        except CamlError as error:  # the file may be replaced while it is read
+            self.log(str(error))
+            return
+        older = [
+            n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if n.GetAttribute(PREDICTION) == PREVIEW
+        ]
+        node.SetAttribute(PREDICTION, PREVIEW)
+        node.SetName(_("{case} - training preview").format(case=case))
+        for before in older:
+            slicer.mrmlScene.RemoveNode(before)
+        if not older:  # views follow the first preview alone
+            SegmentationResult.show(node, volumeNode)

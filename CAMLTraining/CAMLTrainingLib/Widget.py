@@ -1,0 +1,140 @@
+"""The panel: its parts put together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+from slicer.i18n import tr as _
+
+from caml_core.errors import CamlError
+
+from .CohortSection import CohortSection
+from .EditPage import EditPage
+from .Logic import CAMLTrainingLogic, Listener
+from .LoopSection import LoopSection
+from .Predictions import PredictionSummary
+from .Preflight import Verdict
+from .RoundSection import RoundSection
+from .TrainSection import TrainSection
+
+
+class TrainingPanel(Listener):
+    """Joins the parts and hands on what the logic reports; knows nothing of how they do their work."""
+
+    def __init__(self, ui: Any, logic: CAMLTrainingLogic) -> None:
+        self.ui, self.logic = ui, logic
+        self._parameterNode: Any = None
+        self._ready = False
+        self._folder: Any = None
+        logic.listener = self
+        self.edit = EditPage(ui, logic, self.update)
+        self.cohort = CohortSection(ui, logic, self.update, self.openCase)
+        self.train = TrainSection(ui, logic, self.update)
+        self.rounds = RoundSection(ui, logic, self.train.refreshModels)
+        self.loop = LoopSection(ui, logic, self.update, self.openCase)
+        # A scene that is loading adds node after node, and a volume's voxels come after its node.
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(50)
+        self._timer.connect("timeout()", self.update)
+        self._ready = True
+
+    def setParameterNode(self, parameterNode: Any) -> None:
+        """Show what a parameter node says; None detaches, as while a scene closes."""
+        if parameterNode is None:
+            self.edit.detach()
+        self._parameterNode = parameterNode
+        for section in (self.cohort, self.train, self.loop):
+            section.setParameterNode(parameterNode)
+        if parameterNode is not None:
+            self._recall()
+        self.update()
+
+    def enter(self) -> None:
+        """The user came to the module: look again at what may have changed outside of it."""
+        self.train.refreshModels()
+        self.update()
+
+    def exit(self) -> None:
+        """The user opened another module; a training goes on."""
+        if self.edit.case:
+            self.edit.leave()
+        self.loop.hide()
+
+    def close(self) -> None:
+        """Let go of everything; a training goes on."""
+        self._ready = False
+        self._timer.stop()
+        self._timer.disconnect("timeout()", self.update)
+        self.edit.close()
+        self.cohort.close()
+        self.loop.hide()
+        self.logic.close()
+
+    def update(self) -> None:
+        """Bring the whole panel in line with project, scene and training."""
+        if not self._ready or self._parameterNode is None:
+            return
+        if self.logic.project.folder != self._folder:
+            self._folder = self.logic.project.folder
+            self.rounds.refresh()
+        if self.logic.takeInScene():
+            self.logic.remember()
+        self.cohort.refresh()
+        self.train.refresh()
+        self.loop.refresh()
+
+    def sceneChanged(self) -> None:
+        """A node came or went: look again once it is quiet."""
+        if self._ready and not self._timer.isActive():
+            self._timer.start()
+
+    def openCase(self, case: str) -> None:
+        """Open a case in the editor."""
+        self.loop.hide()
+        self.edit.ranked = self.loop.ranked
+        self.edit.open(case)
+
+    # What the logic reports
+
+    def onRoundEvent(self, kind: str, fields: dict[str, Any]) -> None:
+        """Follow the training."""
+        self.train.onRoundEvent(kind, fields)
+
+    def onRoundState(self, state: str, message: str) -> None:
+        """The training's state changed."""
+        if state == "finished" and self._ready:
+            self.rounds.refresh(newest=True)
+        self.train.onRoundState(state, message)
+
+    def onPreflight(self, verdict: Verdict) -> None:
+        """The check has ended."""
+        self.train.onPreflight(verdict)
+
+    def onPreflightProgress(self, text: str) -> None:
+        """How far the check is."""
+        self.train.onPreflightProgress(text)
+
+    def onPredictionProgress(self, share: float, text: str) -> None:
+        """How far the segmentation of unlabelled cases is."""
+        self.loop.onPredictionProgress(share, text)
+
+    def onPredicted(self, case: str) -> None:
+        """One more is done."""
+        self.update()
+
+    def onPredictionEnd(self, summary: PredictionSummary) -> None:
+        """All are done."""
+        self.loop.onPredictionEnd(summary)
+
+    def _recall(self) -> None:
+        """Take up the project of the scene, unless it is the one that is open."""
+        node = self._parameterNode
+        if node.projectFolder and node.projectFolder == str(self.logic.project.folder) and self.logic.project.cases:
+            return
+        self.train.forget()
+        try:
+            self.logic.recall()
+        except CamlError as error:
+            self.cohort.say(_("The project could not be opened: {reason}").format(reason=error))
