@@ -163,17 +163,15 @@ def test_a_project_that_is_gone_is_named(tmp_path):
         Project.open(tmp_path / "nothing")
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_a_folder_that_is_read_only_is_named(project):
+def test_a_folder_that_is_read_only_is_named(an_open_folder, a_plain_user):
+    project = Project(an_open_folder / "project")
     project.save()
     project.folder.chmod(0o555)
-    try:
+    with a_plain_user():
         with pytest.raises(ResourceError, match="No permission"):
             project.save()
         with pytest.raises(ResourceError, match="No permission"):
             project.check_writable()
-    finally:
-        project.folder.chmod(0o755)
 
 
 def test_a_place_where_no_folder_can_be_is_named(project, scans):

@@ -123,6 +123,13 @@ class LayoutManager:
         """The views."""
         return tuple(self._logics)
 
+    def mrmlSliceLogics(self) -> Any:  # noqa: N802
+        """The logics of the views."""
+        known = vtk.vtkCollection()
+        for logic in self._logics.values():
+            known.AddItem(logic)
+        return known
+
     def sliceWidget(self, name: str) -> SliceWidget:  # noqa: N802
         """A view."""
         return SliceWidget(self._logics[name])

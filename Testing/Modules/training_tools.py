@@ -1,0 +1,132 @@
+"""What the tests of the training module share: scans with a ball in them, their segmentations, a panel with both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from stand_ins import ijk_to_ras
+
+SIZE = (24, 22, 20)
+SEGMENT = "ball"
+
+
+def ball(seed: int) -> np.ndarray:
+    """Where the ball of a scan lies: bool [k, j, i]."""
+    rng = np.random.default_rng(1000 + seed)
+    center = np.array(SIZE[::-1]) / 2 + rng.uniform(-2, 2, 3)
+    k, j, i = np.ogrid[: SIZE[2], : SIZE[1], : SIZE[0]]
+    radius = rng.uniform(4.5, 6.0)
+    return (k - center[0]) ** 2 + (j - center[1]) ** 2 + (i - center[2]) ** 2 < radius**2
+
+
+def scan(seed: int) -> np.ndarray:
+    """A scan: noise around 200, the ball around 500; int16 [k, j, i]."""
+    rng = np.random.default_rng(seed)
+    return (rng.normal(200, 30, SIZE[::-1]) + 300 * ball(seed)).astype(np.int16)
+
+
+def add_scan(seed: int, name: str = "", axes=None):
+    """Add a scan to the scene and return its volume node."""
+    import slicer
+
+    matrix = ijk_to_ras((1.5, 1.5, 1.5), axes=axes)
+    return slicer.util.addVolumeFromArray(scan(seed), ijkToRAS=matrix, name=name or f"Scan {seed:02d}")
+
+
+def draw(node, volume, mask: np.ndarray, segment: int = 0) -> None:
+    """Draw in a segmentation, as a hand would."""
+    import slicer
+
+    identity = node.GetSegmentation().GetNthSegmentID(segment)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), node, identity, volume)
+
+
+def add_segmentation(volume, mask: np.ndarray, name: str = SEGMENT):
+    """Add a segmentation of a volume with one segment."""
+    import slicer
+
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{volume.GetName()} seg")
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    node.GetSegmentation().AddEmptySegment("", name, (0.2, 0.4, 0.8))
+    if mask.any():
+        draw(node, volume, mask)
+    return node
+
+
+def write_folder(folder: Path, count: int, labels: int = 0, suffix: str = ".nii.gz", first: int = 0) -> Path:
+    """Write scans ``case-NN`` and the labels of the first few, as files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(first, first + count):
+        image = sitk.GetImageFromArray(scan(seed))
+        image.SetSpacing((1.5, 1.5, 1.5))
+        sitk.WriteImage(image, str(folder / f"case-{seed:02d}{suffix}"))
+        if seed < first + labels:
+            label = sitk.GetImageFromArray(ball(seed).astype(np.uint8))
+            label.SetSpacing((1.5, 1.5, 1.5))
+            sitk.WriteImage(label, str(folder / f"case-{seed:02d}_label{suffix}"))
+    return folder
+
+
+@pytest.fixture
+def training(the_training_module, tmp_path):
+    """The training panel, with an empty project folder."""
+    panel = the_training_module.panel
+    panel.logic.openProject(tmp_path / "project")
+    panel.logic.remember()
+    panel.update()
+    return panel
+
+
+@pytest.fixture
+def a_cohort(training):
+    """``a_cohort(labeled, unlabeled, validation)``: scans of the scene with these roles, labels drawn and accepted."""
+
+    def make(labeled: int = 2, unlabeled: int = 2, validation: int = 0) -> list[str]:
+        names = []
+        for seed in range(labeled + unlabeled + validation):
+            volume = add_scan(seed)
+            names.append(volume.GetName())
+            if not labeled <= seed < labeled + unlabeled:
+                add_segmentation(volume, ball(seed))
+        training.update()
+        select(training, names[:labeled])
+        training.ui.useAsLabeledButton.click()
+        if validation:
+            select(training, names[labeled + unlabeled :])
+            training.ui.validationButton.click()
+        assert not training.ui.cohortMessageLabel.text, training.ui.cohortMessageLabel.text
+        return names
+
+    return make
+
+
+@pytest.fixture
+def short_training(monkeypatch):
+    """The shortest choice of time is a few iterations."""
+    from CAMLTrainingLib import Preflight
+
+    monkeypatch.setitem(Preflight.BUDGETS, "10m", ("--iterations", "12", "--base-filters", "4", "--patch", "16,16,16"))
+
+
+def select(panel, cases) -> None:
+    """Select rows of the table."""
+    panel.cohort.table.select(list(cases))
+
+
+def roles(panel) -> dict[str, str]:
+    """Case -> role."""
+    return {case.id: case.role for case in panel.logic.project.cases.values()}
+
+
+def cell(panel, case: str, title: str) -> str:
+    """A cell of the table as the user reads it."""
+    from CAMLTrainingLib.CasesTable import HEADERS
+
+    table = panel.ui.casesTableWidget
+    column = HEADERS.index(title)
+    row = next(r for r in range(table.rowCount) if table.item(r, 0).text() == case)
+    return table.item(row, column).text()
