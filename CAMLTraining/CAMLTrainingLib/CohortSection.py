@@ -17,6 +17,7 @@ from caml_core.project.headers import read_header
 
 from .CasesTable import ROLE_TITLES, CasesTable, rowOf
 from .Logic import CAMLTrainingLogic
+from .Practice import PracticeRun
 
 #: Headers that are read in one turn of the event loop.
 _HEADERS_A_TURN = 8
@@ -35,6 +36,7 @@ class CohortSection:
         self._unread: list[str] = []
         self._tried: set[Path] = set()
         self.table = CasesTable(ui.casesTableWidget, self._onSelection, onEdit)
+        self._practice = PracticeRun(self._onPracticeEnd, self.say)
         self._timer = qt.QTimer()
         self._timer.setInterval(10)
         self._timer.connect("timeout()", self._readHeaders)
@@ -56,6 +58,7 @@ class CohortSection:
             ("unlabeled", lambda checked=False: self._setRole("unlabeled")),
             ("exclude", lambda checked=False: self._setRole("excluded")),
             ("holdOut", self._onHoldOut),
+            ("practice", self._onPractice),
         ):
             getattr(ui, f"{name}Button").connect("clicked(bool)", slot)
 
@@ -64,7 +67,8 @@ class CohortSection:
         self._parameterNode = parameterNode
 
     def close(self) -> None:
-        """Stop reading headers."""
+        """Stop what runs."""
+        self._practice.end()
         self._timer.stop()
         self._timer.disconnect("timeout()", self._readHeaders)
 
@@ -212,6 +216,17 @@ class CohortSection:
         )
         if path:
             self._trying(lambda: self._logic.project.write_csv(Path(path)))
+
+    def _onPractice(self, checked: bool = False) -> None:
+        self._ui.practiceButton.enabled = False
+        self._practice.start(self._logic.project.folder)
+
+    def _onPracticeEnd(self, folder: Path | None, fault: str) -> None:
+        self._ui.practiceButton.enabled = True
+        if folder is None:
+            self.say(fault)
+            return
+        self._trying(lambda: self._addFolder(folder))
 
     def _onEditButton(self, checked: bool = False) -> None:
         selected = self.table.selected()

@@ -35,6 +35,9 @@ class Listener:
     def onRoundEvent(self, kind: str, fields: dict[str, Any]) -> None:
         """An event of the training."""
 
+    def onRoundLook(self) -> None:
+        """All that is new of the training has been told: the time to draw."""
+
     def onRoundState(self, state: str, message: str) -> None:
         """The training's state changed; why, in a sentence."""
 
@@ -343,6 +346,10 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
     def onRoundEvent(self, kind: str, fields: dict[str, Any]) -> None:
         """Handed on."""
         self.listener.onRoundEvent(kind, fields)
+
+    def onRoundLook(self) -> None:
+        """Handed on."""
+        self.listener.onRoundLook()
 
     def onRoundState(self, state: str, message: str) -> None:
         """Handed on."""

@@ -41,6 +41,9 @@ class RoundListener(Protocol):
     def onRoundEvent(self, kind: str, fields: dict[str, Any]) -> None:
         """An event of the round, in order; those of before are told again when a round is taken up."""
 
+    def onRoundLook(self) -> None:
+        """All that is new has been told for now: the time to draw."""
+
     def onRoundState(self, state: str, message: str) -> None:
         """The round is now "running", "silent", "paused", "finished", "failed" or "interrupted"; why, in a sentence."""
 
@@ -142,6 +145,7 @@ class RoundProcess:
                 logging.exception("CAML: an event of the training could not be followed")
         if not self._behind():
             self._judge()
+            self._listener.onRoundLook()
 
     def _launch(self, arguments: list[str]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

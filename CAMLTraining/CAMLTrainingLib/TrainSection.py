@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,8 @@ from .ModelChoice import modelChoices, modelNamed
 from .Preflight import TrainingSettings, Verdict, verdictHtml
 
 PREVIEW = _("preview")
+#: Seconds between two updates of curves and preview.
+DRAW_PERIOD = 2.0
 _PARTS = {"caml": "", "labeled-only": _("labels alone: "), "": ""}
 
 
@@ -33,6 +36,7 @@ class TrainSection:
         self._parameterNode: Any = None
         self._updating = self._trainNext = self._stopNext = False
         self._checkedKey: Any = None
+        self._preview, self._drawn = "", 0.0
         self.curves = Curves.Curves()
         fill(
             ui.budgetComboBox,
@@ -140,13 +144,27 @@ class TrainSection:
         elif kind in ("stage", "progress"):
             self._onStage(kind, fields)
         elif kind == "preview":
-            self._showPreview(str(fields.get("case") or ""))
+            self._preview = str(fields.get("case") or "")
         elif kind in ("log", "warning", "error"):
             self.log(str(fields.get("message") or ""))
 
+    def draw(self) -> None:
+        """Bring curves and preview in line, a few times a minute at most: a scene is slow to change."""
+        if time.monotonic() - self._drawn < DRAW_PERIOD:
+            return
+        self._drawn = time.monotonic()
+        had = Curves.chartNode("loss") is not None
+        self.curves.update()
+        if self._preview:
+            case, self._preview = self._preview, ""
+            self._showPreview(case)
+        if not had:
+            self.refresh()
+
     def onRoundState(self, state: str, message: str) -> None:
         """Say how the training stands."""
-        self.curves.update()
+        self._drawn = 0.0
+        self.draw()
         if message:
             self._ui.statusLabel.text = message
             self.log(message)
@@ -342,9 +360,7 @@ class TrainSection:
                 self._ui.statusLabel.text = str(error)
 
     def _showPreview(self, case: str) -> None:
-        """Show what the model says now, where the volume is in the scene; told again by a round taken up, the last
-        one counts alone, and so the file is read only where it is the chosen case's.
-        """
+        """Show what the model says now, where it is the chosen case and its volume is in the scene."""
         logic = self._logic
         path = logic.round.folder / "preview.seg.nrrd" if logic.round is not None else None
         if path is None or not path.is_file() or case != getattr(self._parameterNode, "previewCase", None):

@@ -102,6 +102,10 @@ class TrainingPanel(Listener):
         """Follow the training."""
         self.train.onRoundEvent(kind, fields)
 
+    def onRoundLook(self) -> None:
+        """All that is new has been told."""
+        self.train.draw()
+
     def onRoundState(self, state: str, message: str) -> None:
         """The training's state changed."""
         if state == "finished" and self._ready:

@@ -105,7 +105,7 @@ def a_cohort(training):
 
 
 @pytest.fixture
-def short_training(monkeypatch):
+def short_training(the_training_module, monkeypatch):
     """The shortest choice of time is a few iterations."""
     from CAMLTrainingLib import Preflight
 

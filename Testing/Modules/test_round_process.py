@@ -1,0 +1,202 @@
+"""Following a training through its events file: what is told, and how its state is judged."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from caml_core import events
+from caml_core.errors import ResourceError
+
+
+class Notes:
+    """A listener that remembers."""
+
+    def __init__(self):
+        self.events, self.states = [], []
+
+    def onRoundEvent(self, kind, fields):
+        self.events.append((kind, fields.get("iteration")))
+
+    def onRoundLook(self):
+        pass
+
+    def onRoundState(self, state, message):
+        self.states.append((state, message))
+
+
+@pytest.fixture
+def notes():
+    return Notes()
+
+
+@pytest.fixture
+def a_round(the_training_module, tmp_path, notes):
+    from CAMLTrainingLib.RoundProcess import RoundProcess
+
+    folder = tmp_path / "001"
+    folder.mkdir()
+    made = RoundProcess(folder, tmp_path / "training.lock", notes)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def a_holder(tmp_path, caml_environment):
+    """A process that holds the project's lock, as a training does."""
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from caml_core.locking import FileLock\n"
+        "lock = FileLock(Path(sys.argv[1]), 'taken'); lock.__enter__(); print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "training.lock")],
+        env=caml_environment, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline().strip() == "held"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def tell(a_round, kind, age=0.0, **fields):
+    line = events.encode(kind, {**fields, "part": "caml", "pid": os.getpid()})
+    stamp = f'"time": {time.time() - age:.3f}'
+    start = line.index('"time"')
+    line = line[:start] + stamp + line[line.index(",", start) :]
+    with a_round.eventsFile.open("a") as stream:
+        stream.write(line + "\n")
+
+
+def test_events_are_told_once_and_in_order(a_round, a_holder, notes):
+    for iteration in range(5):
+        tell(a_round, "step", iteration=iteration, total=9, losses={}, learning_rate=0.1, seconds_left=1)
+    a_round.follow()
+    tell(a_round, "heartbeat", iteration=5)
+    a_round.look()
+    assert notes.events == [*(("step", i) for i in range(5)), ("heartbeat", 5)]
+    assert a_round.state == "running" and a_round.active
+
+
+def test_a_line_that_is_being_written_waits_for_its_end(a_round, a_holder, notes):
+    line = events.encode("heartbeat", {"iteration": 7})
+    a_round.eventsFile.write_text(line[:20])
+    a_round.follow()
+    assert notes.events == []
+    a_round.eventsFile.write_text(line + "\nno event at all\n\x00\x01\n")
+    a_round.look()
+    assert notes.events == [("heartbeat", 7)]
+
+
+def test_a_long_file_is_told_whole(a_round, a_holder, notes, monkeypatch):
+    from CAMLTrainingLib import RoundProcess
+
+    monkeypatch.setattr(RoundProcess, "CHUNK", 100)
+    for iteration in range(50):
+        tell(a_round, "heartbeat", iteration=iteration)
+    a_round.follow()
+    assert [i for _, i in notes.events] == list(range(50))
+
+
+def test_silence_is_told_apart_from_death(a_round, a_holder, notes):
+    tell(a_round, "heartbeat", age=1000, iteration=3)
+    a_round.follow()
+    assert a_round.state == "silent" and a_round.active
+    assert "may have slept" in notes.states[-1][1] and "17 min" in notes.states[-1][1]
+    tell(a_round, "heartbeat", iteration=4)
+    a_round.look()
+    assert a_round.state == "running"
+
+
+def test_a_process_that_is_gone_was_interrupted(a_round, a_holder, notes):
+    tell(a_round, "heartbeat", iteration=3)
+    a_round.follow()
+    a_holder.kill()
+    a_holder.wait()
+    a_round.look()
+    assert a_round.state == "interrupted" and not a_round.active
+    assert "press Resume" in notes.states[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "state"),
+    [(130, "Stopped.", "paused"), (5, "The disk is full: free some space.", "failed"), (1, "Unexpected.", "failed")],
+)
+def test_the_last_word_of_a_process_counts(a_round, notes, code, message, state):
+    tell(a_round, "started", command="round", version="0")
+    tell(a_round, "error", message=message, exit_code=code)
+    a_round.follow()
+    assert a_round.state == state
+    assert notes.states[-1][1] == (
+        message if state == "failed" else "Paused with everything saved; press Resume to go on."
+    )
+
+
+def test_an_error_of_before_is_forgotten_once_it_goes_on(a_round, notes):
+    tell(a_round, "started", command="round", version="0")
+    tell(a_round, "error", message="The disk is full.", exit_code=5)
+    tell(a_round, "started", command="round", version="0")
+    tell(a_round, "finished", result={})
+    a_round.follow()
+    assert a_round.state == "finished"
+
+
+def test_a_program_that_is_not_there_is_named(a_round, tmp_path, monkeypatch):
+    from CAMLTrainingLib import RoundProcess
+
+    monkeypatch.setattr(RoundProcess, "pythonProgram", lambda: str(tmp_path / "no-python"))
+    with pytest.raises(ResourceError, match="could not be started .*no-python"):
+        a_round.start(["cohort"])
+
+
+@pytest.mark.parametrize(
+    ("says", "expected"),
+    [("ModuleNotFoundError: No module named 'torch'", "press Install"), ("Bus error", "could not start: Bus error")],
+)
+def test_a_process_that_dies_before_a_word_leaves_its_last_line(
+    a_round, notes, tmp_path, monkeypatch, wait_for, says, expected
+):
+    from CAMLTrainingLib import RoundProcess
+
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\necho "{says}" >&2\nexit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(RoundProcess, "pythonProgram", lambda: str(program))
+    a_round.start(["cohort"])
+    wait_for(lambda: a_round.state == "failed", 30)
+    assert expected in notes.states[-1][1]
+
+
+def test_a_process_killed_by_the_system_is_told_as_memory(a_round, notes, tmp_path, monkeypatch, wait_for):
+    from CAMLTrainingLib import RoundProcess
+
+    line = events.encode("heartbeat", {"iteration": 1})
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\necho '{line}' >> {a_round.eventsFile}\nkill -9 $$\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(RoundProcess, "pythonProgram", lambda: str(program))
+    a_round.start(["cohort"])
+    wait_for(lambda: a_round.state == "interrupted", 30)
+    assert "want of memory" in notes.states[-1][1]
+
+
+def test_resuming_tells_only_what_is_new(a_round, notes, tmp_path, monkeypatch, wait_for):
+    from CAMLTrainingLib import RoundProcess
+
+    tell(a_round, "started", command="round", version="0")
+    tell(a_round, "error", message="Stopped.", exit_code=130)
+    a_round.follow()
+    done = events.encode("finished", {"result": {}})
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\ntest -e {a_round.stopFile} && exit 3\necho '{done}' >> {a_round.eventsFile}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(RoundProcess, "pythonProgram", lambda: str(program))
+    a_round.stopFile.touch()
+    notes.events.clear()
+    a_round.resume()
+    wait_for(lambda: a_round.state == "finished", 30)
+    assert [kind for kind, _ in notes.events] == ["finished"]
