@@ -211,7 +211,8 @@ def test_help_is_immediate(caml_environment):
 
 
 @pytest.mark.parametrize(
-    "command", ["plan", "train", "round", "predict", "evaluate", "info", "devices", "import-checkpoint", "phantom"]
+    "command",
+    ["plan", "preflight", "train", "round", "predict", "evaluate", "info", "devices", "import-checkpoint", "phantom"],
 )
 def test_every_command_explains_itself(caml, command):
     code, out, err = caml(command, "--help")

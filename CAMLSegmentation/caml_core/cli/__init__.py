@@ -17,6 +17,7 @@ from ..errors import CamlError
 #: Sub-command -> module of this package.
 COMMANDS = {
     "plan": "plan",
+    "preflight": "preflight",
     "train": "train",
     "round": "round",
     "predict": "predict",

@@ -11,7 +11,7 @@ from ..errors import UsageError
 from . import options
 
 if TYPE_CHECKING:
-    from ..training.planner import Request
+    from ..training.request import Request
 
 
 def add_planning(parser: argparse.ArgumentParser) -> None:
@@ -31,10 +31,25 @@ def add_planning(parser: argparse.ArgumentParser) -> None:
     options.add_seed(parser)
 
 
+def add_round(parser: argparse.ArgumentParser) -> None:
+    """Add what makes more of a training: a baseline, a cross-validation, an open end, a preview."""
+    parser.add_argument("--baseline", action="store_true", help="also train on the labels alone for as long")
+    parser.add_argument(
+        "--folds", type=options.whole_number(2, 100), default=0, metavar="K", help="also cross-validate in K trainings"
+    )
+    parser.add_argument(
+        "--until-better",
+        action="store_true",
+        help="train until the validated Dice no longer rises; --budget is then the most (default: 12h)",
+    )
+    parser.add_argument("--preview", default="", metavar="CASE", help="case to segment at each live validation")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where prepared cases are kept")
+
+
 def to_request(args: argparse.Namespace) -> Request:
     """Return the planner's request; asks for the device."""
     from ..device import choose_device
-    from ..training.planner import Request
+    from ..training.request import Request
 
     return Request(
         preset=args.preset,
@@ -49,6 +64,8 @@ def to_request(args: argparse.Namespace) -> Request:
         base_filters=args.base_filters,
         dtype=args.dtype,
         batch=args.batch,
+        until_better=getattr(args, "until_better", False),
+        preview=bool(getattr(args, "preview", "")),
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from . import options
-from .planning_options import add_planning, to_request
+from .planning_options import add_planning, add_round, to_request
 
 if TYPE_CHECKING:
     from ..rounds.request import RoundRequest
@@ -24,19 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="ROUND_DIR", help="folder for the round; must be new")
     parser.add_argument("--resume", type=Path, metavar="ROUND_DIR", help="go on with a round that ended early")
     parser.add_argument("--finish", action="store_true", help="with --resume: train no further, score what there is")
-    parser.add_argument("--baseline", action="store_true", help="also train on the labels alone for as long")
-    parser.add_argument(
-        "--folds", type=options.whole_number(2, 100), default=0, metavar="K", help="also cross-validate in K trainings"
-    )
-    parser.add_argument(
-        "--until-better",
-        action="store_true",
-        help="train until the validated Dice no longer rises; --budget is then the most (default: 12h)",
-    )
     parser.add_argument("--name", default="", help="name of the model on its card")
-    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where prepared cases are kept")
     parser.add_argument("--lock", type=Path, metavar="FILE", help="file that only one training at a time may hold")
-    parser.add_argument("--preview", default="", metavar="CASE", help="case to segment at each live validation")
+    add_round(parser)
     add_planning(parser)
     options.add_progress(parser)
 
@@ -93,14 +83,11 @@ def _open(args: argparse.Namespace, folder: RoundFolder, held: ExitStack) -> Non
 
 
 def _request(args: argparse.Namespace) -> RoundRequest:
-    import dataclasses
-
     from ..rounds.request import RoundRequest
     from ..rounds.round_folder import relative_to
 
-    planning = dataclasses.replace(to_request(args), until_better=args.until_better, preview=bool(args.preview))
     cache = relative_to(args.cache, args.output) if args.cache else ""
-    return RoundRequest(planning, args.baseline, args.folds, args.name, cache)
+    return RoundRequest(to_request(args), args.baseline, args.folds, args.name, cache)
 
 
 def _paths(folder: RoundFolder, found: dict[str, Any]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,18 +12,22 @@ from typing import Any
 from ..config import Plan
 from ..data.case import Cohort
 from ..data.cohort import check_trainable, hold_out, load_cohort
-from ..data.files import replacing
+from ..data.files import remove_quietly, replacing
 from ..device import choose_device, use_threads
 from ..errors import Cancelled, TrainingError, UsageError
 from ..events import Listener
-from ..model_file import LoadedModel, load_model
+from ..model_file import LoadedModel, load_model, save_model
+from ..training.preflight import seen_note
 from ..training.run import Session, plan_training, run_training, survey
 from ..training.scores import Scoring, start_model_scores
+from ..training.trainer import Observer
+from ..training.warm_start import seen_cases
 from . import result
+from .parts import fold_cohorts, fold_plan, labeled_only_plan
 from .preview import Preview
 from .pulse import for_part
 from .request import RoundRequest
-from .round_folder import MAIN, RoundFolder, read_object, save_json
+from .round_folder import BASELINE, FOLD, MAIN, RoundFolder, read_object, save_json
 
 
 @dataclass(frozen=True)
@@ -88,9 +93,13 @@ class Round:
         self._start = load_model(self.folder.start) if self.folder.start.is_file() else None
         plan, cohort = self._prepare(finish)
         self._score_start(plan, cohort)
-        main = self._part(MAIN, lambda: (plan, cohort), cohort, finish)
+        preview = Preview(self.folder, cohort, for_part(self._around.listener, MAIN), self._stop)
+        main = self._part(MAIN, lambda: (plan, cohort), self._start, preview, finish)
         self._publish()
-        plan = self.folder.part(MAIN).read_plan()
+        plan = self.folder.part(MAIN).read_plan()  # out of memory it may have changed
+        if main["ended"] in ("finished", "plateau") and not finish:
+            self._add_baseline(plan, cohort, main["iterations"])
+            self._add_folds(plan, cohort, main["iterations"])
         return result.make_result(
             cohort, [s.name for s in plan.segments], main["ended"], self._rows(), self.folder.read_notes()
         )
@@ -109,7 +118,10 @@ class Round:
         _, found = survey(self.folder.cohort, request.seed, self._checking)
         start = self.folder.start if self._start is not None else None
         plan, _ = plan_training(cohort, found, request, self._checking, start)
-        self.folder.add_notes((*check_trainable(cohort), *plan.notes))
+        notes = [*check_trainable(cohort), *plan.notes]
+        if self._start is not None and (seen := seen_note(self._start, cohort)):
+            notes.append(seen)
+        self.folder.add_notes(notes)
         with main:
             main.create(plan, cohort)
         return plan, cohort
@@ -136,8 +148,37 @@ class Round:
             names = ", ".join(scores["absent"])
             self.folder.add_notes([f"The start model does not know {names}: in its row this counts as not found."])
 
+    def _add_baseline(self, plan: Plan, cohort: Cohort, iterations: int) -> None:
+        if not self.request.baseline:
+            return
+        labeled = len(cohort.with_role("labeled"))
+        self._part(BASELINE, lambda: (labeled_only_plan(plan, iterations, labeled), cohort), self._start)
+
+    def _add_folds(self, plan: Plan, cohort: Cohort, iterations: int) -> None:
+        if not self.request.folds:
+            return
+        start = self._start
+        if start is not None and seen_cases(start, cohort.with_role("labeled")):
+            start = None
+            self.folder.add_notes(
+                ["The cross-validation starts from scratch: the start model has learned from labels of these cases."]
+            )
+        own_plan = fold_plan(plan, iterations, self.request.folds)
+        cohorts = fold_cohorts(cohort, self.request.folds, plan.seed)
+        for number, own in enumerate(cohorts, 1):
+            self._part(f"{FOLD}{number}", lambda own=own: (own_plan, own), start)  # type: ignore[misc]
+        row = self._crossed()
+        if row is not None:
+            self._tell_scores(row)
+            self._publish(row)
+
     def _part(
-        self, name: str, begin: Callable[[], tuple[Plan, Cohort]], cohort: Cohort, finish: bool = False
+        self,
+        name: str,
+        begin: Callable[[], tuple[Plan, Cohort]],
+        start: LoadedModel | None,
+        observer: Observer | None = None,
+        finish: bool = False,
     ) -> dict[str, Any]:
         """Carry out one of the round's trainings, or what is left of it, and return how it ended."""
         self._check_stop()
@@ -146,15 +187,14 @@ class Round:
         if done is not None:
             return done
         listener = for_part(self._around.listener, name)
-        observer = Preview(self.folder, cohort, listener, self._stop) if name == MAIN else None
-        keep = self.folder.segmentations / name
+        keep = self.folder.segmentations / (result.CROSS_VALIDATION if name.startswith(FOLD) else name)
         session = Session(listener, self._stop, self._around.cache_folder, self.request.name, observer, keep)
         with part:
             if not part.plan.is_file():
                 part.create(*begin())
             plan, own = part.read_plan(), part.read_cohort()
             resumed = part.checkpoint.is_file()
-            outcome = run_training(plan, own, part, session, self._start, resumed=resumed, finish=finish)
+            outcome = run_training(plan, own, part, session, start, resumed=resumed, finish=finish)
             if outcome.reason == "stopped" and not (finish and self._is_scored(own, outcome.held_out)):
                 raise Cancelled(
                     f"Stopped at iteration {outcome.iteration} with everything saved; "
@@ -167,6 +207,7 @@ class Round:
                 "message": outcome.message,
             }
             save_json(part.outcome, done)
+            remove_quietly(part.checkpoint)  # nobody goes on from here
         if outcome.held_out:
             self._tell_scores(result.row(name, outcome.held_out))
         return done
@@ -181,10 +222,17 @@ class Round:
     def _outcome(self, name: str) -> dict[str, Any]:
         return read_object(self.folder.part(name).outcome) or {}
 
-    def _publish(self) -> None:
-        """Put the model where it is looked for."""
-        with replacing(self.folder.model) as temporary:
-            shutil.copyfile(self.folder.part(MAIN).model, temporary)
+    def _publish(self, crossed: dict[str, Any] | None = None) -> None:
+        """Put the model where it is looked for, with the figures of the cross-validation where there was one."""
+        model = self.folder.part(MAIN).model
+        if crossed is None:
+            with replacing(self.folder.model) as temporary:
+                shutil.copyfile(model, temporary)
+            return
+        loaded = load_model(model)
+        figures = {"count": crossed["count"], "summary": {"mean": crossed["summary"]}}
+        info = dataclasses.replace(loaded.info, metrics={**loaded.info.metrics, "cross_validation": figures})
+        save_model(self.folder.model, spec=loaded.spec, state=loaded.state, info=info)
 
     def _rows(self) -> list[dict[str, Any]]:
         rows = []
@@ -196,4 +244,19 @@ class Round:
             scores = read_object(self.folder.part(name).scores) or {"count": 0, "summary": {}, "cases": {}}
             if outcome:
                 rows.append(result.row(name, scores, outcome["iterations"], outcome["seconds"]))
-        return rows
+        crossed = self._crossed()
+        return rows if crossed is None else [*rows, crossed]
+
+    def _crossed(self) -> dict[str, Any] | None:
+        """The row of the cross-validation; None before all its trainings are done."""
+        cohort = self.folder.read_cohort()
+        number = min(self.request.folds, len(cohort.with_role("labeled")))
+        outcomes = [self._outcome(f"{FOLD}{fold}") for fold in range(1, number + 1)]
+        if not outcomes or not all(outcomes):
+            return None
+        cases: dict[str, Any] = {}
+        for fold in range(1, number + 1):
+            scores = read_object(self.folder.part(f"{FOLD}{fold}").scores) or {"summary": {}, "cases": {}}
+            cases |= result.row("", scores)["cases"]
+        seconds = sum(outcome["seconds"] for outcome in outcomes)
+        return result.row_of_cases(result.CROSS_VALIDATION, cases, outcomes[0]["iterations"], seconds)

@@ -90,7 +90,7 @@ def measure(plan: Plan, labeled_cases: int) -> Measurement:
                 network.probabilities(image)
 
     window = _least(forward, engine, repeats=2)
-    return Measurement(warmup * fast + (1 - warmup) * slow, window, _peak_mb(plan))
+    return Measurement(warmup * fast + (1 - warmup) * slow, window, peak_mb(plan))
 
 
 def _with_small_patch(plan: Plan) -> Plan:
@@ -135,7 +135,8 @@ def random_batch(plan: Plan) -> Batch:
     return Batch(labeled, labels, cases, None if plan.labeled_only else unlabeled)
 
 
-def _peak_mb(plan: Plan) -> float:
+def peak_mb(plan: Plan) -> float:
+    """Return the most memory that was taken on the plan's device since it was last forgotten, in MB."""
     if plan.device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(plan.device) / 2**20
     return peak_memory() / 2**20

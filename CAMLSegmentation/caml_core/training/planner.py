@@ -15,10 +15,13 @@ from ..model_file import LoadedModel
 from ..presets import PAPER_ITERATIONS, PAPER_PATCH, Preset, default_preset, paper_preset
 from . import sizes
 from .measurement import Measurement, fastest_mode, measure
+from .memory import fit_to_memory
 from .request import Request
 from .validation import VALIDATION_CASES
 
 DEFAULT_BUDGET_SECONDS = 3600.0
+#: The most that a training takes which goes on until it no longer improves.
+LONGEST_SECONDS = 12 * 3600.0
 #: Share of a budget that validation, checkpoints and the final scores may take.
 VALIDATION_SHARE = 0.08
 OVERHEAD_SHARE = 0.04
@@ -51,6 +54,10 @@ def make_plan(cohort: Cohort, found: Fingerprint, request: Request, start: Loade
     if request.base_filters is not None and start is None:
         network = dataclasses.replace(network, base_filters=request.base_filters)
     plan = _assemble(request, preset, geometry, network, channels, found)
+    stages = _recomputed_stages(plan, plan.numeric)
+    plan = dataclasses.replace(plan, numeric=dataclasses.replace(plan.numeric, recompute=stages))
+    plan, note = fit_to_memory(plan, len(labeled), may_shrink=request.patch is None)
+    notes += [note] if note else []
     return _measured(plan, found, request, len(labeled), notes, may_shrink=start is None)
 
 
@@ -70,7 +77,8 @@ def describe(plan: Plan, found: Fingerprint) -> str:
         f"{' '.join(_join(s) for s in plan.network.strides)}",
         f"arithmetic   {n.dtype}{', channels last' if n.channels_last else ''}, {n.threads} threads, {plan.device}",
         f"step         {plan.seconds_per_iteration:.2f} s, peak memory {plan.peak_memory_mb:.0f} MB",
-        f"iterations   {plan.iterations}, about {_duration(plan.iterations * plan.seconds_per_iteration)} of steps; "
+        f"iterations   {'at most ' if plan.horizon else ''}{plan.iterations}, about "
+        f"{_duration(plan.iterations * plan.seconds_per_iteration)} of steps; "
         f"validation every {plan.validate_every}",
     ]
     return "\n".join([*lines, *(f"note         {note}" for note in plan.notes)])
@@ -132,6 +140,9 @@ def _assemble(
     found: Fingerprint,
 ) -> Plan:
     batch = request.batch or preset.batch_labeled
+    optimizer = preset.optimizer
+    if request.until_better:
+        optimizer = dataclasses.replace(optimizer, schedule="plateau")
     return Plan(
         preset=request.preset,
         geometry=geometry,
@@ -142,7 +153,7 @@ def _assemble(
         batch_labeled=batch,
         batch_unlabeled=request.batch or preset.batch_unlabeled,
         losses=preset.losses,
-        optimizer=preset.optimizer,
+        optimizer=optimizer,
         augmentation=preset.augmentation,
         labeled_only=request.labeled_only,
         foreground_share=preset.foreground_share,
@@ -163,8 +174,8 @@ def _measured(
 ) -> Plan:
     """Choose the arithmetic, time a step, and turn the budget into a number of iterations."""
     budget = request.budget_seconds
-    if budget is None and request.iterations is None and request.preset == "default":
-        budget = DEFAULT_BUDGET_SECONDS
+    if budget is None and request.iterations is None and (request.until_better or request.preset == "default"):
+        budget = LONGEST_SECONDS if request.until_better else DEFAULT_BUDGET_SECONDS
     numeric = fastest_mode(plan, labeled_cases, request.dtype)
     plan = dataclasses.replace(plan, numeric=dataclasses.replace(numeric, recompute=_recomputed_stages(plan, numeric)))
     measured = measure(plan, labeled_cases)
@@ -179,11 +190,15 @@ def _measured(
     iterations = request.iterations
     if iterations is None:
         iterations = _affordable(budget, measured) if budget else PAPER_ITERATIONS
+    # A training of open end ramps up, and is validated, as one that takes the usual time.
+    horizon = min(iterations, _affordable(DEFAULT_BUDGET_SECONDS, measured)) if request.until_better else 0
     return dataclasses.replace(
         plan,
         iterations=iterations,
-        validate_every=_validate_every(plan, found, iterations, measured),
+        horizon=horizon,
+        validate_every=_validate_every(plan, found, horizon or iterations, measured, request.preview),
         seconds_per_iteration=round(measured.seconds_per_iteration, 4),
+        seconds_per_window=round(measured.seconds_per_window, 5),
         peak_memory_mb=round(measured.peak_memory_mb, 1),
         budget_seconds=float(budget or 0.0),
         notes=tuple(notes),
@@ -204,12 +219,18 @@ def _affordable(budget: float, measured: Measurement) -> int:
     return max(int(share * budget / measured.seconds_per_iteration), 1)
 
 
-def _validate_every(plan: Plan, found: Fingerprint, iterations: int, measured: Measurement) -> int:
-    """Validate as often as a small share of the run allows, at most twenty times."""
-    cases = min(sum(c.role == "validation" for c in found.cases), VALIDATION_CASES)
+def windows_per_case(plan: Plan, found: Fingerprint) -> int:
+    """Return how many patches a median case is seen in, with an overlap of a quarter."""
     size = sizes.network_size(found.size, found.spacing, plan.geometry.spacing)
-    windows = math.prod(max(math.ceil(4 / 3 * (n / p - 0.25)), 1) for n, p in zip(size, plan.geometry.patch))
-    seconds = max(cases * windows * measured.seconds_per_window, 1e-3)
+    return math.prod(max(math.ceil(4 / 3 * (n / p - 0.25)), 1) for n, p in zip(size, plan.geometry.patch))
+
+
+def _validate_every(
+    plan: Plan, found: Fingerprint, iterations: int, measured: Measurement, preview: bool = False
+) -> int:
+    """Validate as often as a small share of the run allows, at most twenty times."""
+    cases = min(sum(c.role == "validation" for c in found.cases), VALIDATION_CASES) + preview
+    seconds = max(cases * windows_per_case(plan, found) * measured.seconds_per_window, 1e-3)
     affordable = VALIDATION_SHARE * iterations * measured.seconds_per_iteration / seconds
     return max(math.ceil(iterations / min(max(int(affordable), 1), MOST_VALIDATIONS)), 1)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..config import NetworkConfig, Segment
+from ..data.case import Case
 from ..model import build_network
 from ..model_file import LoadedModel
 
@@ -33,6 +34,14 @@ def start_state(
         else:
             state[name] = tensor.clone()
     return state
+
+
+def seen_cases(start: LoadedModel, cases: Iterable[Case]) -> tuple[str, ...]:
+    """Return the ids of ``cases`` whose labels the start model was trained on, as far as its card tells."""
+    listed = start.info.provenance.get("cases")
+    known = listed if isinstance(listed, dict) else {}
+    labeled = {name for name, entry in known.items() if isinstance(entry, dict) and entry.get("role") == "labeled"}
+    return tuple(case.id for case in cases if case.id in labeled)
 
 
 def known_labels(known: Sequence[Segment], wanted: Sequence[Segment]) -> dict[int, int]:

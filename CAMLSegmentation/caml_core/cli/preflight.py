@@ -1,0 +1,44 @@
+"""``caml preflight``: whether a training fits this machine, what it would do, and how long it would take."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from . import options
+from .planning_options import add_planning, add_round, to_request
+
+HELP = "Say whether a training fits this machine, what was found in the cohort, and how long it would take."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("cohort", type=Path, help="folder, CSV or JSON that lists the cases")
+    parser.add_argument("-o", "--output", type=Path, metavar="ROUND_DIR", help="where the training will lie")
+    add_round(parser)
+    add_planning(parser)
+    options.add_progress(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look, plan and print the verdict; what does not fit is an answer, too, and no error."""
+    from ..training.preflight import Extras, preflight
+
+    with (
+        options.StopRequest(args.stop_file, args.parent_pid) as stop,
+        options.reporting(args) as told,
+    ):
+
+        def listener(kind: str, fields: dict[str, Any]) -> None:
+            told(kind, fields)
+            options.check_stop(stop)
+
+        extras = Extras(args.baseline, args.folds, args.output, args.cache)
+        result = preflight(args.cohort, to_request(args), listener, args.model, extras)
+        told("finished", {"result": result})
+        if args.progress != "json":
+            lines = [result["text"], *(f"note         {note}" for note in result["notes"]), result["sentence"]]
+            print("\n".join(filter(None, lines)), file=sys.stdout)
+    return 0

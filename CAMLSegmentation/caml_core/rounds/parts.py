@@ -1,0 +1,71 @@
+"""The trainings that a round sets beside its main one: on the labels alone, and those of a cross-validation."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+from ..config import Plan
+from ..data.case import Cohort, Role
+from ..training.measurement import measure
+from ..training.preflight import LEAST_FOLD_ITERATIONS
+
+
+def labeled_only_plan(plan: Plan, iterations: int, labeled_cases: int) -> Plan:
+    """Return the plan of a training on the labels alone that takes as long as ``iterations`` of ``plan``.
+
+    Steps of both are timed one after the other, so that neither suffers from what else the machine did at its time.
+    """
+    alone = _closed(plan, iterations, labeled_only=True)
+    ours, theirs = (measure(p, labeled_cases).seconds_per_iteration for p in (plan, alone))
+    number = max(round(iterations * ours / theirs), 1)
+    return dataclasses.replace(
+        alone,
+        iterations=number,
+        validate_every=max(round(plan.validate_every * number / iterations), 1),
+        seconds_per_iteration=round(theirs, 4),
+    )
+
+
+def fold_plan(plan: Plan, iterations: int, folds: int) -> Plan:
+    """Return the plan of one of ``folds`` trainings, which together take about as long as the main one."""
+    number = max(iterations // folds, LEAST_FOLD_ITERATIONS)
+    # What is held out is scored in the end; on the way there is nothing to decide by it.
+    return dataclasses.replace(_closed(plan, number), validate_every=number)
+
+
+def fold_cohorts(cohort: Cohort, folds: int, seed: int) -> tuple[Cohort, ...]:
+    """Return a cohort for each fold: every labelled case is held out in exactly one.
+
+    There are as many folds as labelled cases at most. The round's own validation cases are left out of all. The
+    choice depends on the seed and the ids alone.
+    """
+    labeled = sorted(case.id for case in cohort.with_role("labeled"))
+    random.Random(seed).shuffle(labeled)
+    number = min(folds, len(labeled))
+    return tuple(_holding_out(cohort, set(labeled[fold::number])) for fold in range(number))
+
+
+def _closed(plan: Plan, iterations: int, *, labeled_only: bool = False) -> Plan:
+    """The plan with a fixed end, whatever the end of the original is."""
+    optimizer = plan.optimizer
+    if optimizer.schedule == "plateau":
+        optimizer = dataclasses.replace(optimizer, schedule="cosine")
+    return dataclasses.replace(
+        plan,
+        iterations=iterations,
+        horizon=0,
+        optimizer=optimizer,
+        labeled_only=labeled_only or plan.labeled_only,
+        budget_seconds=0.0,
+    )
+
+
+def _holding_out(cohort: Cohort, held_out: set[str]) -> Cohort:
+    def role(identity: str, old: Role) -> Role:
+        if old == "validation":
+            return "excluded"
+        return "validation" if identity in held_out else old
+
+    cases = tuple(dataclasses.replace(case, role=role(case.id, case.role)) for case in cohort.cases)
+    return dataclasses.replace(cohort, cases=cases)

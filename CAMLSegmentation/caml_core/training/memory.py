@@ -1,0 +1,173 @@
+"""Whether a step fits into memory, foretold from steps on small patches: nobody gets killed for having tried."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import math
+from dataclasses import dataclass
+
+from ..config import NumericMode, Plan, Triple
+from ..device import available_ram, forget_peak_memory
+from ..errors import ResourceError
+from .engine import Engine
+from .measurement import peak_mb, random_batch
+
+#: The note of a plan whose patch had to become smaller begins like this.
+SHRUNK = "The patch was made smaller"
+#: Share of the free memory that a training may take.
+USABLE_SHARE = 0.9
+#: Memory grows a little faster than the number of voxels.
+SAFETY = 1.15
+#: Bytes that a voxel of the patch takes for each sample and filter, if nothing was or can be measured: about half of
+#: what it was on a processor in float32, and twice as much.
+LEAST_BYTES, MOST_BYTES = 80, 320
+#: PyTorch, weights, averages and the optimiser's state of a usual network.
+USUAL_FIXED_MB = 1500.0
+#: A patch for the measurement has about so many voxels at most.
+MEASURED_VOXELS = 40_000
+MIB = 2**20
+
+
+class DoesNotFit(ResourceError):  # noqa: N818 - named after what the user is told
+    """A training needs more memory than there is; ``needed_mb`` with the smallest patch."""
+
+    def __init__(self, message: str, needed_mb: float) -> None:
+        self.needed_mb = needed_mb
+        super().__init__(message)
+
+
+@dataclass(frozen=True)
+class MemoryModel:
+    """Peak memory of the process with patches of ``voxels``: ``fixed_mb`` at ``base_voxels``, and more for more.
+
+    ``free_mb``: what is left beside a training with patches of ``base_voxels``; 0: unknown.
+    """
+
+    fixed_mb: float
+    base_voxels: int
+    bytes_per_voxel: float
+    free_mb: float
+
+    def peak_mb(self, voxels: int) -> float:
+        """Return the predicted peak."""
+        return self.fixed_mb + self._more(voxels)
+
+    def fits(self, voxels: int) -> bool:
+        """Whether patches of this size leave the machine enough to live on."""
+        return not self.free_mb or self._more(voxels) <= USABLE_SHARE * self.free_mb
+
+    def _more(self, voxels: int) -> float:
+        return SAFETY * self.bytes_per_voxel * max(voxels - self.base_voxels, 0) / MIB
+
+
+def fit_to_memory(plan: Plan, labeled_cases: int, *, may_shrink: bool) -> tuple[Plan, str]:
+    """Return the plan, with a smaller patch where it would not fit, and then a sentence that says so.
+
+    Raises DoesNotFit where not even small patches fit, or where the patch may not shrink.
+    """
+    if _surely_fits(plan):
+        return plan, ""
+    model = measure_memory(plan, labeled_cases)
+    if model.fits(math.prod(plan.geometry.patch)):
+        return plan, ""
+    patch = smaller_patch(plan.geometry.patch, plan.network.divisor, model) if may_shrink else None
+    if patch is None:
+        raise _refusal(plan, model, may_shrink)
+    note = (
+        f"{SHRUNK} ({_join(patch)} instead of {_join(plan.geometry.patch)} voxels) to fit into the "
+        f"{model.free_mb:.0f} MB of memory that are free; closing other programs may make room for the larger one."
+    )
+    return _with_patch(plan, patch), note
+
+
+def smaller_patch(patch: Triple, divisor: Triple, model: MemoryModel) -> Triple | None:
+    """Return the largest patch of about the same shape that fits; None where none of two strides a side does."""
+    sides = list(patch)
+    while not model.fits(math.prod(sides)):
+        shrinkable = [a for a in range(3) if sides[a] > 2 * divisor[a]]
+        if not shrinkable:
+            return None
+        axis = max(shrinkable, key=lambda a: sides[a] / patch[a])
+        sides[axis] -= divisor[axis]
+    x, y, z = sides
+    return x, y, z
+
+
+def measure_memory(plan: Plan, labeled_cases: int) -> MemoryModel:
+    """Perform steps on two small patches and tell from their peaks what larger ones need."""
+    plan = dataclasses.replace(plan, numeric=NumericMode(recompute=plan.numeric.recompute))
+    base, more = _small(plan, MEASURED_VOXELS // 8), _small(plan, MEASURED_VOXELS)
+    low, free = _peak_of_steps(base, labeled_cases)
+    high, _ = _peak_of_steps(more, labeled_cases) if more != base else (low, free)
+    base_voxels, voxels = math.prod(base.geometry.patch), math.prod(more.geometry.patch)
+    slope = (high - low) * MIB / max(voxels - base_voxels, 1)
+    # Where the system does not let a peak be forgotten, earlier ones hide the difference.
+    return MemoryModel(low, base_voxels, max(slope, LEAST_BYTES * _samples(plan) * plan.network.base_filters), free)
+
+
+def free_memory_mb(device: str) -> float:
+    """Return the memory that is free on the device, in MB; 0: unknown."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0] / MIB
+    return available_ram() / MIB
+
+
+def _surely_fits(plan: Plan) -> bool:
+    """Whether there is so much memory that no measurement is needed."""
+    free = free_memory_mb(plan.device)
+    voxels = math.prod(plan.geometry.patch)
+    most = MOST_BYTES * _samples(plan) * plan.network.base_filters * voxels / MIB + USUAL_FIXED_MB
+    return not free or most < 0.5 * free
+
+
+def _samples(plan: Plan) -> int:
+    """Samples of a step's forward pass."""
+    return plan.batch_labeled + (0 if plan.losses.mixing == "copy-paste" else plan.batch_unlabeled)
+
+
+def _peak_of_steps(plan: Plan, labeled_cases: int) -> tuple[float, float]:
+    """Return the peak of two steps, and what memory is free beside them."""
+    gc.collect()
+    forget_peak_memory()
+    engine, batch = Engine(plan, labeled_cases), random_batch(plan)
+    for back in (2, 1):
+        engine.step(batch, max(plan.iterations - back, 0))
+    return peak_mb(plan), free_memory_mb(plan.device)
+
+
+def _small(plan: Plan, voxels: int) -> Plan:
+    """The plan with a patch of at most ``voxels``, but two strides a side where it has them."""
+    patch, divisor = list(plan.geometry.patch), plan.network.divisor
+    while math.prod(patch) > voxels:
+        shrinkable = [a for a in range(3) if patch[a] > 2 * divisor[a]]
+        if not shrinkable:
+            break
+        axis = max(shrinkable, key=lambda a: patch[a])
+        patch[axis] -= divisor[axis]
+    x, y, z = patch
+    return _with_patch(plan, (x, y, z))
+
+
+def _with_patch(plan: Plan, patch: Triple) -> Plan:
+    return dataclasses.replace(plan, geometry=dataclasses.replace(plan.geometry, patch=patch))
+
+
+def _refusal(plan: Plan, model: MemoryModel, may_shrink: bool) -> DoesNotFit:
+    if may_shrink:
+        needed = model.peak_mb(math.prod(min(p, 2 * d) for p, d in zip(plan.geometry.patch, plan.network.divisor)))
+        what = "even with a small patch"
+    else:
+        needed = model.peak_mb(math.prod(plan.geometry.patch))
+        what = f"with patches of {_join(plan.geometry.patch)} voxels"
+    return DoesNotFit(
+        f"Training needs about {needed:.0f} MB of memory {what}, and only {model.free_mb:.0f} MB more are free; close "
+        "other programs, take a smaller patch or a network with fewer filters, or use a machine with more memory.",
+        needed,
+    )
+
+
+def _join(patch: Triple) -> str:
+    return "x".join(map(str, patch))
