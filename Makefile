@@ -2,6 +2,7 @@
 #
 #   make demo         train a few minutes on procedural phantoms; pictures and figures in demo/index.html
 #   make test         all quick tests
+#   make acceptance   the training module's whole workflow on real scans (about half an hour; needs ../shared)
 #   make lint         ruff and mypy
 #   make benchmarks   what docs/benchmarks.md reports (long)
 #   make screenshots  the pictures in Resources/Screenshots (trains on phantoms first; Debian: libosmesa6)
@@ -25,13 +26,16 @@ ARGS ?=
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint benchmarks screenshots clean
+.PHONY: demo test acceptance lint benchmarks screenshots clean
 
 demo: $(READY)
 	$(RUN) Testing/demo/run_demo.py $(ARGS)
 
 test: $(READY)
 	$(RUN) -m pytest Testing -q $(ARGS)
+
+acceptance: $(READY)
+	CAML_ACCEPTANCE=1 $(RUN) -m pytest Testing/Modules/acceptance -q $(ARGS)
 
 lint: $(READY)
 	$(RUN) -m pip install -q -c constraints.txt ruff mypy

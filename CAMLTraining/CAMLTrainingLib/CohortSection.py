@@ -13,7 +13,7 @@ from CAMLSegmentationLib.Combo import chosen, fill
 from slicer.i18n import tr as _
 
 from caml_core.errors import CamlError
-from caml_core.project.headers import read_header
+from caml_core.project.headers import Header, read_header
 
 from .CasesTable import ROLE_TITLES, CasesTable, rowOf
 from .Logic import CAMLTrainingLogic
@@ -34,7 +34,8 @@ class CohortSection:
         self._parameterNode: Any = None
         self._updating = False
         self._unread: list[str] = []
-        self._tried: set[Path] = set()
+        #: What headers have said, None for those that cannot be read; the same scans may be in several projects.
+        self._headers: dict[Path, Header | None] = {}
         self.table = CasesTable(ui.casesTableWidget, self._onSelection, onEdit)
         self._practice = PracticeRun(self._onPracticeEnd, self.say)
         self._timer = qt.QTimer()
@@ -266,8 +267,8 @@ class CohortSection:
     # Headers
 
     def _queueHeaders(self) -> None:
-        cases = self._logic.project.cases.values()
-        self._unread = [c.id for c in cases if c.size is None and c.images and c.images[0] not in self._tried]
+        cases = [c for c in self._logic.project.cases.values() if c.size is None and c.images]
+        self._unread = [c.id for c in cases if self._headers.get(c.images[0], ()) is not None]
         if self._unread and not self._timer.isActive():
             self._timer.start()
 
@@ -278,12 +279,12 @@ class CohortSection:
             if case not in project.cases or not project.cases[case].images:
                 continue
             path = project.cases[case].images[0]
-            self._tried.add(path)
-            try:
-                found = read_header(path)
-            except OSError:
-                found = None
-            if found is not None:
+            if path not in self._headers:
+                try:
+                    self._headers[path] = read_header(path)
+                except OSError:
+                    self._headers[path] = None
+            if (found := self._headers[path]) is not None:
                 project.update(case, size=found[0], spacing=found[1])
         self._unread = self._unread[_HEADERS_A_TURN:]
         if not self._unread:

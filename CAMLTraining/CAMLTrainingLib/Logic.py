@@ -185,7 +185,8 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         if self._preflight.running:
             raise UsageError(_("The check is running."))
         self.verdict = None
-        self._preflight.start(self._trainingCohort(), settings, self.project.folder)
+        cohort = self._trainingCohort()
+        self._preflight.start(cohort, settings, self.project.folder, self.project.next_round())
 
     def preflight(self, settings: TrainingSettings | None = None) -> Verdict:
         """Look whether this cohort can be trained here, and wait for the verdict."""

@@ -95,11 +95,12 @@ class PreflightRun:
         """Whether the engine is at work."""
         return self._worker.running
 
-    def start(self, cohort: Path, settings: TrainingSettings, folder: Path) -> None:
-        """Begin; ``folder`` takes the stop file."""
+    def start(self, cohort: Path, settings: TrainingSettings, folder: Path, rounds: Path) -> None:
+        """Begin; ``folder`` takes the stop file, ``rounds`` is where the training will lie."""
         self._result, self._fault, self._last, self._cancelled = None, "", "", False
         self._stopFile = newStopFile(folder)
-        arguments = ["preflight", str(cohort), *settings.planning(), *commonArguments(self._stopFile)]
+        arguments = ["preflight", str(cohort), "-o", str(rounds), *settings.planning()]
+        arguments += commonArguments(self._stopFile)
         self._worker.start(arguments, self._stopFile)
 
     def cancel(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ import SlicerHost
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.append(str(Path(__file__).parent))
+#: Minutes of training on real scans: `make acceptance`.
+collect_ignore = [] if os.environ.get("CAML_ACCEPTANCE") else ["acceptance"]
 
 if importlib.util.find_spec("slicer_core") is None:
     # pyproject.toml names the machines for which there are wheels; elsewhere these tests cannot be run at all.

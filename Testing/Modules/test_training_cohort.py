@@ -270,6 +270,15 @@ def test_a_folder_is_listed_and_nothing_loaded(training, tmp_path, answers, wait
     assert not slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
 
 
+def test_the_same_folder_in_another_project_is_described_as_well(training, tmp_path, wait_for):
+    folder = write_folder(tmp_path / "scans", 2)
+    for name in ("project", "second"):
+        training.ui.projectPathLineEdit.currentPath = str(tmp_path / name)
+        training.logic.addFolder(folder)
+        training.update()
+        wait_for(lambda: cell(training, "case-01", "Size") == "24 x 22 x 20")
+
+
 def test_label_files_become_labels_when_the_user_says_so(training, tmp_path, answers):
     answers["getExistingDirectory"] = str(write_folder(tmp_path / "scans", 3, labels=2))
     training.ui.addFolderButton.click()
