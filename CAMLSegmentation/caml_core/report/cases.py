@@ -47,10 +47,15 @@ def reference_segments(cohort: Cohort) -> tuple[Segment, ...]:
 
 
 def compare(
-    case: Case, folders: Mapping[str, Path], segments: Sequence[Segment], declared: Sequence[Segment] = ()
+    case: Case,
+    folders: Mapping[str, Path],
+    segments: Sequence[Segment],
+    declared: Sequence[Segment] = (),
+    figures: Figures | None = None,
 ) -> ComparedCase:
     """Read a case and its segmentation in each of ``folders`` (by name of the training), and measure them.
 
+    ``figures``: what was measured already; nothing is measured then.
     Raises DataError where a segmentation is missing or lies on another grid.
     """
     volume = read_case(case)[0]
@@ -65,6 +70,8 @@ def compare(
     reference = labels(case.label)
     predictions = {name: labels(find_segmentation(folder, case.id)) for name, folder in folders.items()}
     spacing = volume.grid.spacing
+    if figures is None:
+        figures = {n: case_metrics(p, reference, spacing, segments, case.id) for n, p in predictions.items()}
     upright = NetworkGrid.of(volume.grid, Geometry(spacing=spacing, patch=(1, 1, 1), orientation="LPS"))
     x, y, z = (spacing[axis] for axis in upright.permutation)
     return ComparedCase(
@@ -73,7 +80,7 @@ def compare(
         spacing=(x, y, z),
         reference=upright.orient(reference),
         predictions={name: upright.orient(prediction) for name, prediction in predictions.items()},
-        figures={n: case_metrics(p, reference, spacing, segments, case.id) for n, p in predictions.items()},
+        figures=figures,
     )
 
 

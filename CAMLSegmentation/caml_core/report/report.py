@@ -25,7 +25,8 @@ from .style import PREDICTION, REFERENCE
 _CURVES_CAPTION = (
     "How the trainings went, over the time they took. With two sub-models in training, the loss is the sum of both."
 )
-_KEY = ((REFERENCE, "reference, or missed"), (PREDICTION, "segmentation, or too much"))
+#: What the colours of an overlay mean.
+KEY = ((REFERENCE, "reference, or missed"), (PREDICTION, "segmentation, or too much"))
 
 
 def write_report(
@@ -41,7 +42,7 @@ def write_report(
     results = []
     for number, section in enumerate(description.sections, 1):
         listener("stage", {"name": "report", "detail": section.title})
-        html, result = _section(section, index, f"{number}_{_slug(section.title)}", listener, stop)
+        html, result = _section(section, index, f"{number}_{file_slug(section.title)}", listener, stop)
         parts.append(html)
         results.append(result)
     write_json(folder / "report.json", {"title": description.title, "sections": results})
@@ -100,8 +101,8 @@ def _cases(
 
 
 def _drawn_case(case: ComparedCase, index: Path, slug: str) -> str:
-    path = draw_case(case, index.parent / "pictures" / f"{slug}_{_slug(case.id)}.png")
-    return page.picture(path, index, case.id, _KEY)
+    path = draw_case(case, index.parent / "pictures" / f"{slug}_{file_slug(case.id)}.png")
+    return page.picture(path, index, case.id, KEY)
 
 
 def _trainings(section: Section, index: Path) -> str:
@@ -112,5 +113,6 @@ def _trainings(section: Section, index: Path) -> str:
     return page.table(RUN_FACTS, rows) + (f"<p>Model files: {links}</p>" if links else "")
 
 
-def _slug(text: str) -> str:
+def file_slug(text: str) -> str:
+    """Return ``text`` as part of a file's name."""
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower()[:40] or "section"

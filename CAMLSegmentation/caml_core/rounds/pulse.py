@@ -20,9 +20,9 @@ class Pulse:
     As a context manager it beats until the end of the block.
     """
 
-    def __init__(self, listener: Listener, seconds: float = SECONDS) -> None:
+    def __init__(self, listener: Listener, seconds: float | None = None) -> None:
         self._listener = listener
-        self._seconds = seconds
+        self._seconds = SECONDS if seconds is None else seconds
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._beat_at = time.monotonic()

@@ -14,7 +14,7 @@ from ..data.case import Cohort
 from ..data.cohort import check_trainable, hold_out, load_cohort
 from ..data.files import remove_quietly, replacing
 from ..device import choose_device, use_threads
-from ..errors import Cancelled, TrainingError, UsageError
+from ..errors import CamlError, Cancelled, TrainingError, UsageError
 from ..events import Listener
 from ..model_file import LoadedModel, load_model, save_model
 from ..training.preflight import seen_note
@@ -26,6 +26,7 @@ from . import result
 from .parts import fold_cohorts, fold_plan, labeled_only_plan
 from .preview import Preview
 from .pulse import for_part
+from .report import write_round_report
 from .request import RoundRequest
 from .round_folder import BASELINE, FOLD, MAIN, RoundFolder, read_object, save_json
 
@@ -84,6 +85,9 @@ class Round:
         found = self.folder.read_result()
         if found is None:
             found = self._work(finish)
+            save_json(self.folder.result, found)
+        if found["report"] is None:
+            found = {**found, "report": self._report(found)}
             save_json(self.folder.result, found)
         if found["ended"] == "failed":
             raise TrainingError(self._outcome(MAIN)["message"])
@@ -246,6 +250,18 @@ class Round:
                 rows.append(result.row(name, scores, outcome["iterations"], outcome["seconds"]))
         crossed = self._crossed()
         return rows if crossed is None else [*rows, crossed]
+
+    def _report(self, found: dict[str, Any]) -> str | None:
+        """Write the report; a round is good without one."""
+        title = self.request.name or ", ".join(found["segments"])
+        try:
+            path = write_round_report(self.folder, found, title, self._listener, self._stop)
+        except Cancelled:
+            raise
+        except (CamlError, OSError) as error:
+            self._listener("warning", {"message": f"There is no report: {error}"})
+            return None
+        return path.relative_to(self.folder.path).as_posix()
 
     def _crossed(self) -> dict[str, Any] | None:
         """The row of the cross-validation; None before all its trainings are done."""

@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from ..config import NumericMode, Plan, Triple
 from ..device import available_ram, forget_peak_memory
 from ..errors import ResourceError
+from ..model_file import network_shapes
 from .engine import Engine
 from .measurement import peak_mb, random_batch
 
 #: The note of a plan whose patch had to become smaller begins like this.
 SHRUNK = "The patch was made smaller"
-#: Share of the free memory that a training may take.
+#: Share of the free memory that a training may take, after some is set aside for reading, validating and others.
 USABLE_SHARE = 0.9
+RESERVE_MB = 250.0
+#: Float32 values that are kept of each weight: itself, its average, its gradient, the optimiser's two moments.
+COPIES = 5
 #: Memory grows a little faster than the number of voxels.
 SAFETY = 1.15
 #: Bytes that a voxel of the patch takes for each sample and filter, if nothing was or can be measured: about half of
@@ -55,7 +59,12 @@ class MemoryModel:
 
     def fits(self, voxels: int) -> bool:
         """Whether patches of this size leave the machine enough to live on."""
-        return not self.free_mb or self._more(voxels) <= USABLE_SHARE * self.free_mb
+        return not self.free_mb or self._more(voxels) <= USABLE_SHARE * (self.free_mb - RESERVE_MB)
+
+    @property
+    def whole_mb(self) -> float:
+        """Return the memory that a training as a whole can have."""
+        return self.fixed_mb + self.free_mb
 
     def _more(self, voxels: int) -> float:
         return SAFETY * self.bytes_per_voxel * max(voxels - self.base_voxels, 0) / MIB
@@ -68,15 +77,19 @@ def fit_to_memory(plan: Plan, labeled_cases: int, *, may_shrink: bool) -> tuple[
     """
     if _surely_fits(plan):
         return plan, ""
+    _check_weights(plan)
     model = measure_memory(plan, labeled_cases)
     if model.fits(math.prod(plan.geometry.patch)):
         return plan, ""
-    patch = smaller_patch(plan.geometry.patch, plan.network.divisor, model) if may_shrink else None
+    if not may_shrink:
+        what = f"with patches of {_join(plan.geometry.patch)} voxels"
+        raise _refusal(model.peak_mb(math.prod(plan.geometry.patch)), model.whole_mb, what)
+    patch = smaller_patch(plan.geometry.patch, plan.network.divisor, model)
     if patch is None:
-        raise _refusal(plan, model, may_shrink)
+        raise _refusal(model.fixed_mb + RESERVE_MB, model.whole_mb, "even with a small patch")
     note = (
         f"{SHRUNK} ({_join(patch)} instead of {_join(plan.geometry.patch)} voxels) to fit into the "
-        f"{model.free_mb:.0f} MB of memory that are free; closing other programs may make room for the larger one."
+        f"{model.whole_mb:.0f} MB of memory that are free; closing other programs may make room for the larger one."
     )
     return _with_patch(plan, patch), note
 
@@ -123,6 +136,15 @@ def _surely_fits(plan: Plan) -> bool:
     return not free or most < 0.5 * free
 
 
+def _check_weights(plan: Plan) -> None:
+    """Raise DoesNotFit where there is no room for the network, let alone for a step."""
+    free = free_memory_mb(plan.device)
+    numbers = sum(math.prod(shape) for shape, _ in network_shapes(plan.network).values())
+    needed = COPIES * 4 * numbers / MIB + RESERVE_MB
+    if needed > free:
+        raise _refusal(needed, free, "even with a small patch")
+
+
 def _samples(plan: Plan) -> int:
     """Samples of a step's forward pass."""
     return plan.batch_labeled + (0 if plan.losses.mixing == "copy-paste" else plan.batch_unlabeled)
@@ -155,16 +177,10 @@ def _with_patch(plan: Plan, patch: Triple) -> Plan:
     return dataclasses.replace(plan, geometry=dataclasses.replace(plan.geometry, patch=patch))
 
 
-def _refusal(plan: Plan, model: MemoryModel, may_shrink: bool) -> DoesNotFit:
-    if may_shrink:
-        needed = model.peak_mb(math.prod(min(p, 2 * d) for p, d in zip(plan.geometry.patch, plan.network.divisor)))
-        what = "even with a small patch"
-    else:
-        needed = model.peak_mb(math.prod(plan.geometry.patch))
-        what = f"with patches of {_join(plan.geometry.patch)} voxels"
+def _refusal(needed: float, free: float, what: str) -> DoesNotFit:
     return DoesNotFit(
-        f"Training needs about {needed:.0f} MB of memory {what}, and only {model.free_mb:.0f} MB more are free; close "
-        "other programs, take a smaller patch or a network with fewer filters, or use a machine with more memory.",
+        f"Training needs about {needed:.0f} MB of memory {what}, and {free:.0f} MB are free; close other programs, "
+        "take a smaller patch or a network with fewer filters, or use a machine with more memory.",
         needed,
     )
 
