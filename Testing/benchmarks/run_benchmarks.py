@@ -1,6 +1,7 @@
 """``make benchmarks``: everything of docs/benchmarks.md that fits in half an hour.
 
-The accuracy on real scans takes twice its budget: ``python Testing/benchmarks/bench_accuracy.py --budget 20m``.
+The accuracy on real scans takes twice its budget: ``python Testing/benchmarks/bench_accuracy.py --budget 20m``. What
+the suggestion of cases is worth takes an hour or more: ``python Testing/benchmarks/bench_suggestion.py``.
 """
 
 from __future__ import annotations
