@@ -22,7 +22,7 @@ from ..data.cohort import check_trainable, hold_out, load_cohort
 from ..data.files import replacing
 from ..data.fingerprint import Fingerprint, fingerprint
 from ..device import choose_device, cpu_title, use_threads
-from ..errors import Cancelled, TrainingError
+from ..errors import Cancelled, ModelFileError, TrainingError
 from ..events import Listener
 from ..model_file import LoadedModel, ModelInfo, load_model, save_model
 from ..serialization import to_json, write_json
@@ -131,11 +131,16 @@ def run_training(
     if finish and trainer.so_far.iteration == 0:
         raise TrainingError(f"Nothing has been trained in {folder.path} yet; resume it without finishing it.")
     outcome = trainer.so_far if finish else trainer.run()
-    if finish or outcome.reason != "stopped":
-        outcome = _scored(outcome, trainer, cohort, folder, session)
-    info = _model_info(trainer, streams, session, outcome, began, start)
-    network = trainer.engine.final_network
-    save_model(folder.model, spec=trainer.plan.model_spec, state=network.state_dict(), info=info)
+    try:
+        if finish or outcome.reason != "stopped":
+            outcome = _scored(outcome, trainer, cohort, folder, session)
+        info = _model_info(trainer, streams, session, outcome, began, start)
+        network = trainer.engine.final_network
+        save_model(folder.model, spec=trainer.plan.model_spec, state=network.state_dict(), info=info)
+    except ModelFileError as error:
+        if outcome.reason != "failed":
+            raise
+        raise TrainingError(outcome.message) from error  # not even the last weights are of use
     return outcome
 
 
