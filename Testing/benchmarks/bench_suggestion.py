@@ -68,7 +68,7 @@ class Experiment:
         added = self._chosen(result["base"])
         for arm in arms:
             labeled = self.labeled + added[arm]
-            result[arm] = self._model(arm, labeled, self.options.more, self.held_out, self.folder / "base")
+            result[arm] = self._model(arm, labeled, self.options.more, self.held_out, warm=True)
         return {**result, "added": added}
 
     def _chosen(self, base: dict[str, Any]) -> dict[str, list[str]]:
@@ -80,30 +80,29 @@ class Experiment:
         return {"suggested": suggested, "random": drawn, "none": []}
 
     def _model(
-        self, name: str, labeled: list[str], iterations: int, scored: list[str], start: Path | None = None
+        self, name: str, labeled: list[str], iterations: int, scored: list[str], warm: bool = False
     ) -> dict[str, Any]:
         """Train, predict ``scored`` and compare with the references; case -> figures."""
         folder = self.folder / name
         done = folder / "suggestion.json"
         if not done.is_file():
             cohort = self._cohort(self.folder / f"{name}.csv", labeled)
-            self._train(cohort, folder, iterations, start)
+            self._train(cohort, folder, iterations, warm)
             figures = self._scored(folder, self._list(self.folder / f"{name}-scored.csv", scored))
             done.write_text(json.dumps(figures))
         return json.loads(done.read_text())
 
-    def _train(self, cohort: Path, folder: Path, iterations: int, start: Path | None) -> None:
+    def _train(self, cohort: Path, folder: Path, iterations: int, warm: bool) -> None:
         if (folder / "model.caml").is_file():
             return
         options = self.options
         if (folder / "plan.json").is_file():
             command = caml("train", "--resume", folder)
         else:
-            shape = ("--spacing", options.spacing, "--patch", options.patch) if start is None else ()
-            warm = () if start is None else ("--model", start / "model.caml")
-            command = caml(
-                "train", cohort, "-o", folder, "--iterations", iterations, "--seed", self.seed, *shape, *warm
-            )
+            size = ("--spacing", options.spacing, "--patch", options.patch, "--base-filters", options.base_filters)
+            start = ("--model", self.folder / "base" / "model.caml")
+            length = ("--iterations", iterations, "--seed", self.seed)
+            command = caml("train", cohort, "-o", folder, *length, *(start if warm else size))
             command += ["--device", "cpu", "--threads", str(options.threads), "--dtype", options.dtype]
         cache = ["--cache", str(self.folder.parent / "cache")]
         run([*command, *cache, "--progress", "json"], folder.with_suffix(".log"))
@@ -173,11 +172,12 @@ def _faces(mask: np.ndarray) -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--iterations", type=int, default=350, help="of the base model; the weak one gets a quarter")
-    parser.add_argument("--more", type=int, default=120, help="iterations of a round")
+    parser.add_argument("--iterations", type=int, default=800, help="of the base model; the weak one gets a quarter")
+    parser.add_argument("--more", type=int, default=200, help="iterations of a round")
     parser.add_argument("--pool", type=int, default=20, help="unlabelled cases")
     parser.add_argument("--spacing", default="2,2,2")
     parser.add_argument("--patch", default="48,40,24")
+    parser.add_argument("--base-filters", type=int, default=8)
     parser.add_argument("--dtype", default="fp32", help="fixed, so that no measurement decides")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, help="keep the runs in this folder, and go on with what it holds")

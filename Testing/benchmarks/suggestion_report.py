@@ -66,11 +66,12 @@ def _conditions(seeds: Seeds, options: argparse.Namespace, held_out: Sequence[st
         f"For each of the seeds {', '.join(map(str, seeds))}, 4 labelled cases and a pool of {options.pool} whose "
         "labels stay hidden are drawn from cases 1-60 of the left atria. A base model is trained on them from scratch "
         f"for {options.iterations} iterations, and a weak one for {options.iterations // 4}, so that there are "
-        f"failures to find. Default preset but for spacing {spacing} mm, patch {patch}, {options.dtype} and "
-        f"{options.threads} thread(s), to fit into an hour beside other work. All figures: the {len(held_out)} "
-        "held-out cases 61-80 at full resolution, mean of both sub-models, quality balanced. Case 61 stands in the "
-        "cohorts as their validation case, or one of six labelled cases would be spared for it; nothing is chosen by "
-        "it.\n\n    python Testing/benchmarks/bench_suggestion.py --output FOLDER"
+        f"failures to find. Default preset but for spacing {spacing} mm, patch {patch}, {options.base_filters} "
+        f"filters, {options.dtype} and {options.threads} thread(s), to fit into an hour or so beside other work. All "
+        f"figures: the {len(held_out)} held-out cases 61-80 at full resolution, mean of both sub-models, quality "
+        "balanced. Case 61 stands in the cohorts as their validation case, or one of six labelled cases would be "
+        "spared for it; nothing is chosen by it."
+        "\n\n    python Testing/benchmarks/bench_suggestion.py --output FOLDER"
     )
 
 
