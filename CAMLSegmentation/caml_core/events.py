@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -81,11 +82,14 @@ class EventFile:
         self.path = path
 
     def __call__(self, kind: str, fields: dict[str, Any]) -> None:
-        line = (encode(kind, {**fields, "pid": os.getpid()}) + "\n").encode("ascii")
+        self._append((encode(kind, {**fields, "pid": os.getpid()}) + "\n").encode("ascii"))
+
+    def _append(self, line: bytes) -> None:
         try:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
-                os.write(descriptor, line)
+                if os.write(descriptor, line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -107,7 +111,9 @@ class LateEventFile(EventFile):
         self._waiting: list[tuple[str, dict[str, Any]]] | None = []
 
     def open(self) -> None:
-        """Begin to write."""
+        """Begin to write; a line that was torn when the disk was full, or the machine went down, is ended first."""
+        if _is_torn(self.path):
+            self._append(b"\n")
         waiting, self._waiting = self._waiting or [], None
         for kind, fields in waiting:
             self(kind, fields)
@@ -117,6 +123,15 @@ class LateEventFile(EventFile):
             self._waiting.append((kind, fields))
         else:
             super().__call__(kind, {"part": self._part, **fields})
+
+
+def _is_torn(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+    except OSError:  # not there, or empty
+        return False
 
 
 def fan_out(*listeners: Listener) -> Listener:
