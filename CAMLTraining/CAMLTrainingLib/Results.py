@@ -76,19 +76,26 @@ def _summary(found: Round) -> str:
 
 
 def _cases(found: Round) -> str:
-    """Dice of each case, a column a model: a mean hides whom it fails."""
+    """Each case and segment, a column a model: a mean hides whom it fails."""
     named = [row for row in found.rows if row.cases]
-    cases = list(dict.fromkeys(case for row in named for case in row.cases))
-    if not cases:
+    keys = list(dict.fromkeys((case, s) for row in named for case, found in row.cases.items() for s in found))
+    if not keys:
         return ""
-    rows = [[_("Case"), *(title(row.name) for row in named)]]
-    rows += [[case, *(_dice(row, case) for row in named)] for case in cases]
+    several = len({segment for _case, segment in keys}) > 1
+    rows = [[_("Dice % (95HD mm)"), *(title(row.name) for row in named)]]
+    rows += [
+        [f"{case}, {segment}" if several else case, *(_figures(row, case, segment) for row in named)]
+        for case, segment in keys
+    ]
     return _table(rows)
 
 
-def _dice(row: Row, case: str) -> str:
-    values = [metrics.get("dice") for metrics in row.cases.get(case, {}).values()]
-    return " / ".join(percent(v) for v in values if v is not None)
+def _figures(row: Row, case: str, segment: str) -> str:
+    metrics = row.cases.get(case, {}).get(segment, {})
+    if metrics.get("dice") is None:
+        return ""
+    distance = metrics.get("hd95_mm")
+    return percent(metrics["dice"]) + (f" ({distance:.1f})" if distance is not None else "")
 
 
 def _table(rows: list[list[str]]) -> str:

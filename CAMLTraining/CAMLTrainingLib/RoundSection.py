@@ -24,10 +24,10 @@ _HEADERS = (_("Round"), _("Labels"), _("Unlabeled"), _("Minutes"), _("CAML"), _(
 
 
 class RoundSection:
-    """Shows the rounds of the project; ``onModels`` is called when a model came to the list."""
+    """Shows the rounds of the project; ``onModel`` gets the name of a model that came to the list."""
 
-    def __init__(self, ui: Any, logic: CAMLTrainingLogic, onModels: Callable[[], None]) -> None:
-        self._ui, self._logic, self._onModels = ui, logic, onModels
+    def __init__(self, ui: Any, logic: CAMLTrainingLogic, onModel: Callable[[str], None]) -> None:
+        self._ui, self._logic, self._onModel = ui, logic, onModel
         self._rounds: tuple[Round, ...] = ()
         ui.historyTableWidget.columnCount = len(_HEADERS)
         ui.historyTableWidget.setHorizontalHeaderLabels(list(_HEADERS))
@@ -66,14 +66,14 @@ class RoundSection:
         if mark.exists() or not found.model.is_file():
             return
         try:
-            self._logic.addToModels(found)
+            path = self._logic.addToModels(found)
             mark.touch()
         except OSError:
             pass  # a folder that is read-only now: the model is listed
         except CamlError as error:
             self._ui.statusLabel.text = str(error)
             return
-        self._onModels()
+        self._onModel(Models.library().entry(path).name)
 
     def _showRound(self) -> None:
         found, ui = self.round, self._ui

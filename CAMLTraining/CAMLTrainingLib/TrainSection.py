@@ -87,6 +87,12 @@ class TrainSection:
             self._parameterNode.startModel = ""
         self._updating = False
 
+    def startFrom(self, name: str) -> None:
+        """The next round begins with what the last one has learnt, unless the user chooses otherwise."""
+        if self._parameterNode is not None:
+            self._parameterNode.startModel = name
+        self.refreshModels()
+
     def settings(self) -> TrainingSettings:
         """Return what the panel says; raise DataError where the start model is gone."""
         node = self._parameterNode
@@ -173,7 +179,7 @@ class TrainSection:
             self._button(self._logic.finish)()
         elif state == "finished":
             self._stopNext = False
-            self._ui.statusLabel.text = _("The training is done.")
+            self._ui.statusLabel.text = _("The training is done; the next round starts from its model.")
         elif state not in ("running", "silent"):
             self._stopNext = False
         self._onChange()

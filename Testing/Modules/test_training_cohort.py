@@ -255,6 +255,21 @@ def test_an_older_label_is_kept_when_a_newer_one_is_taken(training):
     assert cell(training, "Scan 00", "Status") == "accepted"
 
 
+def test_a_full_disk_loses_no_label(training, a_full_disk):
+    volume = add_scan(0)
+    node = add_segmentation(volume, ball(0))
+    training.update()
+    accept(training, "Scan 00")
+    before = case_of(training, "Scan 00")
+    draw(node, volume, ball(0) & np.roll(ball(0), 2, 0))
+    with a_full_disk(100):
+        accept(training, "Scan 00")
+    assert "disk is full" in message(training) or "could not be written" in message(training), message(training)
+    assert case_of(training, "Scan 00").label == before.label and before.label.exists()
+    assert [p.name for p in before.label.parent.iterdir()] == [before.label.name], "nothing half-written stays"
+    assert load_cohort(training.logic.project.file).cases[0].label == before.label
+
+
 # Folders
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from training_tools import SMALL, add_scan, ball, cell, draw, roles, select, write_folder
+from training_tools import SMALL, add_scan, add_segmentation, ball, cell, draw, roles, select, write_folder
 
+HOME = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("short_training")
 
 
@@ -108,7 +112,7 @@ def test_from_labels_to_a_model_and_on_to_the_next_case(training, a_cohort, wait
     assert panel.ui.suggestionsTableWidget.rowCount == 1
 
     # The next round starts from the last model.
-    panel.ui.startModelComboBox.currentIndex = panel.ui.startModelComboBox.findData("Balls")
+    assert panel.ui.startModelComboBox.currentText == "Balls"
     train(panel, wait_for)
     finish(panel, wait_for)
     second = panel.logic.rounds()[1]
@@ -142,7 +146,7 @@ def test_paused_and_resumed(training, a_cohort, wait_for, monkeypatch):
     rows = (found.folder / "caml" / "metrics.csv").read_text().splitlines()[1:]
     iterations = [int(row.split(",")[0]) for row in rows]
     assert iterations == sorted(set(iterations)), "resuming repeats nothing"
-    assert iterations[-1] < 4000
+    assert 0 < found.row("caml").iterations < 4000
 
 
 def test_a_killed_training_goes_on_where_it_was(training, a_cohort, wait_for):
@@ -275,6 +279,55 @@ def test_quitting_pauses_where_the_user_wants_it(training, a_cohort, wait_for):
     stop = training.logic.round.stopFile
     slicer.app._emit("aboutToQuit()")
     assert stop.is_file()
+
+
+def test_slicer_that_crashes_leaves_the_training_alive(tmp_path, caml_environment, training, wait_for):
+    """The process that has started the training is gone at once; the project is opened by another."""
+    folder = write_folder(tmp_path / "scans", 3, labels=2)
+    code = f"""
+import os, sys
+sys.path[:0] = {[str(HOME / "Testing"), str(HOME / "CAMLSegmentation"), str(HOME / "CAMLTraining")]!r}
+import SlicerHost
+SlicerHost.install()
+from CAMLTrainingLib import Preflight
+from CAMLTrainingLib.Logic import CAMLTrainingLogic
+Preflight.BUDGETS["10m"] = {("--iterations", "12", *SMALL)!r}
+logic = CAMLTrainingLogic()
+logic.openProject({str(tmp_path / "crashed")!r})
+logic.addFolder({str(folder)!r})
+assert logic.setRole(["case-00", "case-01"], "labeled") == {{}}
+logic.startTraining(Preflight.TrainingSettings(budget="10m"))
+os._exit(11)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=caml_environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 11, done.stderr
+    # Until the process has taken its lock nobody can know that it is there.
+    wait_for(lambda: (tmp_path / "crashed" / "rounds" / "001" / "events.jsonl").is_file(), 60)
+    training.ui.projectPathLineEdit.currentPath = str(tmp_path / "crashed")
+    finish(training, wait_for)
+    assert training.logic.rounds()[0].finished and training.ui.resultTextBrowser.toPlainText()
+
+
+def test_what_the_readme_shows_works(the_training_module, tmp_path, monkeypatch):
+    from CAMLTrainingLib import Preflight
+
+    monkeypatch.setitem(Preflight.BUDGETS, "1h", ("--iterations", "12", *SMALL))
+    for seed in range(6):
+        volume = add_scan(seed, f"LA {seed + 1:02d}")
+        if seed < 4:
+            add_segmentation(volume, ball(seed))
+    lines = (HOME / "README.md").read_text(encoding="utf-8").splitlines()
+    first = lines.index("    from CAMLTraining import CAMLTrainingLogic")
+    block = list(itertools.takewhile(lambda line: line.startswith("    ") or not line, lines[first:]))
+    script = "\n".join(line[4:] for line in block).replace("my-project", str(tmp_path / "my-project"))
+    assert len([line for line in block if line.strip()]) <= 16
+    space: dict = {}
+    exec(compile(script, "README.md", "exec"), space)
+    assert space["done"].validation == 1 and space["done"].model.is_file()
+    assert {entry.case for entry in space["logic"].suggest()} == {"LA 05", "LA 06"}
+    space["logic"].close()
 
 
 def test_the_logic_alone_does_it_in_a_script(the_training_module, tmp_path):

@@ -80,7 +80,8 @@ def training(the_training_module, tmp_path):
     panel.logic.openProject(tmp_path / "project")
     panel.logic.remember()
     panel.update()
-    return panel
+    yield panel
+    end_trainings(tmp_path)
 
 
 @pytest.fixture
@@ -112,6 +113,19 @@ def short_training(the_training_module, monkeypatch):
     from CAMLTrainingLib import Preflight
 
     monkeypatch.setitem(Preflight.BUDGETS, "10m", ("--iterations", "12", *SMALL))
+
+
+def end_trainings(folder: Path) -> None:
+    """Trainings outlive whoever started them, and so a test that failed in mid-run."""
+    from CAMLSegmentationLib.ProcessTree import endTree
+
+    from caml_core.events import decode
+    from caml_core.locking import is_locked
+
+    for file in folder.glob("*/rounds/*/events.jsonl"):
+        pids = [event[1].get("pid") for line in file.read_text().splitlines() if (event := decode(line))]
+        if pids and is_locked(file.parents[2] / "training.lock"):
+            endTree([int(pids[-1])])
 
 
 def select(panel, cases) -> None:
