@@ -23,13 +23,13 @@ RESERVE_MB = 250.0
 COPIES = 5
 #: Memory grows a little faster than the number of voxels.
 SAFETY = 1.15
-#: Bytes that a voxel of the patch takes for each sample and filter, if nothing was or can be measured: about half of
-#: what it was on a processor in float32, and twice as much.
-LEAST_BYTES, MOST_BYTES = 80, 320
+#: Bytes that a voxel of the patch takes for each sample and filter, if nothing was or can be measured: a little less
+#: than what it was on a processor in float32 (150), and twice as much.
+LEAST_BYTES, MOST_BYTES = 120, 320
 #: PyTorch, weights, averages and the optimiser's state of a usual network.
 USUAL_FIXED_MB = 1500.0
 #: A patch for the measurement has about so many voxels at most.
-MEASURED_VOXELS = 40_000
+MEASURED_VOXELS = 100_000
 MIB = 2**20
 
 
