@@ -72,8 +72,13 @@ class Verdict:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should read."""
+        """What the user may read."""
         return [str(note) for note in self.result.get("notes") or []]
+
+    @property
+    def cautions(self) -> list[str]:
+        """What the user should read before anything runs: outliers, and what this cohort cannot give."""
+        return [str(note) for note in self.result.get("cautions") or []]
 
 
 class PreflightRun:
@@ -167,7 +172,12 @@ def verdictHtml(verdict: Verdict) -> str:
         )
         parts.append(f"<table cellspacing=2>{cells}</table>")
     if verdict.notes:
-        parts.append("<ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in verdict.notes) + "</ul>")
+        weighty = set(verdict.cautions)
+        lines = [
+            f"<li><b>{html.escape(note)}</b></li>" if note in weighty else f"<li>{html.escape(note)}</li>"
+            for note in verdict.notes
+        ]
+        parts.append("<ul>" + "".join(lines) + "</ul>")
     return "".join(parts)
 
 

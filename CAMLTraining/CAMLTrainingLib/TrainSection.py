@@ -195,7 +195,7 @@ class TrainSection:
         self._ui.verdictTextBrowser.setVisible(True)
         if not verdict.mayTrain:
             self._checkedKey = None
-        elif self._trainNext and verdict.notes:
+        elif self._trainNext and (verdict.cautions or verdict.kind != "fits"):
             self._ui.statusLabel.text = _("Read the remarks above; press Train again to begin.")
         elif self._trainNext:
             self._button(self._begin)()

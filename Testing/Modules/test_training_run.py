@@ -241,6 +241,7 @@ def test_the_check_says_what_to_expect(training, a_cohort, wait_for):
     text = training.ui.verdictTextBrowser.toPlainText()
     assert training.logic.verdict.kind == "fits", text
     assert "no unlabelled case" in text and "Memory" in text
+    assert any("no unlabelled case" in caution for caution in training.logic.verdict.cautions)
     assert not training.logic.rounds(), "checking trains nothing"
 
 

@@ -71,7 +71,8 @@ def preflight(
             raise UsageError(
                 "Training until it stops improving needs at least one validation case; hold one out, or choose a time."
             )
-        plan = make_plan(cohort, found, request, start)
+        # An event is where a listener that is asked to stop says so.
+        plan = make_plan(cohort, found, request, start, lambda: listener("heartbeat", {}))
     except DoesNotFit as error:
         needed, sentence = error.needed_mb, str(error)
     except (ResourceError, UsageError) as error:
@@ -88,7 +89,8 @@ def _answer(
     cohort: Cohort, found: Fingerprint, start: LoadedModel | None, plan: Plan | None, request: Request, extras: Extras
 ) -> dict[str, Any]:
     known = {} if start is None else known_labels(start.spec.segments, found.segments)
-    notes = [*(found.notes if plan is None else plan.notes), *_expectations(cohort, start)]
+    expectations = _expectations(cohort, start)
+    notes = [*(found.notes if plan is None else plan.notes), *expectations]
     kept = [s.name for s in found.segments if s.label in known]
     if kept:
         notes.append(f"Taken over from the start model: {', '.join(kept)}.")
@@ -97,6 +99,7 @@ def _answer(
         "sentence": "",
         "cases": [_case(case, found.notes) for case in found.cases],
         "notes": list(dict.fromkeys(notes)),
+        "cautions": list(dict.fromkeys([*found.notes, *expectations])),
         "kept_segments": kept,
         "new_segments": [s.name for s in found.segments if start is not None and s.label not in known],
         "plan": to_json(plan),
