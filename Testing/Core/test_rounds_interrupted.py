@@ -30,6 +30,7 @@ from caml_core.events import decode
 from caml_core.locking import FileLock, is_locked
 from caml_core.model_file import load_model, read_card
 from caml_core.rounds.request import RoundRequest
+from caml_core.rounds.round import start_round
 from caml_core.rounds.round_folder import RoundFolder
 from caml_core.training import trainer as trainer_module
 from caml_core.training.request import Request
@@ -116,7 +117,6 @@ def test_a_round_that_is_killed_twice_ends_like_one_that_is_not(a_round):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
 def test_a_round_that_is_killed_before_it_is_planned_goes_on(a_cohort, tmp_path):
-    from caml_core.rounds.round import start_round
 
     folder = RoundFolder(tmp_path / "round")
     request = Request(iterations=2, base_filters=2, patch=(16, 16, 16), threads=1, dtype="fp32")
@@ -327,3 +327,14 @@ def test_a_folder_that_is_read_only_is_named(an_open_folder, a_plain_user, caml)
     with a_plain_user():
         code, _, err = caml("round", "--resume", folder.path, "--progress", "none")
     assert code == ResourceError.exit_code and "No permission to write" in err and err.count("\n") == 1
+
+
+def test_planning_can_be_interrupted_too(a_cohort, tmp_path):
+    folder = RoundFolder(tmp_path / "round")
+    request = Request(iterations=2, base_filters=2, patch=(16, 16, 16), threads=1)
+    start_round(folder, a_cohort, RoundRequest(request))
+    for name in ("reading", "measuring"):
+        stop = StopAt("stage", part="", name=name)
+        with pytest.raises(Cancelled, match="--resume"):
+            work(folder, listener=stop.listen, stop=stop)
+    assert not folder.part("caml").plan.exists()

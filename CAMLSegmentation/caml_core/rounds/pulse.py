@@ -30,6 +30,8 @@ class Pulse:
 
     def __call__(self, kind: str, fields: dict[str, Any]) -> None:
         with self._lock:
+            if kind == "finished":  # nothing comes after it
+                self._ended.set()
             self._fields = {k: fields[k] for k in ("part", "iteration") if k in fields} or self._fields
             if kind == "heartbeat":
                 self._beat_at = time.monotonic()
@@ -47,10 +49,17 @@ class Pulse:
     def _run(self) -> None:
         while not self._ended.wait(self._seconds / 10):
             if time.monotonic() - self._beat_at >= self._seconds:
-                try:
-                    self("heartbeat", dict(self._fields))
-                except CamlError:  # the thread that works meets the same disk and tells of it
-                    continue
+                self._beat()
+
+    def _beat(self) -> None:
+        with self._lock:
+            if self._ended.is_set():
+                return
+            self._beat_at = time.monotonic()
+            try:
+                self._listener("heartbeat", dict(self._fields))
+            except CamlError:  # the thread that works meets the same disk and tells of it
+                return
 
 
 def for_part(listener: Listener, part: str) -> Listener:

@@ -121,7 +121,7 @@ class Round:
         request = self.request.planning
         _, found = survey(self.folder.cohort, request.seed, self._checking)
         start = self.folder.start if self._start is not None else None
-        plan, _ = plan_training(cohort, found, request, self._checking, start)
+        plan, _ = plan_training(cohort, found, request, self._checking, start, self._check_stop)
         notes = [*check_trainable(cohort), *plan.notes]
         if self._start is not None and (seen := seen_note(self._start, cohort)):
             notes.append(seen)

@@ -46,15 +46,19 @@ def candidate_modes(device: str, threads: int, dtype: DTypeName | None = None) -
             yield NumericMode(name, channels_last, threads)
 
 
-def fastest_mode(plan: Plan, labeled_cases: int, dtype: DTypeName | None = None) -> NumericMode:
+def fastest_mode(
+    plan: Plan, labeled_cases: int, dtype: DTypeName | None = None, check: Callable[[], None] = lambda: None
+) -> NumericMode:
     """Time a few training steps in each mode and return the fastest; fp32 where the difference hardly matters.
 
-    The modes take turns, and each counts by its best step: other work on the machine must not decide.
+    The modes take turns, and each counts by its best step: other work on the machine must not decide. ``check`` is
+    called in between; what it raises ends the measurement.
     """
     small, seconds = _with_small_patch(plan), {}
     batch = random_batch(small)
     engines = {}
     for mode in candidate_modes(plan.device, torch.get_num_threads(), dtype):
+        check()
         try:
             engines[mode] = Engine(dataclasses.replace(small, numeric=mode), labeled_cases)
             _timed_step(engines[mode], batch)  # the first step of a mode prepares its kernels and is not counted
@@ -64,6 +68,7 @@ def fastest_mode(plan: Plan, labeled_cases: int, dtype: DTypeName | None = None)
     if not seconds:
         return NumericMode("fp32", False, torch.get_num_threads())
     for _ in range(MORE_ROUNDS):
+        check()
         hopeful = [mode for mode in seconds if seconds[mode] < HOPELESS * min(seconds.values())]
         for mode in hopeful:
             seconds[mode] = min(seconds[mode], _timed_step(engines[mode], batch))

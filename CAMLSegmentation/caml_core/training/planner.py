@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from statistics import median
 
 from ..config import ChannelIntensity, Geometry, NetworkConfig, NumericMode, Plan, Spacing
@@ -33,10 +34,17 @@ FEW_ITERATIONS = 300
 SMALL_FILTERS = 8
 
 
-def make_plan(cohort: Cohort, found: Fingerprint, request: Request, start: LoadedModel | None = None) -> Plan:
+def make_plan(
+    cohort: Cohort,
+    found: Fingerprint,
+    request: Request,
+    start: LoadedModel | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Plan:
     """Return the plan for ``cohort``; takes a few seconds for the measurement.
 
-    start: the model to start from, whose grid, network and intensities are kept.
+    start: the model to start from, whose grid, network and intensities are kept. check: called between the steps of
+    the measurement; may raise.
     """
     use_threads(request.threads)
     labeled = cohort.with_role("labeled")
@@ -56,9 +64,10 @@ def make_plan(cohort: Cohort, found: Fingerprint, request: Request, start: Loade
     plan = _assemble(request, preset, geometry, network, channels, found)
     stages = _recomputed_stages(plan, plan.numeric)
     plan = dataclasses.replace(plan, numeric=dataclasses.replace(plan.numeric, recompute=stages))
+    check()
     plan, note = fit_to_memory(plan, len(labeled), may_shrink=request.patch is None)
     notes += [note] if note else []
-    return _measured(plan, found, request, len(labeled), notes, may_shrink=start is None)
+    return _measured(plan, found, request, len(labeled), notes, check, may_shrink=start is None)
 
 
 def describe(plan: Plan, found: Fingerprint) -> str:
@@ -170,13 +179,21 @@ def _median_size(found: Fingerprint) -> Spacing:
 
 
 def _measured(
-    plan: Plan, found: Fingerprint, request: Request, labeled_cases: int, notes: list[str], *, may_shrink: bool
+    plan: Plan,
+    found: Fingerprint,
+    request: Request,
+    labeled_cases: int,
+    notes: list[str],
+    check: Callable[[], None],
+    *,
+    may_shrink: bool,
 ) -> Plan:
     """Choose the arithmetic, time a step, and turn the budget into a number of iterations."""
     budget = request.budget_seconds
     if budget is None and request.iterations is None and (request.until_better or request.preset == "default"):
         budget = LONGEST_SECONDS if request.until_better else DEFAULT_BUDGET_SECONDS
-    numeric = fastest_mode(plan, labeled_cases, request.dtype)
+    check()
+    numeric = fastest_mode(plan, labeled_cases, request.dtype, check)
     plan = dataclasses.replace(plan, numeric=dataclasses.replace(numeric, recompute=_recomputed_stages(plan, numeric)))
     measured = measure(plan, labeled_cases)
     if budget and may_shrink and request.base_filters is None and _affordable(budget, measured) < FEW_ITERATIONS:

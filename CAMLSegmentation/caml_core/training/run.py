@@ -66,12 +66,17 @@ def survey(cohort_path: Path, seed: int, listener: Listener) -> tuple[Cohort, Fi
 
 
 def plan_training(
-    cohort: Cohort, found: Fingerprint, request: Request, listener: Listener, start_path: Path | None = None
+    cohort: Cohort,
+    found: Fingerprint,
+    request: Request,
+    listener: Listener,
+    start_path: Path | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[Plan, LoadedModel | None]:
-    """Decide everything, with a short measurement on the device."""
+    """Decide everything, with a short measurement on the device; ``check`` may raise in between."""
     start = None if start_path is None else load_model(start_path)
     listener("stage", {"name": "measuring", "detail": request.device})
-    return make_plan(cohort, found, request, start), start
+    return make_plan(cohort, found, request, start, check), start
 
 
 def start_training(
