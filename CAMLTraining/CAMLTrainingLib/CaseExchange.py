@@ -69,11 +69,15 @@ def writeVolume(volumeNode: Any, path: Path) -> None:
 
 def loadVolume(case: ProjectCase) -> Any:
     """Load the first channel of a case into the scene and return its node; raise DataError where it cannot be read."""
-    path = case.images[0] if case.images else None
-    if path is None or not path.exists():
+    if not case.images:
+        raise DataError(
+            _("The scan of case {case} is neither in the scene nor in a file; load it again.").format(case=case.id)
+        )
+    path = case.images[0]
+    if not path.exists():
         raise DataError(
             _("The scan of case {case} is not there ({path}); point to its folder with Locate.").format(
-                case=case.id, path=path or "-"
+                case=case.id, path=path
             )
         )
     node = _loadSeries(path, case.id) if path.is_dir() or path.suffix.lower() == ".dcm" else _loadFile(path, case.id)

@@ -214,6 +214,8 @@ class Cohort:
         faults: dict[str, str] = {}
         for case in cases:
             try:
+                if case not in self.project.cases:
+                    raise DataError(_("There is no case {case} any more; choose another.").format(case=case))
                 if role in ("labeled", "validation"):
                     self.notes += self.useAsLabeled(case, role)
                 else:

@@ -47,6 +47,7 @@ class EditPage:
         if node is None:
             node = slicer.vtkMRMLSegmentEditorNode()
             node.SetSingletonTag(_TAG)
+            node.SaveWithSceneOff()  # an active effect that comes back with a scene finds nothing to work on
             node = slicer.mrmlScene.AddNode(node)
         self._editor.setMRMLSegmentEditorNode(node)
         return self._editor

@@ -76,6 +76,7 @@ class LoopSection:
         ui.cancelPredictButton.enabled = self.running
         ui.predictProgressBar.setVisible(self.running)
         ranking = self._parameterNode.ranking if self._parameterNode is not None else "disagreement"
+        choose(ui.rankingComboBox, ranking)
         ranked = self._logic.suggest(ranking if ranking in ("disagreement", "random") else "disagreement")
         if ranked != self._ranked:
             self._ranked = ranked

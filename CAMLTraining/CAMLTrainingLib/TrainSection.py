@@ -138,7 +138,15 @@ class TrainSection:
             role = "loss" if name == "lossCurve" else "dice"
             getattr(ui, f"{name}Button").enabled = Curves.chartNode(role) is not None
         if self._parameterNode is not None:
+            self._followParameters()
             self._refreshPreview()
+
+    def _followParameters(self) -> None:
+        """A script may have chosen."""
+        self._updating = True
+        choose(self._ui.budgetComboBox, self._parameterNode.budget)
+        choose(self._ui.startModelComboBox, self._parameterNode.startModel)
+        self._updating = False
 
     # What the logic reports
 
@@ -351,8 +359,10 @@ class TrainSection:
             self._previewCases = cases
             self._updating = True
             fill(self._ui.previewComboBox, [(_("No preview"), ""), *((case, case) for case in cases)])
-            choose(self._ui.previewComboBox, node.previewCase if node.previewCase in cases else "")
             self._updating = False
+        self._updating = True
+        choose(self._ui.previewComboBox, node.previewCase if node.previewCase in cases else "")
+        self._updating = False
 
     def _onPreview(self, index: int) -> None:
         if self._updating or self._parameterNode is None:

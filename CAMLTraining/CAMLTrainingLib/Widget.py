@@ -81,6 +81,9 @@ class TrainingPanel(Listener):
             self.rounds.refresh()
         if self.logic.takeInScene():
             self.logic.remember()
+        if self.edit.case and self.edit.case not in self.logic.project.cases:
+            self.edit.leave()  # its volume was removed before it was written
+            return
         self.cohort.refresh()
         self.train.refresh()
         self.loop.refresh()
@@ -138,6 +141,7 @@ class TrainingPanel(Listener):
         if node.projectFolder and node.projectFolder == str(self.logic.project.folder) and self.logic.project.cases:
             return
         self.train.forget()
+        self.cohort.say("")
         try:
             self.logic.recall()
         except CamlError as error:

@@ -625,6 +625,39 @@ def test_a_folder_that_cannot_be_written_is_said_and_roles_stay_known(training, 
     assert roles(training)["case-01"] == "excluded"
 
 
+def test_an_unwritten_scan_removed_while_it_is_edited(training, wait_for):
+    import slicer
+
+    add_scan(0)
+    training.update()
+    training.openCase("Scan 00")
+    slicer.mrmlScene.RemoveNode(training.logic.cohort.volumeNode("Scan 00"))
+    training.ui.acceptNextButton.click()
+    assert "Scan 00 is neither in the scene nor in a file" in training.ui.editMessageLabel.text
+    wait_for(lambda: training.ui.pagesStackedWidget.currentIndex == 0)
+    assert "removed from the scene" in message(training)
+
+
+def test_what_a_script_chooses_is_shown(training):
+    training._parameterNode.budget = "overnight"
+    training._parameterNode.ranking = "random"
+    assert training.ui.budgetComboBox.currentText.startswith("Overnight")
+    assert training.ui.rankingComboBox.currentText == "At random"
+
+
+def test_sentences_do_not_outlive_their_scene(training):
+    import slicer
+
+    slicer.mrmlScene.RemoveNode(add_scan(0))
+    add_scan(1, "LA")
+    add_scan(2, "LA")
+    training.update()
+    assert message(training)
+    slicer.mrmlScene.Clear()
+    training.update()
+    assert not message(training)
+
+
 def test_closing_the_scene_while_a_case_is_open(training):
     import slicer
 

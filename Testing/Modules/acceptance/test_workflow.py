@@ -161,18 +161,9 @@ def test_left_atria_from_labels_to_predictions(
     ("name", "counts", "iterations"), [("hippocampus", (6, 34, 12), 400), ("vessels", (4, 20, 8), 400)]
 )
 def test_from_scratch_against_labels_alone(
-    training,
-    shared_folder,
-    tmp_path,
-    wait_for,
-    set_iterations,
-    report,
-    name,
-    labeled,
-    unlabeled,
-    validation,
-    iterations,
+    training, shared_folder, tmp_path, wait_for, set_iterations, report, name, counts, iterations
 ):
+    labeled, unlabeled, validation = counts
     cohort = load_cohort(shared_folder / name)
     chosen = cohort.cases[: labeled + unlabeled + validation]
     listed = [Case(c.id, c.images, c.label, "unlabeled") for c in chosen]
