@@ -70,6 +70,7 @@ class CAMLTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
+        self.addObserver(scene, scene.StartSaveEvent, self.onSceneStartSave)
         for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndBatchProcessEvent):
             self.addObserver(scene, event, self.onSceneChanged)
         self.initializeParameterNode()
@@ -114,9 +115,14 @@ class CAMLTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneEndImport(self, caller: Any, event: Any) -> None:
         """A loaded scene brings its own project."""
+        self.setParameterNode(None)
         self.logic.forgetParameterNode()
         if self.parent.isEntered:
             self.initializeParameterNode()
+
+    def onSceneStartSave(self, caller: Any, event: Any) -> None:
+        """The scene notes where the project lies, seen from the scene's own folder."""
+        self.logic.remember()
 
     def onSceneChanged(self, caller: Any, event: Any) -> None:
         """A volume or a segmentation came or went."""

@@ -21,7 +21,7 @@ from caml_core.errors import DataError
 from caml_core.project.cases import ProjectCase
 
 PREFIX = "CAMLTraining."
-#: Attribute of volume and segmentation nodes: the id of the case they belong to.
+#: Attribute of volume and segmentation nodes: the case they belong to, "PROJECT/ID" (``Cohort.key``).
 CASE = PREFIX + "Case"
 #: Attribute of segmentations that a model made: its name. They are never taken as labels.
 PREDICTION = PREFIX + "Prediction"
@@ -80,16 +80,14 @@ def loadVolume(case: ProjectCase) -> Any:
                 case=case.id, path=path
             )
         )
-    node = _loadSeries(path, case.id) if path.is_dir() or path.suffix.lower() == ".dcm" else _loadFile(path, case.id)
-    node.SetAttribute(CASE, case.id)
-    return node
+    series = path.is_dir() or path.suffix.lower() == ".dcm"
+    return _loadSeries(path, case.id) if series else _loadFile(path, case.id)
 
 
 def newSegmentation(volumeNode: Any, case: str, segments: Sequence[Segment]) -> Any:
     """Return a segmentation with the cohort's segments, all empty, on the volume's grid, for a hand to draw in."""
     node = SegmentationResult.createResult(volumeNode, _("{case} label").format(case=case))
     node.GetSegmentation().SetSourceRepresentationName(_LABELMAP)
-    node.SetAttribute(CASE, case)
     addSegments(node, segments)
     return node
 
@@ -137,6 +135,13 @@ def drawnOn(node: Any, volumeNode: Any, case: str) -> Drawn:
             _("Case {case}: {segmentation} is under another transform than its volume; harden it first.").format(
                 case=case, segmentation=node.GetName()
             )
+        )
+    if not _hasLabelmaps(node):
+        raise DataError(
+            _(
+                "Case {case}: {segmentation} has surfaces that cannot be turned into voxels; create its binary "
+                "labelmap in the module Segmentations."
+            ).format(case=case, segmentation=node.GetName())
         )
     voxels = numpy.zeros(slicer.util.arrayFromVolume(volumeNode).shape, numpy.uint8)
     filled, empty, overlap = [], [], 0
@@ -240,6 +245,14 @@ def _loadSeries(path: Path, case: str) -> Any:
     matrix[:3, 3] = signs * numpy.asarray(volume.grid.origin)
     voxels = numpy.ascontiguousarray(volume.array.transpose(2, 1, 0))
     return slicer.util.addVolumeFromArray(voxels, ijkToRAS=matrix, name=case)
+
+
+def _hasLabelmaps(node: Any) -> bool:
+    """Segmentations from surfaces or contours are turned into voxels first."""
+    segmentation = node.GetSegmentation()
+    if not segmentation.GetNumberOfSegments() or segmentation.ContainsRepresentation(_LABELMAP):
+        return True
+    return bool(segmentation.CreateRepresentation(_LABELMAP))
 
 
 def _ownMillilitres(segment: Any) -> float:

@@ -27,6 +27,7 @@ ROLE_TITLES = {
     "excluded": _("Excluded"),
 }
 STATUS_TITLES = {"": "", "edited": _("edited"), "predicted": _("predicted"), "accepted": _("accepted")}
+_ROW_HEIGHT = 24
 _WIDTHS = (110, 75, 70, 100, 80, 120, 110, 100)
 
 
@@ -45,6 +46,8 @@ class CasesTable:
         for column, width in enumerate(_WIDTHS):
             table.setColumnWidth(column, width)
         table.setSortingEnabled(True)
+        table.sortByColumn(0, qt.Qt.AscendingOrder)
+        table.verticalHeader().setDefaultSectionSize(_ROW_HEIGHT)
         table.connect("itemSelectionChanged()", self._onSelected)
         table.connect("cellDoubleClicked(int,int)", self._onDoubleClicked)
 

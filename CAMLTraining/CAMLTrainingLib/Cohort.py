@@ -28,9 +28,27 @@ class Cohort:
 
     # Nodes of a case
 
+    def key(self, case: str) -> str:
+        """Return what marks the nodes of a case; cases of other projects may have the same id."""
+        return f"{self.project.id}/{case}"
+
+    def mark(self, node: Any, case: str) -> Any:
+        """Mark a node as one of a case, and return it."""
+        node.SetAttribute(CASE, self.key(case))
+        return node
+
+    def owns(self, node: Any, case: str) -> bool:
+        """Whether a node is one of a case."""
+        return bool(node.GetAttribute(CASE) == self.key(case))
+
+    def caseOf(self, node: Any) -> str:
+        """Return the case that a node is marked with; empty for nodes of no case of this project."""
+        project, _slash, case = (node.GetAttribute(CASE) or "").partition("/")
+        return case if project == self.project.id and case in self.project.cases else ""
+
     def volumeNode(self, case: str) -> Any:
         """Return the volume of a case in the scene, None where it is not loaded."""
-        return next((node for node in sceneVolumes() if node.GetAttribute(CASE) == case), None)
+        return next((node for node in sceneVolumes() if self.owns(node, case)), None)
 
     def segmentationNode(self, case: str) -> Any:
         """Return the segmentation that a hand drew or corrected for a case; predictions do not count."""
@@ -38,30 +56,46 @@ class Cohort:
         for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
             if node.GetAttribute(PREDICTION) is not None:
                 continue
-            if node.GetAttribute(CASE) == case:
+            if self.owns(node, case):
                 return node
             ours = volumeNode is not None and SegmentationResult.sourceOf(node) is volumeNode
-            if ours and node.GetAttribute(SegmentationResult.MODEL) is None and node.GetAttribute(CASE) is None:
+            if ours and node.GetAttribute(SegmentationResult.MODEL) is None and not self.caseOf(node):
                 onVolume = node
         return onVolume
+
+    def segmentationNames(self) -> dict[str, str]:
+        """Return case -> name of its segmentation in the scene; one pass, where a search a case would take its time."""
+        volumes = {node.GetID(): case for node in sceneVolumes() if (case := self.caseOf(node))}
+        marked: dict[str, str] = {}
+        others: dict[str, str] = {}
+        role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            if node.GetAttribute(PREDICTION) is not None:
+                continue
+            if case := self.caseOf(node):
+                marked.setdefault(case, node.GetName())
+            elif node.GetAttribute(SegmentationResult.MODEL) is None:
+                case = volumes.get(node.GetNodeReferenceID(role) or "", "")
+                others.update({case: node.GetName()} if case else {})
+        return {**others, **marked}
 
     def predictionNode(self, case: str) -> Any:
         """Return the newest prediction of a case in the scene."""
         found = [
             node
             for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-            if node.GetAttribute(CASE) == case and node.GetAttribute(PREDICTION) is not None
+            if self.owns(node, case) and node.GetAttribute(PREDICTION) is not None
         ]
         return found[-1] if found else None
 
     def assign(self, case: str, segmentationNode: Any) -> None:
         """Make a segmentation that of a case; another one that was, is set free."""
         for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-            if node.GetAttribute(CASE) == case and node.GetAttribute(PREDICTION) is None:
+            if self.owns(node, case) and node.GetAttribute(PREDICTION) is None:
                 node.RemoveAttribute(CASE)
         if segmentationNode is not None:
             segmentationNode.RemoveAttribute(PREDICTION)
-            segmentationNode.SetAttribute(CASE, case)
+            self.mark(segmentationNode, case)
             if self.project.cases[case].status != "accepted":
                 self.project.update(case, status="edited")
 
@@ -71,8 +105,8 @@ class Cohort:
         """List volumes that came, drop unwritten cases whose volume went; return whether anything changed."""
         before, present = dict(self.project.cases), set()
         for node in sceneVolumes():
-            identity = node.GetAttribute(CASE)
-            if identity not in self.project.cases or identity in present:
+            identity = self.caseOf(node)
+            if not identity or identity in present:
                 identity = self._list(node)
             present.add(identity)
         for case in list(self.project.cases.values()):
@@ -90,7 +124,7 @@ class Cohort:
         known = next((c for c in self.project.cases.values() if path is not None and path in c.images), None)
         taken = known is not None and self.volumeNode(known.id) is not None
         if known is not None and not taken:
-            node.SetAttribute(CASE, known.id)
+            self.mark(node, known.id)
             return known.id
         name = node.GetName() or "volume"
         size = tuple(int(n) for n in node.GetImageData().GetDimensions()) if node.GetImageData() else None
@@ -103,17 +137,21 @@ class Cohort:
                     name=name, case=identity
                 )
             )
-        node.SetAttribute(CASE, identity)
+        self.mark(node, identity)
         return identity
 
     # Files
 
     def ensureFile(self, case: str) -> None:
-        """Write the volume of a case that the scene alone has, once; raise DataError, ResourceError."""
-        known = self.project.cases[case]
-        if known.images and known.images[0].exists():
+        """Write the volume of a case that the scene alone has, once; raise DataError, ResourceError.
+
+        A scan that was loaded from a file and then changed, or moved, in the scene is one that the scene alone has.
+        """
+        known, node = self.project.cases[case], self.volumeNode(case)
+        own = self.project.folder / "volumes"
+        changed = node is not None and known.in_scene and CaseExchange.fileOf(node) is None
+        if known.images and known.images[0].exists() and not (changed and known.images[0].parent != own):
             return
-        node = self.volumeNode(case)
         if node is None:
             raise DataError(
                 _("The scan of case {case} is neither in the scene nor in a file; load it again.").format(case=case)
@@ -126,7 +164,8 @@ class Cohort:
 
     def load(self, case: str) -> Any:
         """Return the volume of a case, loaded where it is not in the scene yet."""
-        return self.volumeNode(case) or CaseExchange.loadVolume(self.project.cases[case])
+        node = self.volumeNode(case)
+        return node if node is not None else self.mark(CaseExchange.loadVolume(self.project.cases[case]), case)
 
     # Labels and roles
 
@@ -190,6 +229,7 @@ class Cohort:
                     "not have it."
                 ).format(case=case, name=drawn.empty[0])
             )
+        state = SegmentationResult.fingerprint(node)  # voxels may have been made of surfaces meanwhile
         self.ensureFile(case)
         path = self.project.label_path(case)
         CaseExchange.writeLabel(drawn, volumeNode, path)
@@ -197,7 +237,7 @@ class Cohort:
             self.setSegments([s.name for s in drawn.segments], drawn.segments)
         names = tuple(s.name for s in drawn.segments)
         self.project.update(case, label=path, role=role, status="accepted", segments=names)
-        node.SetAttribute(CASE, case)
+        self.mark(node, case)
         node.SetAttribute(ACCEPTED, state)
         return drawn.notes + self._lacking(case, names)
 

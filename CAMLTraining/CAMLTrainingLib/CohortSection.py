@@ -43,11 +43,11 @@ class CohortSection:
         self._timer.connect("timeout()", self._readHeaders)
         roles = [(_("All roles"), ""), *((title, role) for role, title in ROLE_TITLES.items())]
         fill(ui.filterRoleComboBox, roles)
-        ui.projectPathLineEdit.connect("currentPathChanged(QString)", self._onProject)
+        ui.projectDirectoryButton.connect("directoryChanged(QString)", self._onProject)
         ui.segmentsLineEdit.connect("editingFinished()", self._onSegments)
         ui.filterSearchBox.connect("textChanged(QString)", self._onFilter)
         ui.filterRoleComboBox.connect("currentIndexChanged(int)", self._onFilter)
-        ui.caseSegmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onSegmentation)
+        ui.caseSegmentationSelector.connect("nodeActivated(vtkMRMLNode*)", self._onSegmentation)
         for name, slot in (
             ("addFolder", self._onAddFolder),
             ("addLabels", self._onAddLabels),
@@ -80,11 +80,11 @@ class CohortSection:
         self._updating = True
         try:
             project = self._logic.project
-            if self._ui.projectPathLineEdit.currentPath != str(project.folder):
-                self._ui.projectPathLineEdit.currentPath = str(project.folder)
+            if Path(self._ui.projectDirectoryButton.directory) != project.folder:
+                self._ui.projectDirectoryButton.directory = str(project.folder)
             if not self._ui.segmentsLineEdit.hasFocus():
                 self._ui.segmentsLineEdit.text = ", ".join(s.name for s in project.segments)
-            names = self._segmentationNames()
+            names = self._logic.cohort.segmentationNames()
             self.table.show([rowOf(case, names.get(case.id, "")) for case in project.cases.values()])
             self.table.filter(self._ui.filterSearchBox.text, chosen(self._ui.filterRoleComboBox))
             self._showSelection()
@@ -99,15 +99,6 @@ class CohortSection:
 
     # Selection
 
-    def _segmentationNames(self) -> dict[str, str]:
-        """Case -> name of its segmentation, looked up once for all: a search for each case would take its time."""
-        cohort, found = self._logic.cohort, {}
-        if slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-            for case in cohort.project.cases.values():
-                if (case.in_scene or case.label is None) and (node := cohort.segmentationNode(case.id)) is not None:
-                    found[case.id] = node.GetName()
-        return found
-
     def _showSelection(self) -> None:
         selected, ui = self.table.selected(), self._ui
         for name in ("useAsLabeled", "validation", "unlabeled", "exclude"):
@@ -119,7 +110,6 @@ class CohortSection:
         ui.caseSegmentationSelector.setCurrentNode(self._logic.cohort.segmentationNode(one) if loaded else None)
         labeled = len(self._logic.project.with_role("labeled"))
         ui.holdOutButton.enabled = labeled > 1
-        ui.holdOutSpinBox.maximum = max(1, labeled - 1)
         ui.locateButton.enabled = bool(self._logic.project.cases)
 
     def _onSelection(self) -> None:
@@ -151,11 +141,9 @@ class CohortSection:
 
         project = self._logic.project
         if project.cases and not Project.exists(folder) and not Project.exists(project.folder):
-            project.folder = folder
-            self._logic.save()
+            project.move(folder)
             return
         self._logic.openProject(folder)
-        self._logic.remember()
 
     def _onSegments(self) -> None:
         text = self._ui.segmentsLineEdit.text
@@ -219,14 +207,20 @@ class CohortSection:
             self._trying(lambda: self._logic.project.write_csv(Path(path)))
 
     def _onPractice(self, checked: bool = False) -> None:
+        try:
+            self._practice.start(self._logic.project.folder)
+        except CamlError as error:
+            self.say(str(error))
+            return
         self._ui.practiceButton.enabled = False
-        self._practice.start(self._logic.project.folder)
 
     def _onPracticeEnd(self, folder: Path | None, fault: str) -> None:
         self._ui.practiceButton.enabled = True
         if folder is None:
             self.say(fault)
             return
+        if folder.parent != self._logic.project.folder:
+            return  # another project was opened meanwhile
         self._trying(lambda: self._addFolder(folder))
 
     def _onEditButton(self, checked: bool = False) -> None:

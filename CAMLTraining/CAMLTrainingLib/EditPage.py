@@ -58,8 +58,11 @@ class EditPage:
         try:
             volumeNode, node = Editing.openCase(self._logic.cohort, case)
         except CamlError as error:
-            self._logic.cohort.notes.append(str(error))
-            self._onLeave()
+            if self.case:
+                self._ui.editMessageLabel.text = f"<b>{html.escape(str(error))}</b>"
+            else:
+                self._logic.cohort.notes.append(str(error))
+                self._onLeave()
             return False
         editor = self.editor
         editor.setActiveEffect(None)
@@ -74,11 +77,14 @@ class EditPage:
 
     def next(self) -> None:
         """Go to the next case without a decision about this one; back to training where there is none."""
-        case = Editing.nextCase(self._logic.cohort, self.case, self.ranked)
-        if not case:
-            self.leave()
-        else:
-            self.open(case)
+        skipped = ""
+        for case in Editing.nextCases(self._logic.cohort, self.case, self.ranked):
+            if self.open(case):
+                if skipped:
+                    self._ui.editMessageLabel.text = skipped
+                return
+            skipped = self._ui.editMessageLabel.text
+        self.leave()
 
     def leave(self) -> None:
         """Back to the page of training."""

@@ -25,15 +25,20 @@ def openCase(cohort: Cohort, case: str) -> tuple[Any, Any]:
         raise DataError(_("There is no case {case} any more; choose another.").format(case=case))
     volumeNode, known = cohort.load(case), cohort.project.cases[case]
     node = cohort.segmentationNode(case)
-    if node is None and known.label is not None and known.label.exists():
+    hasLabel = known.label is not None and known.label.exists()
+    hasPrediction = known.prediction is not None and known.prediction.is_file()
+    if node is not None and (hasLabel or hasPrediction) and _isEmpty(node):
+        slicer.mrmlScene.RemoveNode(node)  # opened once and left without a stroke
+        node = None
+    if node is None and hasLabel:
         node = CaseExchange.loadLabel(known.label, volumeNode, case, cohort.project.segments)
         if known.status == "accepted":
             node.SetAttribute(ACCEPTED, SegmentationResult.fingerprint(node))
-    elif node is None and known.prediction is not None and known.prediction.is_file():
+    elif node is None and hasPrediction:
         node = Predictions.correction(cohort, case)
     elif node is None:
         node = CaseExchange.newSegmentation(volumeNode, case, cohort.project.segments)
-    node.SetAttribute(CASE, case)
+    cohort.mark(node, case)
     CaseExchange.addSegments(node, cohort.project.segments)
     show(cohort, case, volumeNode, node)
     return volumeNode, node
@@ -49,15 +54,16 @@ def show(cohort: Cohort, case: str, volumeNode: Any, segmentationNode: Any) -> N
         slicer.util.setSliceViewerLayers(background=volumeNode, foreground=None, fit=True)
 
 
-def nextCase(cohort: Cohort, after: str, ranked: list[str]) -> str:
-    """Return the case that comes next: by rank where there is a ranking, else the next one in the list without a label.
+def nextCases(cohort: Cohort, after: str, ranked: list[str]) -> list[str]:
+    """Return the cases without a label in the order in which they come: by rank where there is one, then as listed.
 
-    Empty where all are done.
+    They begin after the case ``after`` and go round.
     """
-    waiting = [c.id for c in cohort.project.with_role("unlabeled") if c.id != after]
-    for case in ranked:
-        if case in waiting:
-            return case
-    order = list(cohort.project.cases)
-    later = order[order.index(after) + 1 :] if after in order else order
-    return next((case for case in (*later, *order) if case in waiting), "")
+    waiting = {c.id for c in cohort.project.with_role("unlabeled") if c.id != after}
+    order = [*ranked, *(case for case in cohort.project.cases if case not in ranked)]
+    place = order.index(after) + 1 if after in order else 0
+    return [case for case in (*order[place:], *order[:place]) if case in waiting]
+
+
+def _isEmpty(node: Any) -> bool:
+    return all(part.endswith("=empty") for part in SegmentationResult.fingerprint(node).split(";"))

@@ -16,6 +16,7 @@ from caml_core.data.cohort import save_cohort
 from caml_core.data.files import replacing
 from caml_core.errors import CamlError, DataError, TrainingError, UsageError
 from caml_core.locking import is_locked
+from caml_core.project.cases import relative
 from caml_core.project.history import Round, read_round, read_rounds
 from caml_core.project.project import Project
 from caml_core.project.suggestion import Ranked, rank_at_random, rank_by_disagreement
@@ -27,6 +28,10 @@ from .Preflight import PreflightRun, TrainingSettings, Verdict
 from .RoundProcess import RoundProcess
 
 RANKINGS = ("disagreement", "random")
+#: With so many labelled cases some can be spared to measure the model.
+ENOUGH_TO_HOLD_OUT = 5
+#: File in the folder of a round that was stopped before it had learnt anything.
+_GIVEN_UP = "given-up"
 
 
 class Listener:
@@ -75,6 +80,9 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         self._preflight = PreflightRun(self._onVerdict, self._onPreflightProgress, workerFactory)
         self.roundMessage = ""
         self._parameterNode: Any = None
+        #: Whether the scene is known to belong to the open project: only then may it be told of it.
+        self._sceneKnown = False
+        self._rounds: tuple[Round, ...] | None = None
         slicer.app.connect("aboutToQuit()", self.onQuit)
 
     # The parameter node
@@ -87,27 +95,36 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         return self._parameterNode
 
     def forgetParameterNode(self) -> None:
-        """The scene was closed or another one loaded."""
-        self._parameterNode = None
+        """The scene was closed or another one loaded; it is not this project's until ``recall`` says so."""
+        self._parameterNode, self._sceneKnown = None, False
 
     def remember(self) -> None:
-        """Write cohort, roles and split into the scene's parameter node."""
+        """Write cohort, roles and split into the scene's parameter node, where the scene is this project's."""
+        if not self._sceneKnown:
+            return
         node, project = self.getParameterNode(), self.project
-        text = project.write()
-        if (node.projectFolder, node.cohort) != (str(project.folder), text):
-            node.projectFolder, node.cohort = str(project.folder), text
+        text, beside = project.write(), self._fromScene()
+        if (node.projectFolder, node.projectBeside, node.cohort) != (str(project.folder), beside, text):
+            node.projectFolder, node.projectBeside, node.cohort = str(project.folder), beside, text
+
+    def _fromScene(self) -> str:
+        """The way from the scene's folder to the project's, so that both may move together; empty without one."""
+        root = slicer.mrmlScene.GetRootDirectory() or ""
+        return relative(self.project.folder, Path(root)) if root and Path(root).is_absolute() else ""
 
     def recall(self) -> None:
         """Take up the project that the scene names: from its folder, else from what the scene itself remembers.
 
         Raises DataError where neither can be read.
         """
+        self._forgetRuns()
+        self._sceneKnown = False
         node = self.getParameterNode()
-        if not node.projectFolder:
-            self.cohort = Cohort(Project(defaultFolder()))
-            self._forgetRuns()
+        self.cohort = Cohort(Project(defaultFolder()))
+        folder = self._namedFolder(node)
+        if folder is None:
+            self._sceneKnown = True
             return
-        folder = Path(node.projectFolder)
         if Project.exists(folder):
             self.openProject(folder)
             return
@@ -123,7 +140,14 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         notes = self.cohort.notes
         self.cohort = Cohort(project)
         self.cohort.notes = notes
-        self._forgetRuns()
+        self._sceneKnown = True
+
+    def _namedFolder(self, node: Any) -> Path | None:
+        """The project's folder as the scene names it: beside the scene's own file first."""
+        root = slicer.mrmlScene.GetRootDirectory() or ""
+        if node.projectBeside and root and Project.exists(Path(root) / node.projectBeside):
+            return Path(root) / node.projectBeside
+        return Path(node.projectFolder) if node.projectFolder else None
 
     # The project
 
@@ -145,9 +169,10 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         folder = Path(folder)
         project = Project.open(folder) if Project.exists(folder) else Project(folder)
         self._forgetRuns()
-        self.cohort = Cohort(project)
+        self.cohort, self._rounds, self._sceneKnown = Cohort(project), None, True
         self.takeInScene()
-        self._takeUpRound()
+        self.remember()
+        self.takeUpRound()
 
     def save(self) -> None:
         """Write the project; raise ResourceError where that cannot be done."""
@@ -215,7 +240,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
     @property
     def resumable(self) -> bool:
         """Whether a round waits to go on."""
-        return self.round is not None and self.round.state in ("paused", "interrupted", "failed") and self._hasRun()
+        return self.round is not None and not self.round.active and self._isOpen(self.round.folder)
 
     def startTraining(self, settings: TrainingSettings | None = None) -> Path:
         """Start a round in the background and return its folder; raise CamlError where it cannot start."""
@@ -226,6 +251,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         self._forgetRound()
         folder = self.project.next_round()
         self.round = RoundProcess(folder, self.lock, self)
+        self._rounds = None
         self.round.start([str(cohort), *settings.training()])
         self.save()
         return folder
@@ -251,6 +277,16 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         """End a paused round: no further training, but scores and model."""
         self._relaunch(finish=True)
 
+    def discard(self) -> None:
+        """Give a round up that has learnt nothing yet; it is not taken up again."""
+        if self.round is not None:
+            (self.round.folder / _GIVEN_UP).touch()
+
+    @property
+    def learnt(self) -> bool:
+        """Whether the round has trained at all, so that there is something to finish."""
+        return self.round is not None and (self.round.folder / "caml" / "checkpoint.pt").is_file()
+
     def waitForTraining(self) -> None:
         """Wait in a script until the training is not at work any more; Slicer's window stays alive."""
         while self.training:
@@ -266,8 +302,10 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
                 temporary.write_text(case, encoding="utf-8")
 
     def rounds(self) -> tuple[Round, ...]:
-        """Return the project's rounds."""
-        return read_rounds(self.project.rounds_folder())
+        """Return the project's rounds; their files are read again after each change of a training's state."""
+        if self._rounds is None:
+            self._rounds = read_rounds(self.project.rounds_folder())
+        return self._rounds
 
     # After training
 
@@ -354,7 +392,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
 
     def onRoundState(self, state: str, message: str) -> None:
         """Handed on."""
-        self.roundMessage = message
+        self.roundMessage, self._rounds = message, None
         self.listener.onRoundState(state, message)
 
     def onPredictionProgress(self, share: float, text: str) -> None:
@@ -386,11 +424,33 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
             raise DataError(
                 _("No case is labelled; edit a case and press Use as labeled, or take label files as labels.")
             )
+        self._fixSplit()
+        for case in self.project.with_role("labeled", "validation"):
+            self.cohort.noteEdits(case.id)
+        if stale := self.cohort.staleLabels():
+            self.cohort.notes.append(
+                _(
+                    "{cases}: edited after the label was taken; training uses the label. Press Use as Labeled to take "
+                    "the change."
+                ).format(cases=", ".join(stale))
+            )
         self.cohort.ready()
         path = self.project.folder / "training-cohort.json"
         save_cohort(self.project.cohort(), path)
         self.remember()
         return path
+
+    def _fixSplit(self) -> None:
+        """Hold cases out once for all rounds, where there are enough: each round would choose anew otherwise."""
+        labeled = self.project.with_role("labeled")
+        if self.project.with_role("validation") or len(labeled) < ENOUGH_TO_HOLD_OUT:
+            return
+        chosen = self.project.hold_out(max(1, round(0.2 * len(labeled))))
+        self.cohort.notes.append(
+            _("{cases} became validation cases, chosen at random, and stay so in all rounds.").format(
+                cases=", ".join(chosen)
+            )
+        )
 
     def _relaunch(self, finish: bool) -> None:
         if self.round is None:
@@ -399,14 +459,25 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
             raise TrainingError(_("A training of this project is running already; wait for it, or stop it first."))
         self.round.resume(finish)
 
-    def _hasRun(self) -> bool:
-        return self.round is not None and (self.round.folder / "round.json").is_file()
+    @staticmethod
+    def _isOpen(folder: Path) -> bool:
+        """Whether a round was begun, has no result, and was not given up."""
+        begun = (folder / "round.json").is_file()
+        return begun and not (folder / "result.json").is_file() and not (folder / _GIVEN_UP).exists()
 
-    def _takeUpRound(self) -> None:
-        """Follow the newest round: it may be at work, or wait to be resumed."""
-        rounds = self.rounds()
-        if rounds and (rounds[-1].folder / "events.jsonl").is_file():
-            self.round = RoundProcess(rounds[-1].folder, self.lock, self)
+    def takeUpRound(self) -> None:
+        """Follow the round that is at work or waits to be resumed, else the newest one."""
+        if self.round is not None and self.round.active:
+            return
+        folders = [found.folder for found in self.rounds()]
+        waiting = [folder for folder in folders if self._isOpen(folder)]
+        if is_locked(self.lock) and folders:
+            waiting = folders[-1:]  # it has taken its lock and said nothing yet
+        told = [folder for folder in folders if (folder / "events.jsonl").is_file()]
+        chosen = (waiting or told)[-1:]
+        if chosen and (self.round is None or self.round.folder != chosen[0] or is_locked(self.lock)):
+            self._forgetRound()
+            self.round = RoundProcess(chosen[0], self.lock, self)
             self.round.follow()
 
     def _forgetRound(self) -> None:

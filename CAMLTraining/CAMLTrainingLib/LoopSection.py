@@ -167,12 +167,12 @@ class LoopSection:
         case = self._selected()
         try:
             node = Predictions.showPrediction(self._logic.cohort, case)
+            mapNode = Predictions.disagreementMap(self._logic.cohort, case)
         except CamlError as error:
             self._ui.predictLabel.text = str(error)
             self.hide()
             return
         Editing.show(self._logic.cohort, case, self._logic.cohort.volumeNode(case), node)
-        mapNode = Predictions.disagreementMap(self._logic.cohort, case)
         if mapNode is None:
             self._ui.predictLabel.text = _("There is no map of the disagreement on this case; segment it again.")
             self.hide()

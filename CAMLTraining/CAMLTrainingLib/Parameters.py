@@ -16,11 +16,13 @@ _ON_QUIT_KEY = "CAMLTraining/OnQuit"
 class CAMLTrainingParameterNode:
     """The panel's state in the scene.
 
-    cohort: the project's list of cases as JSON, so that the scene alone brings cohort, roles and split back.
+    projectBeside: the project's folder as seen from the scene's own. cohort: the project's list of cases as JSON, so
+    that the scene alone brings cohort, roles and split back.
     startModel: the name of a model, empty for a start from scratch.
     """
 
     projectFolder: str = ""
+    projectBeside: str = ""
     cohort: str = ""
     startModel: str = ""
     budget: str = "1h"

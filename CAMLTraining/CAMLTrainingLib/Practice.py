@@ -10,6 +10,8 @@ from CAMLSegmentationLib.Job import commonArguments
 from CAMLSegmentationLib.Process import WorkerFactory, WorkerProcess, newStopFile
 from slicer.i18n import tr as _
 
+from caml_core.data.files import make_folder
+
 #: Scans, of which so many have a label for learning, and so many for validation.
 CASES, LABELED, VALIDATION = 14, 4, 3
 FOLDER = "practice"
@@ -35,8 +37,8 @@ class PracticeRun:
         return self._worker.running
 
     def start(self, project: Path) -> None:
-        """Begin; the scans go to a folder of the project."""
-        project.mkdir(parents=True, exist_ok=True)
+        """Begin; the scans go to a folder of the project. Raises ResourceError where it cannot be made."""
+        make_folder(project)
         self._folder, self._fault, self._last = project / FOLDER, "", ""
         self._stopFile = newStopFile(project)
         counts = ["--cases", str(CASES), "--labeled", str(LABELED), "--validation", str(VALIDATION)]

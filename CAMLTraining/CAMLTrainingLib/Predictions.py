@@ -16,11 +16,14 @@ from slicer.i18n import tr as _
 from caml_core.errors import CamlError, DataError
 
 from . import CaseExchange
-from .CaseExchange import CASE, PREDICTION
+from .CaseExchange import PREDICTION
 from .Cohort import Cohort
+from .Preflight import missingPackage
 
 #: Attribute of a disagreement map in the scene: the case it belongs to.
 MAP_CASE = "CAMLTraining.MapOf"
+#: Attribute of a prediction: when its file was written.
+WRITTEN = "CAMLTraining.Written"
 
 
 class PredictionListener(Protocol):
@@ -64,6 +67,7 @@ class PredictionRun:
         self._listener = listener
         self._worker = workerFactory(self)
         self._stopFile: Path | None = None
+        self._last = ""
         self.summary = PredictionSummary()
         self.ended = False
 
@@ -125,7 +129,9 @@ class PredictionRun:
         if self.ended:
             return
         self.ended = True
-        if self._waiting and not self.summary.cancelled and (crashed or not self.summary.fault):
+        if self._waiting and not self.summary.cancelled and "No module named" in self._last:
+            self.summary.fault = missingPackage(self._last)
+        elif self._waiting and not self.summary.cancelled and (crashed or not self.summary.fault):
             self.summary.fault = _(
                 "The segmentation ended before {count} cases were done; close other programs and start it again."
             ).format(count=len(self._waiting))
@@ -176,13 +182,31 @@ def showPrediction(cohort: Cohort, case: str, modelName: str = "") -> Any:
     if known.prediction is None or not known.prediction.is_file():
         raise DataError(_("There is no prediction of case {case}; press Segment unlabeled.").format(case=case))
     volumeNode, older = cohort.load(case), cohort.predictionNode(case)
+    written = str(known.prediction.stat().st_mtime_ns)
     name = modelName or (older.GetAttribute(PREDICTION) if older is not None else "") or _("model")
-    node = CaseExchange.loadLabel(known.prediction, volumeNode, case, cohort.project.segments)
-    node.SetAttribute(PREDICTION, name)
-    if older is not None:
+    if older is not None and SegmentationResult.isEdited(older):
+        _keepEdits(cohort, case, older)
+    elif older is not None and older.GetAttribute(WRITTEN) == written:
+        return older
+    elif older is not None:
         slicer.mrmlScene.RemoveNode(older)
+    node = CaseExchange.loadLabel(known.prediction, volumeNode, case, cohort.project.segments)
+    cohort.mark(node, case).SetAttribute(PREDICTION, name)
+    node.SetAttribute(WRITTEN, written)
+    SegmentationResult.remember(node)
     node.SetName(_("{case} - {model} (prediction)").format(case=case, model=name))
     return node
+
+
+def _keepEdits(cohort: Cohort, case: str, node: Any) -> None:
+    """A prediction that a hand has corrected where it stood is that hand's work: it stays, as a segmentation."""
+    taken = cohort.segmentationNode(case) is not None
+    node.RemoveAttribute(PREDICTION)
+    node.SetName(_("{case} corrected").format(case=case))
+    if taken:
+        node.RemoveAttribute(CaseExchange.CASE)
+    elif case in cohort.project.cases and cohort.project.cases[case].status != "accepted":
+        cohort.project.update(case, status="edited")
 
 
 def disagreementMap(cohort: Cohort, case: str) -> Any:
@@ -194,12 +218,13 @@ def disagreementMap(cohort: Cohort, case: str) -> Any:
     path = known.prediction.with_name(known.prediction.name.removesuffix(".seg.nrrd") + "_disagreement.nrrd")
     if not path.is_file():
         return None
-    older = next((n for n in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if _isMapOf(n, case)), None)
+    maps = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    older = next((n for n in maps if n.GetAttribute(MAP_CASE) == cohort.key(case)), None)
     mapNode = older or slicer.mrmlScene.AddNewNodeByClass(
         "vtkMRMLScalarVolumeNode", _("{case} disagreement").format(case=case)
     )
     mapNode.SetAttribute(SegmentationResult.MAP, "disagreement")
-    mapNode.SetAttribute(MAP_CASE, case)
+    mapNode.SetAttribute(MAP_CASE, cohort.key(case))
     VolumeExchange.readMap(path, volumeNode, VolumeExchange.frameOf(volumeNode), mapNode)
     if older is None:
         Review.prepareMap(mapNode, legend=True)
@@ -213,9 +238,4 @@ def correction(cohort: Cohort, case: str) -> Any:
     if known.prediction is None or not known.prediction.is_file():
         raise DataError(_("There is no prediction of case {case}; press Segment unlabeled.").format(case=case))
     node = CaseExchange.loadLabel(known.prediction, cohort.load(case), case, cohort.project.segments)
-    node.SetAttribute(CASE, case)
-    return node
-
-
-def _isMapOf(node: Any, case: str) -> bool:
-    return bool(node.GetAttribute(MAP_CASE) == case)
+    return cohort.mark(node, case)

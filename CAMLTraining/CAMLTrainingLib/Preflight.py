@@ -152,12 +152,19 @@ class PreflightRun:
 
     def _died(self, crashed: bool) -> str:
         if "No module named" in self._last:
-            return _("A Python package is missing ({line}); press Install in the module CAML Segmentation.").format(
-                line=self._last.rpartition(" ")[2]
-            )
+            return missingPackage(self._last)
+        if "could not be started" in self._last:
+            return self._last
         if crashed:
             return _("The check was ended by the system, most likely for want of memory; close other programs.")
         return _("The check ended unexpectedly: {line}").format(line=self._last or "-")
+
+
+def missingPackage(line: str) -> str:
+    """Return the sentence for a worker whose last line says that a package is missing."""
+    return _("A Python package is missing ({name}); press Install in the module CAML Segmentation.").format(
+        name=line.rpartition(" ")[2]
+    )
 
 
 def verdictHtml(verdict: Verdict) -> str:

@@ -25,6 +25,8 @@ from caml_core import events
 from caml_core.errors import ResourceError
 from caml_core.locking import is_locked
 
+from .Preflight import missingPackage
+
 #: Milliseconds between two looks at the events file, and bytes that one look takes in at most.
 PERIOD = 400
 CHUNK = 2**18
@@ -108,7 +110,13 @@ class RoundProcess:
         self._timer.start()
 
     def pause(self) -> None:
-        """Ask the process to end with everything saved. It answers within a step of training."""
+        """Ask the process to end with everything saved; it answers within a step of training.
+
+        Asked a second time, or where it gives no sign of life, it is ended by force: the last save stays.
+        """
+        if self.state == "silent" or self.stopFile.exists():
+            self.kill()
+            return
         try:
             self.stopFile.touch()
         except OSError as error:
@@ -250,9 +258,7 @@ class RoundProcess:
             lines = []
         last = lines[-1] if lines else _("no message")
         if "No module named" in last:
-            return _("A Python package is missing ({line}); press Install in the module CAML Segmentation.").format(
-                line=last.rpartition(" ")[2]
-            )
+            return missingPackage(last)
         return _("The training could not start: {line}").format(line=last)
 
     def _setState(self, state: str, message: str) -> None:

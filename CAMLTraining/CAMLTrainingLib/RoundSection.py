@@ -17,6 +17,7 @@ from caml_core.project.history import Round
 
 from . import Curves, Results
 from .Logic import CAMLTrainingLogic
+from .ModelChoice import titleOf
 
 #: File in a round's folder: its model has been put into the list.
 _LISTED = "in-models"
@@ -67,13 +68,14 @@ class RoundSection:
             return
         try:
             path = self._logic.addToModels(found)
-            mark.touch()
-        except OSError:
-            pass  # a folder that is read-only now: the model is listed
         except CamlError as error:
             self._ui.statusLabel.text = str(error)
             return
-        self._onModel(Models.library().entry(path).name)
+        try:
+            mark.touch()
+        except OSError:
+            pass  # a folder that is read-only now: the model is listed all the same
+        self._onModel(titleOf(path))
 
     def _showRound(self) -> None:
         found, ui = self.round, self._ui

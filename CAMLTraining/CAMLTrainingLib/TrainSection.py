@@ -76,7 +76,7 @@ class TrainSection:
         self._parameterNode = parameterNode
         if parameterNode is not None:
             self.refreshModels()
-            choose(self._ui.budgetComboBox, parameterNode.budget)
+            self._followParameters()
 
     def refreshModels(self) -> None:
         """Offer the models that there are now."""
@@ -104,7 +104,7 @@ class TrainSection:
             folds=folds,
             device=storedDevice(),
             name=node.modelName.strip(),
-            previewCase=node.previewCase,
+            previewCase=node.previewCase if node.previewCase in self._logic.project.cases else "",
         )
 
     def problem(self) -> str:
@@ -132,7 +132,7 @@ class TrainSection:
         ui.checkButton.toolTip = problem or _("Look at cohort and computer before anything runs.")
         ui.pauseButton.enabled = logic.training
         ui.resumeButton.enabled = logic.resumable and not logic.checking
-        ui.stopButton.enabled = logic.training or logic.resumable
+        ui.stopButton.enabled = logic.training or logic.resumable or logic.checking
         ui.progressBar.setVisible(logic.training or logic.checking)
         for name in ("lossCurve", "validationCurve"):
             role = "loss" if name == "lossCurve" else "dice"
@@ -178,13 +178,14 @@ class TrainSection:
     def onRoundState(self, state: str, message: str) -> None:
         """Say how the training stands."""
         self._drawn = 0.0
-        self.draw()
+        if self._parameterNode is not None:
+            self.draw()
         if message:
             self._ui.statusLabel.text = message
             self.log(message)
         if self._stopNext and state in ("paused", "interrupted"):
             self._stopNext = False
-            self._button(self._logic.finish)()
+            self._button(self._finish)()
         elif state == "finished":
             self._stopNext = False
             self._ui.statusLabel.text = _("The training is done; the next round starts from its model.")
@@ -242,6 +243,13 @@ class TrainSection:
 
     def _train(self) -> None:
         """Train at once where this very training was checked, else check first."""
+        if self._logic.resumable and not slicer.util.confirmYesNoDisplay(
+            _(
+                "Round {number} is not finished, and Resume goes on with it. Train a new round, and leave that one "
+                "as it is?"
+            ).format(number=int(self._logic.round.folder.name))
+        ):
+            return
         if self._checkedKey is not None and self._checkedKey == self._key():
             self._begin()
             return
@@ -272,14 +280,24 @@ class TrainSection:
 
     def _stop(self) -> None:
         """For good: end in good order, then score what there is."""
+        if self._logic.checking:
+            self._logic.cancelPreflight()
+            return
         if not self._logic.training:
-            self._logic.finish()
+            self._finish()
             return
         if slicer.util.confirmYesNoDisplay(
             _("Stop the training for good? What it has learnt so far is measured and kept as a model.")
         ):
             self._stopNext = True
             self._logic.pause()
+
+    def _finish(self) -> None:
+        if self._logic.learnt:
+            self._logic.finish()
+            return
+        self._logic.discard()
+        self._ui.statusLabel.text = _("Stopped before anything was learnt; press Train to begin anew.")
 
     # Progress
 
@@ -383,6 +401,7 @@ class TrainSection:
             return
         volumeNode = logic.cohort.volumeNode(case)
         if volumeNode is None:
+            self.log(_("Open case {case} once to see its preview.").format(case=case))
             return
         try:
             node = CaseExchange.loadLabel(path, volumeNode, case, logic.project.segments)
@@ -395,6 +414,7 @@ class TrainSection:
         node.SetAttribute(PREDICTION, PREVIEW)
         node.SetName(_("{case} - training preview").format(case=case))
         for before in older:
+            node.GetDisplayNode().SetVisibility(before.GetDisplayNode().GetVisibility())
             slicer.mrmlScene.RemoveNode(before)
-        if not older:  # views follow the first preview alone
+        if not older and self._ui.pagesStackedWidget.currentIndex == 0:  # views follow the first alone, never a drawing
             SegmentationResult.show(node, volumeNode)

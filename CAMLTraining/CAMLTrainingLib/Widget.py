@@ -44,15 +44,18 @@ class TrainingPanel(Listener):
         """Show what a parameter node says; None detaches, as while a scene closes."""
         if parameterNode is None:
             self.edit.detach()
-        self._parameterNode = parameterNode
+        # Nothing may be taken in before the scene's project is open: combo boxes tell of their first choice at once.
+        self._parameterNode = None
         for section in (self.cohort, self.train, self.loop):
             section.setParameterNode(parameterNode)
         if parameterNode is not None:
-            self._recall()
+            self._recall(parameterNode)
+        self._parameterNode = parameterNode
         self.update()
 
     def enter(self) -> None:
         """The user came to the module: look again at what may have changed outside of it."""
+        self.logic.takeUpRound()
         self.train.refreshModels()
         self.update()
 
@@ -107,11 +110,12 @@ class TrainingPanel(Listener):
 
     def onRoundLook(self) -> None:
         """All that is new has been told."""
-        self.train.draw()
+        if self._parameterNode is not None:  # else the scene is another's
+            self.train.draw()
 
     def onRoundState(self, state: str, message: str) -> None:
         """The training's state changed."""
-        if state == "finished" and self._ready:
+        if state in ("finished", "failed") and self._ready:
             self.rounds.refresh(newest=True)
         self.train.onRoundState(state, message)
 
@@ -135,9 +139,8 @@ class TrainingPanel(Listener):
         """All are done."""
         self.loop.onPredictionEnd(summary)
 
-    def _recall(self) -> None:
+    def _recall(self, node: Any) -> None:
         """Take up the project of the scene, unless it is the one that is open."""
-        node = self._parameterNode
         if node.projectFolder and node.projectFolder == str(self.logic.project.folder) and self.logic.project.cases:
             return
         self.train.forget()

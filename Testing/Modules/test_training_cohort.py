@@ -288,7 +288,7 @@ def test_a_folder_is_listed_and_nothing_loaded(training, tmp_path, answers, wait
 def test_the_same_folder_in_another_project_is_described_as_well(training, tmp_path, wait_for):
     folder = write_folder(tmp_path / "scans", 2)
     for name in ("project", "second"):
-        training.ui.projectPathLineEdit.currentPath = str(tmp_path / name)
+        training.ui.projectDirectoryButton.directory = str(tmp_path / name)
         training.logic.addFolder(folder)
         training.update()
         wait_for(lambda: cell(training, "case-01", "Size") == "24 x 22 x 20")
@@ -599,9 +599,9 @@ def test_another_project_does_not_mix_with_the_first(training, a_cohort, tmp_pat
 
     a_cohort(labeled=2, unlabeled=0, validation=1)
     slicer.mrmlScene.Clear()
-    training.ui.projectPathLineEdit.currentPath = str(tmp_path / "second")
+    training.ui.projectDirectoryButton.directory = str(tmp_path / "second")
     assert not roles(training)
-    training.ui.projectPathLineEdit.currentPath = str(tmp_path / "project")
+    training.ui.projectDirectoryButton.directory = str(tmp_path / "project")
     assert list(roles(training).values()) == ["labeled", "labeled", "validation"]
 
 
@@ -609,7 +609,7 @@ def test_a_project_of_a_newer_version_is_left_alone(training, tmp_path):
     folder = tmp_path / "newer"
     folder.mkdir()
     (folder / "cohort.json").write_text(json.dumps({"format": 99, "cases": []}))
-    training.ui.projectPathLineEdit.currentPath = str(folder)
+    training.ui.projectDirectoryButton.directory = str(folder)
     assert "newer version" in message(training)
     assert training.logic.project.folder == tmp_path / "project"
     assert json.loads((folder / "cohort.json").read_text())["format"] == 99

@@ -179,7 +179,7 @@ def test_it_survives_the_module_and_is_found_again(training, the_training_module
 
     panel = SlicerHost.load_module(Path(the_training_module.resourcePath("")).parent / "CAMLTraining.py").panel
     SlicerHost.enter("CAMLTraining")
-    panel.ui.projectPathLineEdit.currentPath = str(tmp_path / "project")
+    panel.ui.projectDirectoryButton.directory = str(tmp_path / "project")
     finish(panel, wait_for)
     assert panel.logic.rounds()[0].finished
     assert set(names[:2]) <= {c.id for c in panel.logic.project.with_role("labeled")}
@@ -306,7 +306,7 @@ os._exit(11)
     assert done.returncode == 11, done.stderr
     # Until the process has taken its lock nobody can know that it is there.
     wait_for(lambda: (tmp_path / "crashed" / "rounds" / "001" / "events.jsonl").is_file(), 60)
-    training.ui.projectPathLineEdit.currentPath = str(tmp_path / "crashed")
+    training.ui.projectDirectoryButton.directory = str(tmp_path / "crashed")
     finish(training, wait_for)
     assert training.logic.rounds()[0].finished and training.ui.resultTextBrowser.toPlainText()
 

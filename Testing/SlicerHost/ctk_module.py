@@ -143,7 +143,60 @@ class ctkSearchBox(QtWidgets.QLineEdit):  # noqa: N801
         self.setClearButtonEnabled(True)
 
 
-STAND_INS = (ctkCollapsibleButton, ctkPathLineEdit, ctkSearchBox)
+class ctkDirectoryButton(QtWidgets.QWidget):  # noqa: N801
+    """A button that shows a folder and lets another be chosen."""
+
+    directoryChanged = QtCore.Signal(str)  # noqa: N815
+    directorySelected = QtCore.Signal(str)  # noqa: N815
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent)
+        self._directory, self._elide = QtCore.QDir(), QtCore.Qt.ElideNone
+        self._button = QtWidgets.QPushButton()
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._button)
+        self._button.setSizePolicy(QtWidgets.QSizePolicy.Ignored, QtWidgets.QSizePolicy.Fixed)
+
+    def getDirectory(self) -> str:  # noqa: N802
+        """The folder."""
+        return self._directory.path()
+
+    def setDirectory(self, path: str) -> None:  # noqa: N802
+        """Set the folder; the same one again is "selected", not "changed"."""
+        new = QtCore.QDir(str(path))
+        changed = new != self._directory
+        self._directory.setPath(new.absolutePath())
+        self._show()
+        self.directorySelected.emit(new.absolutePath())
+        if changed:
+            self.directoryChanged.emit(new.absolutePath())
+
+    def resizeEvent(self, event: Any) -> None:  # noqa: N802
+        """As much of the path as there is room for."""
+        super().resizeEvent(event)
+        self._show()
+
+    def _show(self) -> None:
+        metrics = self._button.fontMetrics()
+        self._button.setText(
+            metrics.elidedText(self._directory.path(), self._elide, max(self._button.width() - 12, 40))
+        )
+
+    def getElideMode(self) -> int:  # noqa: N802
+        """Where long paths are cut."""
+        return int(self._elide.value)
+
+    def setElideMode(self, mode: Any) -> None:  # noqa: N802
+        """Set where long paths are cut; the loader of .ui files gives the enumerator's name."""
+        name = str(mode).rpartition("::")[2]
+        self._elide = getattr(QtCore.Qt, name) if name.startswith("Elide") else QtCore.Qt.TextElideMode(int(mode))
+
+    directory = QtCore.Property(str, getDirectory, setDirectory)
+    elideMode = QtCore.Property("QVariant", getElideMode, setElideMode)  # noqa: N815
+
+
+STAND_INS = (ctkCollapsibleButton, ctkDirectoryButton, ctkPathLineEdit, ctkSearchBox)
 
 
 def make() -> types.ModuleType:

@@ -16,6 +16,7 @@ import dataclasses
 import io
 import json
 import random
+import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,9 @@ class Project:
         self.folder = absolute(Path(folder))
         self.cases: dict[str, ProjectCase] = {}
         self.segments: tuple[Segment, ...] = ()
+        #: Tells this project from others whose cases have the same names.
+        self.id = uuid.uuid4().hex[:12]
+        self._seen: tuple[int, int] | None = None
 
     @property
     def file(self) -> Path:
@@ -65,6 +69,7 @@ class Project:
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"The project {project.file} cannot be read ({error}); check its permissions.") from error
         project.read(text, str(project.file))
+        project._seen = project._state()
         return project
 
     def read(self, text: str, where: str) -> None:
@@ -81,18 +86,41 @@ class Project:
         cases = [from_row(row, self.folder, where) for row in content["cases"]]
         if len({case.id.casefold() for case in cases}) < len(cases):
             raise DataError(f"{where} has two cases of one name; give each its own id.")
+        self.id = str(content.get("id") or self.id)
         self.segments = _segments(content.get("segments") or [], where)
         self.cases = {case.id: case for case in cases}
 
     def write(self, folder: Path | None = None) -> str:
         """Return the project as JSON text, paths relative to ``folder`` (None: to its own)."""
         rows = [to_row(case, folder or self.folder) for case in self.cases.values()]
-        return json.dumps({"format": FORMAT, "segments": to_json(list(self.segments)), "cases": rows}, indent=1)
+        head = {"format": FORMAT, "id": self.id, "segments": to_json(list(self.segments))}
+        return json.dumps({**head, "cases": rows}, indent=1)
 
     def save(self) -> None:
-        """Write the list of cases, whole or not at all; raise ResourceError where it cannot be written."""
+        """Write the list of cases, whole or not at all.
+
+        Raises ResourceError where it cannot be written, or where somebody else has written it since it was read: the
+        later of two would undo what the earlier has done.
+        """
+        if self._state() != self._seen:
+            raise ResourceError(
+                f"The project {self.folder} was changed by another Slicer or script meanwhile; open it again to go on "
+                "with what is there, or choose another folder."
+            )
         with replacing(self.file) as temporary:
             temporary.write_text(self.write() + "\n", encoding="utf-8")
+        self._seen = self._state()
+
+    def _state(self) -> tuple[int, int] | None:
+        try:
+            found = self.file.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size
+
+    def move(self, folder: Path) -> None:
+        """Go on in another folder, which holds no project yet; nothing is written before ``save``."""
+        self.folder, self._seen = absolute(Path(folder)), None
 
     def check_writable(self) -> None:
         """Make the folder and try to write there; raise ResourceError with a way out."""

@@ -205,7 +205,7 @@ home = Path({str(Path(__file__).parents[3])!r})
 SlicerHost.load_module(home / "CAMLSegmentation" / "CAMLSegmentation.py")
 panel = SlicerHost.load_module(home / "CAMLTraining" / "CAMLTraining.py").panel
 SlicerHost.enter("CAMLTraining")
-panel.ui.projectPathLineEdit.currentPath = {str(folder)!r}
+panel.ui.projectDirectoryButton.directory = {str(folder)!r}
 cases = panel.logic.project.cases.values()
 print("SAID" + json.dumps({{
     "roles": {{c.id: c.role for c in cases}}, "rounds": len(panel.logic.rounds()),
