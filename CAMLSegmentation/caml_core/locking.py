@@ -5,17 +5,20 @@ Standard library only: a panel asks ``is_locked`` before PyTorch is there.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
 from types import TracebackType
 
 from .data.files import disk_error, make_folder
-from .errors import TrainingError
+from .errors import ResourceError, TrainingError
 
 #: Who asks ``is_locked`` holds a file's lock for an instant; a process that wants to keep it tries again.
 _ATTEMPTS = 5
 _PAUSE = 0.1
+#: What the systems say of a lock that is held: POSIX the first two, Windows the others.
+_HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 
 
 class FileLock:
@@ -36,7 +39,15 @@ class FileLock:
         except OSError as error:
             raise disk_error(error, self.path) from error
         for attempt in range(_ATTEMPTS):
-            if _take(descriptor):
+            try:
+                taken = _take(descriptor)
+            except OSError as error:
+                os.close(descriptor)
+                raise ResourceError(
+                    f"The file system of {self.path.parent} does not keep locks ({error.strerror or error}), without "
+                    "which two trainings could write over each other; put the folder on a disk of this computer."
+                ) from error
+            if taken:
                 self._descriptor = descriptor
                 return self
             if attempt + 1 < _ATTEMPTS:
@@ -55,16 +66,19 @@ class FileLock:
 def is_locked(path: Path) -> bool:
     """Whether a living process holds the lock of ``path``; a file that is not there is not locked."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDWR)  # network drives lock only what may be written
     except OSError:
         return False
     try:
         return not _take(descriptor)
+    except OSError:
+        return False  # without locks nobody holds one
     finally:
         os.close(descriptor)
 
 
 def _take(descriptor: int) -> bool:
+    """Whether the lock could be taken; raise OSError where the file system knows no locks."""
     try:
         import fcntl
     except ImportError:
@@ -72,11 +86,18 @@ def _take(descriptor: int) -> bool:
 
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        except OSError:
-            return False
+        except OSError as error:
+            return _refused(error)
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+    except OSError as error:
+        return _refused(error)
     return True
+
+
+def _refused(error: OSError) -> bool:
+    """False where another process has the lock; any other error is one of the file system."""
+    if error.errno in _HELD:
+        return False
+    raise error

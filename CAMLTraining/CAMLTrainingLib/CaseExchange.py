@@ -27,6 +27,8 @@ CASE = PREFIX + "Case"
 PREDICTION = PREFIX + "Prediction"
 #: Attribute of a segmentation: its state when it was last taken as label.
 ACCEPTED = PREFIX + "Accepted"
+#: Attribute of a segmentation: its state when it was handed to a hand, which has not touched it as long as it is so.
+OPENED = PREFIX + "Opened"
 _SUFFIXES = (".nrrd", ".nii", ".nii.gz", ".mha", ".mhd")
 _LABELMAP = "Binary labelmap"
 #: Share of a segment that may lie outside the volume before it is no rounding any more.

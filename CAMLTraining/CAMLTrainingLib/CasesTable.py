@@ -28,7 +28,7 @@ ROLE_TITLES = {
 }
 STATUS_TITLES = {"": "", "edited": _("edited"), "predicted": _("predicted"), "accepted": _("accepted")}
 _ROW_HEIGHT = 24
-_WIDTHS = (110, 75, 70, 100, 80, 120, 110, 100)
+_WIDTHS = (110, 75, 70, 90, 95, 120, 110, 100)
 
 
 class CasesTable:

@@ -16,7 +16,7 @@ from caml_core.project.cases import ProjectCase
 from caml_core.project.project import Project
 
 from . import CaseExchange
-from .CaseExchange import ACCEPTED, CASE, PREDICTION
+from .CaseExchange import ACCEPTED, CASE, OPENED, PREDICTION
 
 
 class Cohort:
@@ -270,7 +270,9 @@ class Cohort:
         if case not in self.project.cases or node is None or not node.GetSegmentation().GetNumberOfSegments():
             return
         state = SegmentationResult.fingerprint(node)
-        if state == node.GetAttribute(ACCEPTED) or all(part.endswith("=empty") for part in state.split(";")):
+        if state in (node.GetAttribute(ACCEPTED), node.GetAttribute(OPENED)) or all(
+            part.endswith("=empty") for part in state.split(";")
+        ):
             return
         self.project.update(case, status="edited")
 

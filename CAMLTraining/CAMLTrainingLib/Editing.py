@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from caml_core.errors import DataError
 
 from . import CaseExchange, Predictions
-from .CaseExchange import ACCEPTED, CASE
+from .CaseExchange import ACCEPTED, CASE, OPENED
 from .Cohort import Cohort
 
 
@@ -36,6 +36,7 @@ def openCase(cohort: Cohort, case: str) -> tuple[Any, Any]:
             node.SetAttribute(ACCEPTED, SegmentationResult.fingerprint(node))
     elif node is None and hasPrediction:
         node = Predictions.correction(cohort, case)
+        node.SetAttribute(OPENED, SegmentationResult.fingerprint(node))
     elif node is None:
         node = CaseExchange.newSegmentation(volumeNode, case, cohort.project.segments)
     cohort.mark(node, case)

@@ -273,6 +273,7 @@ class TrainSection:
         settings = self.settings()
         self.curves.clear()
         self._ui.logTextEdit.clear()
+        self._ui.verdictTextBrowser.setVisible(False)  # room for what comes now
         self._ui.progressBar.maximum = 1000
         self._ui.progressBar.value = 0
         self._logic.startTraining(settings)

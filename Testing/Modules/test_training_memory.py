@@ -168,6 +168,17 @@ def test_a_case_opened_once_and_left_empty_still_opens_with_its_prediction(train
     assert node.GetAttribute("CAMLTraining.Prediction") is None
 
 
+def test_a_prediction_that_was_only_looked_at_is_no_edit(training):
+    add_scan(0)
+    training.update()
+    training.logic.cohort.setSegments([SEGMENT])
+    training.logic.save()
+    predict(training, "Scan 00", ball(0))
+    training.openCase("Scan 00")
+    training.ui.backButton.click()
+    assert training.logic.project.cases["Scan 00"].status == "predicted"
+
+
 def test_surfaces_are_turned_into_voxels(training):
     node = add_segmentation(add_scan(0), ball(0))
     node.CreateClosedSurfaceRepresentation()
