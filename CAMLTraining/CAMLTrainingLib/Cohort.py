@@ -18,6 +18,9 @@ from caml_core.project.project import Project
 from . import CaseExchange
 from .CaseExchange import ACCEPTED, CASE, OPENED, PREDICTION
 
+#: With so many labelled cases some can be spared to measure the model.
+ENOUGH_TO_HOLD_OUT = 5
+
 
 class Cohort:
     """Joins a project with the scene. ``notes`` are sentences for the user, emptied by whoever shows them."""
@@ -270,15 +273,36 @@ class Cohort:
         if case not in self.project.cases or node is None or not node.GetSegmentation().GetNumberOfSegments():
             return
         state = SegmentationResult.fingerprint(node)
-        if state in (node.GetAttribute(ACCEPTED), node.GetAttribute(OPENED)) or all(
-            part.endswith("=empty") for part in state.split(";")
-        ):
+        untouched = state in (node.GetAttribute(ACCEPTED), node.GetAttribute(OPENED))
+        if untouched or all(part.endswith("=empty") for part in state.split(";")):
             return
         self.project.update(case, status="edited")
 
-    def staleLabels(self) -> tuple[str, ...]:
-        """Return the labelled cases whose segmentation was edited after it was taken as label."""
-        return tuple(c.id for c in self.project.with_role("labeled", "validation") if c.status == "edited")
+    def noteStale(self) -> None:
+        """Say of which labelled cases the segmentation was edited after it was taken as label."""
+        labeled = self.project.with_role("labeled", "validation")
+        for case in labeled:
+            self.noteEdits(case.id)
+        stale = [case.id for case in labeled if self.project.cases[case.id].status == "edited"]
+        if stale:
+            self.notes.append(
+                _(
+                    "{cases}: edited after the label was taken; training uses the label. Press Use as Labeled to take "
+                    "the change."
+                ).format(cases=", ".join(stale))
+            )
+
+    def fixSplit(self) -> None:
+        """Hold cases out once for all rounds, where there are enough: each round would choose anew otherwise."""
+        labeled = self.project.with_role("labeled")
+        if self.project.with_role("validation") or len(labeled) < ENOUGH_TO_HOLD_OUT:
+            return
+        chosen = self.project.hold_out(max(1, round(0.2 * len(labeled))))
+        self.notes.append(
+            _("{cases} became validation cases, chosen at random, and stay so in all rounds.").format(
+                cases=", ".join(chosen)
+            )
+        )
 
     def ready(self) -> None:
         """Write what training needs: every scan that only the scene has, and the list. Raises CamlError."""

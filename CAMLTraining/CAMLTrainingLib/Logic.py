@@ -23,43 +23,14 @@ from caml_core.project.suggestion import Ranked, rank_at_random, rank_by_disagre
 
 from . import ModelChoice, Parameters
 from .Cohort import Cohort, defaultFolder
+from .Listener import Listener
 from .Predictions import PredictionRun, PredictionSummary
 from .Preflight import PreflightRun, TrainingSettings, Verdict
 from .RoundProcess import RoundProcess
 
 RANKINGS = ("disagreement", "random")
-#: With so many labelled cases some can be spared to measure the model.
-ENOUGH_TO_HOLD_OUT = 5
 #: File in the folder of a round that was stopped before it had learnt anything.
 _GIVEN_UP = "given-up"
-
-
-class Listener:
-    """What the panel overrides to follow the logic; scripts need not."""
-
-    def onRoundEvent(self, kind: str, fields: dict[str, Any]) -> None:
-        """An event of the training."""
-
-    def onRoundLook(self) -> None:
-        """All that is new of the training has been told: the time to draw."""
-
-    def onRoundState(self, state: str, message: str) -> None:
-        """The training's state changed; why, in a sentence."""
-
-    def onPreflight(self, verdict: Verdict) -> None:
-        """The check before training has ended."""
-
-    def onPreflightProgress(self, text: str) -> None:
-        """How far the check is."""
-
-    def onPredictionProgress(self, share: float, text: str) -> None:
-        """How far the segmentation of unlabelled cases is."""
-
-    def onPredicted(self, case: str) -> None:
-        """An unlabelled case was segmented."""
-
-    def onPredictionEnd(self, summary: PredictionSummary) -> None:
-        """The segmentation of unlabelled cases has ended."""
 
 
 class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
@@ -424,33 +395,13 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
             raise DataError(
                 _("No case is labelled; edit a case and press Use as labeled, or take label files as labels.")
             )
-        self._fixSplit()
-        for case in self.project.with_role("labeled", "validation"):
-            self.cohort.noteEdits(case.id)
-        if stale := self.cohort.staleLabels():
-            self.cohort.notes.append(
-                _(
-                    "{cases}: edited after the label was taken; training uses the label. Press Use as Labeled to take "
-                    "the change."
-                ).format(cases=", ".join(stale))
-            )
+        self.cohort.fixSplit()
+        self.cohort.noteStale()
         self.cohort.ready()
         path = self.project.folder / "training-cohort.json"
         save_cohort(self.project.cohort(), path)
         self.remember()
         return path
-
-    def _fixSplit(self) -> None:
-        """Hold cases out once for all rounds, where there are enough: each round would choose anew otherwise."""
-        labeled = self.project.with_role("labeled")
-        if self.project.with_role("validation") or len(labeled) < ENOUGH_TO_HOLD_OUT:
-            return
-        chosen = self.project.hold_out(max(1, round(0.2 * len(labeled))))
-        self.cohort.notes.append(
-            _("{cases} became validation cases, chosen at random, and stay so in all rounds.").format(
-                cases=", ".join(chosen)
-            )
-        )
 
     def _relaunch(self, finish: bool) -> None:
         if self.round is None:

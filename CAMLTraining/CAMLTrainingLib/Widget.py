@@ -11,7 +11,8 @@ from caml_core.errors import CamlError
 
 from .CohortSection import CohortSection
 from .EditPage import EditPage
-from .Logic import CAMLTrainingLogic, Listener
+from .Listener import Listener
+from .Logic import CAMLTrainingLogic
 from .LoopSection import LoopSection
 from .Predictions import PredictionSummary
 from .Preflight import Verdict
