@@ -79,6 +79,8 @@ class CAMLTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Called when Slicer quits and before a reload; a training goes on in its own process."""
         try:
             if self.panel is not None:
+                # Slicer unloads its modules before others hear that it is about to quit.
+                self.logic.onQuit()
                 self.panel.close()
         finally:
             self.setParameterNode(None)

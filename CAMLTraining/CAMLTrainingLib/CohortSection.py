@@ -110,7 +110,14 @@ class CohortSection:
         ui.caseSegmentationSelector.setCurrentNode(self._logic.cohort.segmentationNode(one) if loaded else None)
         labeled = len(self._logic.project.with_role("labeled"))
         ui.holdOutButton.enabled = labeled > 1
-        ui.locateButton.enabled = bool(self._logic.project.cases)
+        listed = bool(self._logic.project.cases)
+        ui.locateButton.enabled = listed
+        ui.practiceButton.enabled = not listed and not self._practice.running
+        ui.practiceButton.toolTip = (
+            _("Procedural scans do not belong among your own: choose an empty project folder first.")
+            if listed
+            else _("Make a small cohort of procedural scans in the project folder, to try all of this.")
+        )
 
     def _onSelection(self) -> None:
         if not self._updating:
@@ -212,12 +219,13 @@ class CohortSection:
         except CamlError as error:
             self.say(str(error))
             return
+        self.say(_("Making scans to practise on"))
         self._ui.practiceButton.enabled = False
 
     def _onPracticeEnd(self, folder: Path | None, fault: str) -> None:
-        self._ui.practiceButton.enabled = True
         if folder is None:
             self.say(fault)
+            self._ui.practiceButton.enabled = True
             return
         if folder.parent != self._logic.project.folder:
             return  # another project was opened meanwhile

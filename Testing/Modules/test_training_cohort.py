@@ -391,6 +391,17 @@ def test_a_dicom_series_is_labelled_where_training_looks(training, tmp_path):
     assert values == set(slicer.util.arrayFromVolume(volume)[mask].tolist())
 
 
+def test_practice_makes_a_cohort_where_there_is_none(training, wait_for, tmp_path):
+    assert training.ui.practiceButton.enabled
+    training.ui.practiceButton.click()
+    assert "practise" in message(training) and not training.ui.practiceButton.enabled
+    wait_for(lambda: len(roles(training)) == 14, 300)
+    assert set(roles(training).values()) == {"unlabeled"}
+    assert "7 of 14 new cases have a label file" in message(training)
+    assert not training.ui.practiceButton.enabled
+    assert "your own" in training.ui.practiceButton.toolTip
+
+
 # The table
 
 

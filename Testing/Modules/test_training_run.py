@@ -273,11 +273,13 @@ def test_scans_that_are_gone_are_named_before_anything_runs(training, tmp_path):
 
 def test_quitting_pauses_where_the_user_wants_it(training, a_cohort, wait_for):
     import slicer
+    import SlicerHost
 
     a_cohort(labeled=2, unlabeled=1)
     training.ui.onQuitComboBox.currentIndex = training.ui.onQuitComboBox.findData("pause")
     train(training, wait_for)
     stop = training.logic.round.stopFile
+    SlicerHost.unload_module("CAMLTraining")  # what Slicer does first when it quits
     slicer.app._emit("aboutToQuit()")
     assert stop.is_file()
 
