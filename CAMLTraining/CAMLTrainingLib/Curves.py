@@ -52,7 +52,9 @@ class Curves:
             ("dice", _("Validation"), _("Dice (%)"), self._dice),
         ):
             if lines:
-                _fill(role, title, _("Iteration"), unit, {_partTitle(p): (_colorOf(p), v) for p, v in lines.items()})
+                shown = {_partTitle(p): (_colorOf(p), v) for p, v in lines.items()}
+                # Validations are few: each is a point of its own.
+                _fill(role, title, _("Iteration"), unit, shown, points=role == "dice")
 
     @property
     def points(self) -> dict[str, int]:

@@ -21,7 +21,7 @@ from .ModelChoice import titleOf
 
 #: File in a round's folder: its model has been put into the list.
 _LISTED = "in-models"
-_HEADERS = (_("Round"), _("Labels"), _("Unlabeled"), _("Minutes"), _("CAML"), _("Labels alone"), _("Start"), _("Cases"))
+_HEADERS = (_("Round"), _("Labels"), _("Unlabeled"), _("Min"), _("CAML"), _("Alone"), _("Start"), _("Held out"))
 
 
 class RoundSection:
