@@ -44,7 +44,7 @@ class SliceView:
         self._logic.FitSliceToAll(*self._size)
         self._logic.SetSliceOffset(offset)
         self._mapper.SetInputConnection(self._logic.GetImageDataConnection())
-        _save(self._window, path)
+        save_window(self._window, path)
 
 
 def save_surface(path: Path, size: tuple[int, int], azimuth: float = 25.0, elevation: float = 15.0) -> None:
@@ -67,7 +67,7 @@ def save_surface(path: Path, size: tuple[int, int], azimuth: float = 25.0, eleva
     renderer.ResetCamera()
     camera.Zoom(1.25)
     renderer.ResetCameraClippingRange()
-    _save(window, path)
+    save_window(window, path)
     del managers
 
 
@@ -93,7 +93,8 @@ def _managers(factory: Any, names: tuple[str, ...], renderer: Any, node: Any) ->
     return group
 
 
-def _save(window: Any, path: Path) -> None:
+def save_window(window: Any, path: Path) -> None:
+    """Render a window and write a PNG."""
     window.Render()
     taken, writer = vtk.vtkWindowToImageFilter(), vtk.vtkPNGWriter()
     taken.SetInput(window)
