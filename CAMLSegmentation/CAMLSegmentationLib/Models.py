@@ -66,7 +66,8 @@ def heldOut(metrics: Any) -> str:
     if value is None:
         return _("not measured")
     count = held.get("count")
-    text = _("Dice {dice} % on {count} cases").format(dice=f"{100 * value:.1f}", count=count)
+    text = _("Dice {dice} % on {count} cases") if count != 1 else _("Dice {dice} % on {count} case")
+    text = text.format(dice=f"{100 * value:.1f}", count=count)
     return text + (_(" (few: indicative)") if isinstance(count, int) and count < 10 else "")
 
 

@@ -114,7 +114,10 @@ def show(node: Any, volumeNode: Any) -> None:
     """Show a result in the slice views, on its volume."""
     node.GetDisplayNode().SetVisibility(True)
     if slicer.app.layoutManager() is not None:
-        slicer.util.setSliceViewerLayers(background=volumeNode, fit=False)
+        composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+        another = any(node.GetBackgroundVolumeID() != volumeNode.GetID() for node in composites)
+        # A volume that was not shown before may lie or reach elsewhere; one that is shown must not jump.
+        slicer.util.setSliceViewerLayers(background=volumeNode, fit=another)
 
 
 def setShown3D(node: Any, shown: bool) -> None:
