@@ -64,7 +64,7 @@ def practise(widget: Any) -> None:
 
     panel, ui = widget.panel, widget.panel.ui
     ui.practiceButton.click()
-    SlicerHost.wait_for(lambda: ui.practiceButton.enabled, PATIENCE)
+    SlicerHost.wait_for(lambda: panel.logic.project.cases or "could not" in ui.cohortMessageLabel.text, PATIENCE)
     with_label = [case.id for case in panel.logic.project.cases.values() if case.label is not None]
     assert len(with_label) == Practice.LABELED + Practice.VALIDATION, ui.cohortMessageLabel.text
     for cases, button in (
