@@ -18,10 +18,13 @@ from caml_core.project.headers import Header, read_header
 from .CasesTable import ROLE_TITLES, CasesTable, rowOf
 from .Logic import CAMLTrainingLogic
 from .Practice import PracticeRun
+from .RoleQueue import RoleQueue
 
 #: Headers that are read in one turn of the event loop.
 _HEADERS_A_TURN = 8
 _MOST_FAULTS = 4
+#: More labels than this are checked one a turn of the event loop.
+_AT_ONCE = 4
 
 
 class CohortSection:
@@ -37,6 +40,7 @@ class CohortSection:
         #: What headers have said, None for those that cannot be read; the same scans may be in several projects.
         self._headers: dict[Path, Header | None] = {}
         self.table = CasesTable(ui.casesTableWidget, self._onSelection, onEdit)
+        self._queue = RoleQueue(self._onChecked, self._onAllChecked)
         self._practice = PracticeRun(self._onPracticeEnd, self.say)
         self._timer = qt.QTimer()
         self._timer.setInterval(10)
@@ -70,6 +74,7 @@ class CohortSection:
     def close(self) -> None:
         """Stop what runs."""
         self._practice.end()
+        self._queue.close()
         self._timer.stop()
         self._timer.disconnect("timeout()", self._readHeaders)
 
@@ -102,7 +107,7 @@ class CohortSection:
     def _showSelection(self) -> None:
         selected, ui = self.table.selected(), self._ui
         for name in ("useAsLabeled", "validation", "unlabeled", "exclude"):
-            getattr(ui, f"{name}Button").enabled = bool(selected)
+            getattr(ui, f"{name}Button").enabled = bool(selected) and not self._queue.running
         ui.editButton.enabled = len(selected) == 1
         one = selected[0] if len(selected) == 1 else ""
         loaded = bool(one) and self._logic.cohort.volumeNode(one) is not None
@@ -244,8 +249,22 @@ class CohortSection:
         if not selected:
             return
 
+        if role in ("labeled", "validation") and len(selected) > _AT_ONCE:
+            self._queue.start(self._logic.cohort, selected, role)
+            self._showSelection()
+            return
+
         def act() -> None:
             faults = self._logic.setRole(selected, role)
+            self._logic.cohort.notes += _shorten(list(faults.values()))
+
+        self._trying(act)
+
+    def _onChecked(self, done: int, total: int) -> None:
+        self.say(_("Checking labels: {done} of {total}").format(done=done, total=total))
+
+    def _onAllChecked(self, faults: dict[str, str]) -> None:
+        def act() -> None:
             self._logic.cohort.notes += _shorten(list(faults.values()))
 
         self._trying(act)

@@ -305,6 +305,18 @@ def test_label_files_become_labels_when_the_user_says_so(training, tmp_path, ans
     assert cell(training, "case-00", "Segments") == "ball"
 
 
+def test_many_labels_are_checked_while_the_window_stays_alive(training, tmp_path, wait_for):
+    training.logic.addFolder(write_folder(tmp_path / "scans", 8, labels=7))
+    training.update()
+    accept(training, *roles(training))
+    assert not training.ui.useAsLabeledButton.enabled, "not twice at once"
+    assert set(roles(training).values()) == {"unlabeled"}, "nothing has happened before the next turn"
+    wait_for(lambda: training.ui.useAsLabeledButton.enabled)
+    assert list(roles(training).values()) == ["labeled"] * 7 + ["unlabeled"]
+    assert "case-07 has no segmentation" in message(training)
+    assert [c.role for c in load_cohort(training.logic.project.file).cases] == list(roles(training).values())
+
+
 def test_a_damaged_label_file_is_refused_by_name(training, tmp_path, answers):
     folder = write_folder(tmp_path / "scans", 1, labels=1)
     (folder / "case-00_label.nii.gz").write_bytes(b"torn")

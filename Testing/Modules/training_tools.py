@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import SlicerHost
 from stand_ins import ijk_to_ras
 
 SIZE = (24, 22, 20)
@@ -98,6 +99,7 @@ def a_cohort(training):
         training.update()
         select(training, names[:labeled])
         training.ui.useAsLabeledButton.click()
+        SlicerHost.wait_for(lambda: training.ui.useAsLabeledButton.enabled)
         if validation:
             select(training, names[labeled + unlabeled :])
             training.ui.validationButton.click()
