@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
         result = preflight(args.cohort, to_request(args), listener, args.model, extras)
         told("finished", {"result": result})
         if args.progress != "json":
-            lines = [result["text"], *(f"note         {note}" for note in result["notes"]), result["sentence"]]
+            more = [note for note in result["notes"] if note not in result["text"]]
+            lines = [result["text"], *(f"note         {note}" for note in more), result["sentence"]]
             print("\n".join(filter(None, lines)), file=sys.stdout)
     return 0

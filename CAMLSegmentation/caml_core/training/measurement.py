@@ -19,6 +19,8 @@ from .engine import Engine, autocast
 #: Modes are compared on a patch of at most so many voxels.
 SMALL_PATCH_VOXELS = 160_000
 MORE_ROUNDS = 3
+#: Seconds after which nothing is repeated: on a busy machine a figure that is rough must do.
+PATIENCE = 15.0
 #: A mode slower than the best by this factor in the first round is not tried again.
 HOPELESS = 1.5
 #: A mode of lower precision must be faster by this factor to be chosen.
@@ -67,8 +69,11 @@ def fastest_mode(
             engines.pop(mode, None)
     if not seconds:
         return NumericMode("fp32", False, torch.get_num_threads())
+    begin = time.perf_counter()
     for _ in range(MORE_ROUNDS):
         check()
+        if time.perf_counter() - begin > PATIENCE:
+            break
         hopeful = [mode for mode in seconds if seconds[mode] < HOPELESS * min(seconds.values())]
         for mode in hopeful:
             seconds[mode] = min(seconds[mode], _timed_step(engines[mode], batch))
@@ -118,7 +123,7 @@ def _timed_step(engine: Engine, batch: Batch) -> float:
 
 
 def _least(action: Callable[[int], object], engine: Engine, repeats: int) -> float:
-    """The shortest of ``repeats`` calls after one that is not counted."""
+    """The shortest of ``repeats`` calls after one that is not counted; of fewer where they take long."""
     seconds = []
     for index in range(repeats + 1):
         start = time.perf_counter()
@@ -126,6 +131,8 @@ def _least(action: Callable[[int], object], engine: Engine, repeats: int) -> flo
         if engine.device.type == "cuda":
             torch.cuda.synchronize(engine.device)
         seconds.append(time.perf_counter() - start)
+        if index and sum(seconds) > PATIENCE:
+            break
     return min(seconds[1:])
 
 
