@@ -62,23 +62,17 @@ def auroc(score: np.ndarray, failed: np.ndarray) -> float | None:
 
 
 def interval(
-    models: Sequence[Pairs], statistic: Callable[[Sequence[Pairs]], float | None], seed: int = 0
+    models: Sequence[Pairs], statistic: Callable[[Sequence[Pairs]], float | None]
 ) -> tuple[float, float] | None:
-    """95 % percentile bootstrap over cases: a case is drawn with the pairs of all models, for they are not independent.
+    """95 % percentile bootstrap over cases; None where fewer than half of the draws allow the statistic."""
+    return _limits(_resampled(models, statistic))
 
-    None where fewer than half of the draws allow the statistic.
-    """
-    random, count = np.random.default_rng(seed), len(models[0].dice)
-    values = []
-    for _ in range(RESAMPLES):
-        drawn = random.integers(0, count, count)
-        value = statistic([Pairs(m.score[drawn], m.dice[drawn]) for m in models])
-        if value is not None:
-            values.append(value)
-    if len(values) < RESAMPLES / 2:
-        return None
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+
+def interval_of_difference(
+    ours: Sequence[Pairs], theirs: Sequence[Pairs], statistic: Callable[[Sequence[Pairs]], float | None]
+) -> tuple[float, float] | None:
+    """The same for ``theirs`` minus ``ours``, two scores of the same cases: both are drawn alike."""
+    return _limits(_resampled(theirs, statistic) - _resampled(ours, statistic))
 
 
 def shown(models: Sequence[Pairs], statistic: Callable[[Sequence[Pairs]], float | None]) -> str:
@@ -88,6 +82,27 @@ def shown(models: Sequence[Pairs], statistic: Callable[[Sequence[Pairs]], float 
         return "-"
     limits = interval(models, statistic)
     return f"{value:.2f}" if limits is None else f"{value:.2f} [{limits[0]:.2f}, {limits[1]:.2f}]"
+
+
+def _resampled(models: Sequence[Pairs], statistic: Callable[[Sequence[Pairs]], float | None]) -> np.ndarray:
+    """The statistic of each draw, NaN where there is none. A case is drawn with the pairs of all models, for those are
+    not independent; the draws are the same every time.
+    """
+    random, count = np.random.default_rng(0), len(models[0].dice)
+    values = np.full(RESAMPLES, np.nan)
+    for index in range(RESAMPLES):
+        drawn = random.integers(0, count, count)
+        value = statistic([Pairs(m.score[drawn], m.dice[drawn]) for m in models])
+        values[index] = np.nan if value is None else value
+    return values
+
+
+def _limits(values: np.ndarray) -> tuple[float, float] | None:
+    known = values[~np.isnan(values)]
+    if len(known) < RESAMPLES / 2:
+        return None
+    low, high = np.percentile(known, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _correlation(models: Sequence[Pairs], function: Callable[..., tuple[float, float]]) -> float | None:

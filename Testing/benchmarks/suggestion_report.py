@@ -7,7 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from case_scores import Pairs, auroc_below, auroc_worst, interval, pearson, shown, spearman, spearman_within
+from case_scores import (
+    Pairs,
+    auroc_below,
+    auroc_worst,
+    interval,
+    interval_of_difference,
+    pearson,
+    shown,
+    spearman,
+    spearman_within,
+)
 from common import machine, table
 
 #: A Dice below this is a failure.
@@ -78,24 +88,29 @@ def _conditions(seeds: Seeds, options: argparse.Namespace, held_out: Sequence[st
 def _model_table(seeds: Seeds, models: dict[str, Models]) -> str:
     rows = []
     for kind in ("base", "weak"):
-        for seed, model in zip(seeds, models[kind]):
-            pairs = model["disagreement"]
-            low = f"{100 * pairs.dice.min():.1f}"
-            failures, within = int((pairs.dice < FAILURE).sum()), spearman([pairs])
-            rows.append((f"{kind}, seed {seed}", _spread(pairs.dice), low, failures, _figure(within)))
-    header = ("model", "Dice %", "lowest", f"cases below {100 * FAILURE:.0f} %", "Spearman of score and error")
+        for (number, seed), model in zip(seeds.items(), models[kind]):
+            pairs, pool = model["disagreement"], None
+            if kind == "base":
+                pool = spearman([_by_score(seed["base"], _pool(seed, list(seed["weak"])))["disagreement"]])
+            low, failures = f"{100 * pairs.dice.min():.1f}", int((pairs.dice < FAILURE).sum())
+            within = _figure(spearman([pairs]))
+            rows.append((f"{kind}, seed {number}", _spread(pairs.dice), low, failures, within, _figure(pool)))
+    header = (
+        *("model", "Dice %", "lowest", f"cases below {100 * FAILURE:.0f} %"),
+        *("Spearman of 1 - Dice(v, a) and error", "the same on its pool"),
+    )
     return table(header, rows)
 
 
 def _score_table(models: dict[str, Models]) -> str:
     rows = []
     for name, title in SCORES.items():
-        for kind in KINDS if name == "disagreement" else ("all",):
+        for kind, called in KINDS.items():
             pairs = [model[name] for model in models[kind]]
             failures = sum(int((p.dice < FAILURE).sum()) for p in pairs)
             count = f"{failures} of {sum(len(p.dice) for p in pairs)}"
             figures = [shown(pairs, statistic) for statistic in _statistics(pairs)]
-            rows.append((title, KINDS[kind], *figures[:3], count, *figures[3:]))
+            rows.append((title, called, *figures[:3], count, *figures[3:]))
     header = (
         *("score", "models", "Pearson", "Spearman", "Spearman within a model", "failures"),
         *(f"AUROC, Dice below {100 * FAILURE:.0f} %", f"AUROC, a model's {WORST} worst"),
@@ -156,39 +171,50 @@ def _reading(models: dict[str, Models], seeds: Seeds, held_out: Sequence[str]) -
 
 
 def _reading_score(models: dict[str, Models]) -> str:
-    ours = [model["disagreement"] for model in models["all"]]
-    below, worst = _statistics(ours)[3:]
-    limits = interval(ours, worst)
-    verdict = "chance cannot be ruled out" if limits is None or limits[0] <= 0.5 else "better than chance"
-    return (
-        f"The disagreement score follows the error within a model with a Spearman correlation of "
-        f"{_figure(spearman_within(ours))} in the mean of {len(ours)} models, and finds failures with an AUROC of "
-        f"{_figure(below(ours))} (Dice below {100 * FAILURE:.0f} %, models taken together) and {_figure(worst(ours))} "
-        f"(each model's {WORST} worst: {verdict})."
-    )
+    """Base and weak models apart: a mean over both would hide that they differ."""
+    words = []
+    for kind in ("base", "weak"):
+        pairs = [model["disagreement"] for model in models[kind]]
+        below, worst = _statistics(pairs)[3:]
+        limits = interval(pairs, worst)
+        verdict = "better than chance" if limits is not None and limits[0] > 0.5 else "not shown to beat chance"
+        value = below(pairs)
+        failures = "" if value is None else f", and of {value:.2f} for a Dice below {100 * FAILURE:.0f} %"
+        words.append(
+            f"in the {kind} models its Spearman correlation with the error is {_figure(spearman_within(pairs))} and "
+            f"its AUROC {_figure(worst(pairs))} for a model's {WORST} worst cases ({verdict}){failures}"
+        )
+    return f"The disagreement score, base and weak models apart: {'; '.join(words)}."
 
 
 def _reading_others(models: dict[str, Models]) -> str:
     """Scores by the AUROC that knows nothing of a model's level, and our place among them."""
-    values = {}
-    for name in SCORES:
-        pairs = [model[name] for model in models["all"]]
-        values[name] = _statistics(pairs)[4](pairs) or 0.0
+    ours = [model["disagreement"] for model in models["all"]]
+    worst = _statistics(ours)[4]  # the limits are those of the Dice, alike for all scores
+    values = {name: worst([model[name] for model in models["all"]]) or 0.0 for name in SCORES}
     best = max(values, key=lambda name: values[name])
     if best == "disagreement":
         return "Of the scores compared, which all cost the same prediction, none finds a model's worst cases better."
+    limits = interval_of_difference(ours, [model[best] for model in models["all"]], worst)
+    within = "" if limits is None else f", difference {limits[0]:+.2f} to {limits[1]:+.2f}"
     return (
-        f'Of the scores that cost the same prediction "{SCORES[best]}" finds a model\'s worst cases best '
-        f"({values[best]:.2f} against {values['disagreement']:.2f})."
+        f'Of the scores that cost the same prediction "{SCORES[best]}" finds the worst cases of all models best '
+        f"(AUROC {values[best]:.2f} against {values['disagreement']:.2f}{within})."
     )
 
 
 def _reading_round(seeds: Seeds, held_out: Sequence[str]) -> str:
     gains = [_gains(seed, held_out).mean() for seed in seeds.values()]
     each = ", ".join(f"{gain:+.2f}" for gain in gains)
+
+    def against_none(arm: str) -> float:
+        pairs = [(seed[arm], seed["none"]) for seed in seeds.values()]
+        return float(np.mean([100 * (_mean(a, "dice", held_out) - _mean(b, "dice", held_out)) for a, b in pairs]))
+
     return (
         f"Two suggested cases gave {np.mean(gains):+.2f} points of Dice against two random ones in the mean of "
-        f"{len(gains)} seeds (each: {each}); {len(gains)} seeds are indicative and no more."
+        f"{len(gains)} seeds (each: {each}), and {against_none('suggested'):+.2f} against going on without any, where "
+        f"the random ones gave {against_none('random'):+.2f}; {len(gains)} seeds are indicative and no more."
     )
 
 
