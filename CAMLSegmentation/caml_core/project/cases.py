@@ -10,6 +10,7 @@ from typing import Any
 
 from ..data.case import ROLES, Case, Role
 from ..errors import DataError
+from .suggestion import disagreement
 
 #: What has happened to a case's segmentation: nothing; drawn or corrected by hand; made by a model; taken as label.
 STATUSES = ("", "edited", "predicted", "accepted")
@@ -41,8 +42,8 @@ class ProjectCase:
 
     @property
     def uncertainty(self) -> float | None:
-        """One minus the mean agreement of the sub-models, None without a prediction."""
-        return 1.0 - sum(self.agreement.values()) / len(self.agreement) if self.agreement else None
+        """How far the sub-models disagree, as the ranking has it; None without a prediction."""
+        return disagreement(self.agreement, self.volumes_ml)
 
     @property
     def as_case(self) -> Case:
