@@ -183,17 +183,16 @@ class ctkDirectoryButton(QtWidgets.QWidget):  # noqa: N801
             metrics.elidedText(self._directory.path(), self._elide, max(self._button.width() - 12, 40))
         )
 
-    def getElideMode(self) -> int:  # noqa: N802
+    def getElideMode(self) -> QtCore.Qt.TextElideMode:  # noqa: N802
         """Where long paths are cut."""
-        return int(self._elide.value)
+        return self._elide
 
-    def setElideMode(self, mode: Any) -> None:  # noqa: N802
-        """Set where long paths are cut; the loader of .ui files gives the enumerator's name."""
-        name = str(mode).rpartition("::")[2]
-        self._elide = getattr(QtCore.Qt, name) if name.startswith("Elide") else QtCore.Qt.TextElideMode(int(mode))
+    def setElideMode(self, mode: QtCore.Qt.TextElideMode) -> None:  # noqa: N802
+        """Set where long paths are cut."""
+        self._elide = QtCore.Qt.TextElideMode(mode)
 
     directory = QtCore.Property(str, getDirectory, setDirectory)
-    elideMode = QtCore.Property("QVariant", getElideMode, setElideMode)  # noqa: N815
+    elideMode = QtCore.Property(QtCore.Qt.TextElideMode, getElideMode, setElideMode)  # noqa: N815
 
 
 STAND_INS = (ctkCollapsibleButton, ctkDirectoryButton, ctkPathLineEdit, ctkSearchBox)
