@@ -21,7 +21,7 @@ from caml_core.errors import DataError
 from caml_core.project.cases import ProjectCase
 
 PREFIX = "CAMLTraining."
-#: Attribute of volume and segmentation nodes: the case they belong to, "PROJECT/ID" (``Cohort.key``).
+#: Attribute of volume and segmentation nodes, followed by the project: the case they belong to (``Cohort.attribute``).
 CASE = PREFIX + "Case"
 #: Attribute of segmentations that a model made: its name. They are never taken as labels.
 PREDICTION = PREFIX + "Prediction"

@@ -31,23 +31,28 @@ class Cohort:
 
     # Nodes of a case
 
-    def key(self, case: str) -> str:
-        """Return what marks the nodes of a case; cases of other projects may have the same id."""
-        return f"{self.project.id}/{case}"
+    @property
+    def attribute(self) -> str:
+        """The attribute that marks nodes with their case; other projects, and scripts, have their own in the scene."""
+        return f"{CASE}.{self.project.id}"
 
     def mark(self, node: Any, case: str) -> Any:
         """Mark a node as one of a case, and return it."""
-        node.SetAttribute(CASE, self.key(case))
+        node.SetAttribute(self.attribute, case)
         return node
+
+    def release(self, node: Any) -> None:
+        """Make a node one of no case."""
+        node.RemoveAttribute(self.attribute)
 
     def owns(self, node: Any, case: str) -> bool:
         """Whether a node is one of a case."""
-        return bool(node.GetAttribute(CASE) == self.key(case))
+        return bool(node.GetAttribute(self.attribute) == case)
 
     def caseOf(self, node: Any) -> str:
         """Return the case that a node is marked with; empty for nodes of no case of this project."""
-        project, _slash, case = (node.GetAttribute(CASE) or "").partition("/")
-        return case if project == self.project.id and case in self.project.cases else ""
+        case = node.GetAttribute(self.attribute) or ""
+        return case if case in self.project.cases else ""
 
     def volumeNode(self, case: str) -> Any:
         """Return the volume of a case in the scene, None where it is not loaded."""
@@ -95,7 +100,7 @@ class Cohort:
         """Make a segmentation that of a case; another one that was, is set free."""
         for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
             if self.owns(node, case) and node.GetAttribute(PREDICTION) is None:
-                node.RemoveAttribute(CASE)
+                self.release(node)
         if segmentationNode is not None:
             segmentationNode.RemoveAttribute(PREDICTION)
             self.mark(segmentationNode, case)

@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from caml_core.errors import DataError
 
 from . import CaseExchange, Predictions
-from .CaseExchange import ACCEPTED, CASE, OPENED
+from .CaseExchange import ACCEPTED, OPENED
 from .Cohort import Cohort
 
 
@@ -49,7 +49,7 @@ def show(cohort: Cohort, case: str, volumeNode: Any, segmentationNode: Any) -> N
     """Show a case in the slice views with this segmentation alone."""
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         display = node.GetDisplayNode()
-        if display is not None and node.GetAttribute(CASE) is not None:
+        if display is not None and cohort.caseOf(node):
             display.SetVisibility(node is segmentationNode)
     if slicer.app.layoutManager() is not None:
         slicer.util.setSliceViewerLayers(background=volumeNode, foreground=None, fit=True)

@@ -204,7 +204,7 @@ def _keepEdits(cohort: Cohort, case: str, node: Any) -> None:
     node.RemoveAttribute(PREDICTION)
     node.SetName(_("{case} corrected").format(case=case))
     if taken:
-        node.RemoveAttribute(CaseExchange.CASE)
+        cohort.release(node)
     elif case in cohort.project.cases and cohort.project.cases[case].status != "accepted":
         cohort.project.update(case, status="edited")
 
@@ -219,12 +219,12 @@ def disagreementMap(cohort: Cohort, case: str) -> Any:
     if not path.is_file():
         return None
     maps = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-    older = next((n for n in maps if n.GetAttribute(MAP_CASE) == cohort.key(case)), None)
+    older = next((n for n in maps if n.GetAttribute(MAP_CASE) is not None and cohort.owns(n, case)), None)
     mapNode = older or slicer.mrmlScene.AddNewNodeByClass(
         "vtkMRMLScalarVolumeNode", _("{case} disagreement").format(case=case)
     )
     mapNode.SetAttribute(SegmentationResult.MAP, "disagreement")
-    mapNode.SetAttribute(MAP_CASE, cohort.key(case))
+    cohort.mark(mapNode, case).SetAttribute(MAP_CASE, case)
     VolumeExchange.readMap(path, volumeNode, VolumeExchange.frameOf(volumeNode), mapNode)
     if older is None:
         Review.prepareMap(mapNode, legend=True)

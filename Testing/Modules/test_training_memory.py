@@ -102,6 +102,23 @@ def test_two_who_change_one_project_do_not_undo_each_other(training, a_cohort):
     other.close()
 
 
+def test_a_script_and_the_panel_may_share_a_scene(training, tmp_path):
+    from CAMLTrainingLib.Logic import CAMLTrainingLogic
+
+    for seed, name in enumerate(("LA", "LA", "RA")):
+        add_scan(seed, name)
+    training.update()
+    other = CAMLTrainingLogic()
+    other.openProject(tmp_path / "script")
+    for _ in range(2):
+        training.update()
+        other.takeInScene()
+        assert list(other.project.cases) == ["LA", "LA-2", "RA"]
+        training.update()
+        assert list(roles(training)) == ["LA", "LA-2", "RA"]
+    other.close()
+
+
 def test_a_case_of_another_project_with_the_same_name_is_another_case(training, tmp_path):
     training.logic.addFolder(write_folder(tmp_path / "first", 1))
     training.update()
