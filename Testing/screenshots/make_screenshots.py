@@ -52,7 +52,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--only", choices=("segmentation", "training"), help="the pictures of one module")
     parser.add_argument("--model", type=Path, help="a model of the left atrium to segment with (default: train one)")
     parser.add_argument("--budget", default="10m", help="for that training (default: 10m)")
-    parser.add_argument("--iterations", type=int, default=300, help="of CAML Training's first round (default: 300)")
+    parser.add_argument("--iterations", type=int, default=500, help="of CAML Training's first round (default: 500)")
     return parser.parse_args()
 
 
