@@ -170,12 +170,13 @@ class CohortSection:
     def _addFolder(self, folder: Path) -> None:
         new = self._logic.addFolder(folder)
         withLabels = [case for case in new if self._logic.project.cases[case].label is not None]
-        self.table.select([])
+        self.refresh()
+        self.table.select(withLabels)
         if withLabels:
             self._logic.cohort.notes.append(
                 _(
-                    "{count} of {all} new cases have a label file. Select those to learn from and press Use as "
-                    "labeled, or Validation."
+                    "{count} of {all} new cases have a label file, and are selected. Press Use as Labeled for those to "
+                    "learn from, or Validation."
                 ).format(count=len(withLabels), all=len(new))
             )
 

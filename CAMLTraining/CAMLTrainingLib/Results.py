@@ -10,7 +10,7 @@ from caml_core.project.history import Round, Row
 
 _TITLES = {
     "start": _("Start model"),
-    "labeled-only": _("Labels alone, same time"),
+    "labeled-only": _("Labels alone"),
     "caml": _("CAML"),
     "cross-validation": _("CAML, cross-validated"),
 }
@@ -103,4 +103,4 @@ def _table(rows: list[list[str]]) -> str:
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}&nbsp;&nbsp;</td>" for cell in row) + "</tr>" for row in rows[1:]
     )
-    return f"<table cellspacing=2><tr>{head}</tr>{body}</table>"
+    return f"<p></p><table cellspacing=2><tr>{head}</tr>{body}</table>"
