@@ -149,7 +149,10 @@ def test_paused_and_resumed(training, a_cohort, wait_for, monkeypatch):
     assert 0 < found.row("caml").iterations < 4000
 
 
-def test_a_killed_training_goes_on_where_it_was(training, a_cohort, wait_for):
+def test_a_killed_training_goes_on_where_it_was(training, a_cohort, wait_for, monkeypatch):
+    from CAMLTrainingLib import Preflight
+
+    monkeypatch.setitem(Preflight.BUDGETS, "10m", ("--iterations", "60", *SMALL))
     a_cohort(labeled=2, unlabeled=1, validation=1)
     panel = training
     train(panel, wait_for)
@@ -200,22 +203,25 @@ def test_a_scan_removed_in_mid_run_does_no_harm(training, a_cohort, wait_for):
     assert list(roles(training)) == names
 
 
-def test_a_second_training_of_the_project_is_refused(training, a_cohort, wait_for):
+def test_a_second_training_of_the_project_is_refused(training, a_cohort, wait_for, monkeypatch):
+    from CAMLTrainingLib import Preflight
     from CAMLTrainingLib.Logic import CAMLTrainingLogic
-    from CAMLTrainingLib.Preflight import TrainingSettings
 
     from caml_core.errors import TrainingError
 
+    # So long that it is still at work when the other one tries; it is ended by force afterwards.
+    monkeypatch.setitem(Preflight.BUDGETS, "10m", ("--iterations", "4000", *SMALL))
     a_cohort(labeled=2, unlabeled=1)
     train(training, wait_for)
     assert not training.ui.trainButton.enabled
-    wait_for(lambda: "iteration" in training.ui.statusLabel.text or not training.logic.training, 120)
+    wait_for(lambda: "iteration" in training.ui.statusLabel.text, 120)
     other = CAMLTrainingLogic()
     other.openProject(training.logic.project.folder)
     with pytest.raises(TrainingError, match="running already"):
-        other.startTraining(TrainingSettings(budget="10m"))
+        other.startTraining(Preflight.TrainingSettings(budget="10m"))
+    assert other.training, "the other one follows what is at work"
     other.close()
-    finish(training, wait_for)
+    assert training.logic.training
 
 
 def test_without_a_label_train_is_off_and_says_why(training):
