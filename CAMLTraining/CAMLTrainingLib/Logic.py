@@ -13,10 +13,9 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from caml_core.data.cohort import save_cohort
-from caml_core.data.files import replacing
+from caml_core.data.files import relative_to, replacing
 from caml_core.errors import CamlError, DataError, TrainingError, UsageError
 from caml_core.locking import is_locked
-from caml_core.project.cases import relative
 from caml_core.project.history import Round, read_round, read_rounds
 from caml_core.project.project import Project
 from caml_core.project.suggestion import Ranked, rank_at_random, rank_by_disagreement
@@ -81,7 +80,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
     def _fromScene(self) -> str:
         """The way from the scene's folder to the project's, so that both may move together; empty without one."""
         root = slicer.mrmlScene.GetRootDirectory() or ""
-        return relative(self.project.folder, Path(root)) if root and Path(root).is_absolute() else ""
+        return relative_to(self.project.folder, Path(root)) if root and Path(root).is_absolute() else ""
 
     def recall(self) -> None:
         """Take up the project that the scene names: from its folder, else from what the scene itself remembers.

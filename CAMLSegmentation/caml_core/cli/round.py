@@ -83,8 +83,8 @@ def _open(args: argparse.Namespace, folder: RoundFolder, held: ExitStack) -> Non
 
 
 def _request(args: argparse.Namespace) -> RoundRequest:
+    from ..data.files import relative_to
     from ..rounds.request import RoundRequest
-    from ..rounds.round_folder import relative_to
 
     cache = relative_to(args.cache, args.output) if args.cache else ""
     return RoundRequest(to_request(args), args.baseline, args.folds, args.name, cache)

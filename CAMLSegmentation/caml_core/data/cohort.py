@@ -24,7 +24,6 @@ import csv
 import dataclasses
 import io
 import json
-import os
 import random
 import re
 from collections.abc import Container, Iterable
@@ -35,7 +34,7 @@ from ..config import Segment
 from ..errors import CamlError, DataError
 from ..serialization import write_json
 from .case import ROLES, Case, Cohort
-from .files import has_dicom_mark, replacing
+from .files import absolute, has_dicom_mark, relative_to, replacing
 
 LISTS = ("cohort.json", "cohort.csv", "cases.csv")
 _SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".hdr")
@@ -160,10 +159,11 @@ def _load_json(path: Path) -> Cohort:
     if not isinstance(listed, list) or not all(isinstance(v, dict) for v in listed):
         raise DataError(f'{path} must hold a list of objects under "cases"; each needs "id" and "image".')
     cases = tuple(_case(v, path, f"case number {i}") for i, v in enumerate(listed, 1))
-    return Cohort(cases, path, _declared(value, path) if isinstance(value, dict) else ())
+    return Cohort(cases, path, declared_segments(value, path) if isinstance(value, dict) else ())
 
 
-def _declared(value: dict[str, Any], path: Path) -> tuple[Segment, ...]:
+def declared_segments(value: dict[str, Any], path: Path | str) -> tuple[Segment, ...]:
+    """Return the segments that the JSON object of a cohort lists; raise DataError that names ``path``."""
     try:
         if value.get("segments"):
             segments = [
@@ -189,15 +189,15 @@ def _case(fields: dict[str, Any], source: Path, where: str) -> Case:
     images = [images] if isinstance(images, str) else images
     if not isinstance(images, list) or not images or not all(isinstance(i, str) for i in images):
         raise DataError(f"{source}, {where}: no image is given; every case needs at least one.")
-    identity = str(fields.get("id") or fields.get("case") or _identity(Path(images[0])))
+    identity = str(fields.get("id") or fields.get("case") or case_name(Path(images[0])))
     label = fields.get("label") or None
     role = str(fields.get("role") or ("labeled" if label else "unlabeled")).lower()
     role = {"labelled": "labeled", "unlabelled": "unlabeled"}.get(role, role)
     if role not in ROLES:
         raise DataError(f"Case {identity} has the role {role!r}; expected one of {', '.join(ROLES)}.", identity)
     folder = source.parent
-    paths = tuple(_absolute(folder / image) for image in images)
-    return Case(identity, paths, _absolute(folder / label) if label else None, role)  # type: ignore[arg-type]
+    paths = tuple(absolute(folder / image) for image in images)
+    return Case(identity, paths, absolute(folder / label) if label else None, role)  # type: ignore[arg-type]
 
 
 def _check(cohort: Cohort) -> None:
@@ -231,13 +231,13 @@ def _scan(folder: Path) -> tuple[Case, ...]:
     for images, labels in _FOLDERS:
         if (folder / images).is_dir():
             found = _images(folder / images) | _series(folder / images)
-            cases = _pair(found, _labels(folder / labels, every=True))
+            cases = _pair(found, label_files(folder / labels, every=True))
             if images == "imagesTr" and (folder / "imagesTs").is_dir():
                 cases += _pair(_images(folder / "imagesTs"), {})
             return cases
     if _is_series(folder):
-        return (Case(folder.resolve().name, (_absolute(folder),)),)
-    labels_here = _labels(folder, every=False)
+        return (Case(folder.resolve().name, (absolute(folder),)),)
+    labels_here = label_files(folder, every=False)
     images_here = _images(folder, set(labels_here.values())) | _series(folder)
     cases = _pair(images_here, labels_here)
     known = {case.id for case in cases}
@@ -247,12 +247,12 @@ def _scan(folder: Path) -> tuple[Case, ...]:
 
 def _single(folder: Path) -> Case | None:
     """The case in a sub-folder of volumes of one case; None where there is none or more than one."""
-    labels = _labels(folder, every=False)
+    labels = label_files(folder, every=False)
     images = _images(folder, set(labels.values()))
     if len(images) != 1 or len(labels) > 1:
         return None
-    label = next((_absolute(p) for p in labels.values()), None)
-    paths = tuple(_absolute(p) for p in next(iter(images.values())))
+    label = next((absolute(p) for p in labels.values()), None)
+    paths = tuple(absolute(p) for p in next(iter(images.values())))
     return Case(folder.name, paths, label, "labeled" if label else "unlabeled")
 
 
@@ -276,7 +276,7 @@ def _images(folder: Path, labels: Container[Path] = ()) -> dict[str, tuple[Path,
         if stem is None:
             continue
         channel = _CHANNEL.match(stem)
-        identity = channel[1] if channel and f"{channel[1]}_0000" in names else _identity(path)
+        identity = channel[1] if channel and f"{channel[1]}_0000" in names else case_name(path)
         found.setdefault(identity, []).append(path)
     for identity, paths in found.items():
         if len(paths) > 1 and not all(_CHANNEL.match(stems[p] or "") for p in paths):
@@ -288,8 +288,11 @@ def _images(folder: Path, labels: Container[Path] = ()) -> dict[str, tuple[Path,
     return {identity: tuple(paths) for identity, paths in found.items()}
 
 
-def _labels(folder: Path, every: bool) -> dict[str, Path]:
-    """Return case id -> label. ``every``: each volume of the folder is a label, else the names must say so."""
+def label_files(folder: Path, every: bool = True) -> dict[str, Path]:
+    """Return case id -> label of a folder; raise DataError where a case has two.
+
+    every: each volume of the folder is a label, else the names must say so.
+    """
     if not folder.is_dir():
         return {}
     found: dict[str, Path] = {}
@@ -316,9 +319,9 @@ def _pair(images: dict[str, tuple[Path, ...]], labels: dict[str, Path]) -> tuple
             f"Label {labels[lost[0]].name} has no image of the same name; name both after the case.", lost[0]
         )
     return tuple(
-        Case(identity, tuple(_absolute(p) for p in paths), _absolute(labels[identity]), "labeled")
+        Case(identity, tuple(absolute(p) for p in paths), absolute(labels[identity]), "labeled")
         if identity in labels
-        else Case(identity, tuple(_absolute(p) for p in paths))
+        else Case(identity, tuple(absolute(p) for p in paths))
         for identity, paths in sorted(images.items())
     )
 
@@ -333,29 +336,18 @@ def _stem(path: Path) -> str | None:
     return next((name[: -len(s)] for s in _SUFFIXES if name.lower().endswith(s) and len(name) > len(s)), None)
 
 
-def _identity(path: Path) -> str:
+def case_name(path: Path) -> str:
+    """Return what a file calls its case: its name without suffix and ``_image``."""
     stem = _stem(path) or path.name
     end = next((e for e in _IMAGE_ENDS if stem.lower().endswith(e)), "")
     return stem[: -len(end)] if end and len(stem) > len(end) else stem
 
 
 def _row(case: Case, folder: Path) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": case.id, "images": [_relative(p, folder) for p in case.images]}
+    row: dict[str, Any] = {"id": case.id, "images": [relative_to(p, folder) for p in case.images]}
     if case.label:
-        row["label"] = _relative(case.label, folder)
+        row["label"] = relative_to(case.label, folder)
     return {**row, "role": case.role}
-
-
-def _relative(path: Path, folder: Path) -> str:
-    try:
-        return Path(os.path.relpath(_absolute(path), _absolute(folder))).as_posix()
-    except ValueError:  # another drive on Windows
-        return path.as_posix()
-
-
-def _absolute(path: Path) -> Path:
-    """Absolute without following links, so that a cohort of links keeps its names."""
-    return Path(os.path.abspath(path))
 
 
 def _text(path: Path) -> str:

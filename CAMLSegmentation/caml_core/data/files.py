@@ -34,6 +34,19 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def absolute(path: Path) -> Path:
+    """Return ``path`` from the root, without following links, so that a cohort of links keeps its names."""
+    return Path(os.path.abspath(path))
+
+
+def relative_to(path: Path, folder: Path) -> str:
+    """Return ``path`` as seen from ``folder``, so that both can be moved together; whole on another Windows drive."""
+    try:
+        return Path(os.path.relpath(absolute(path), absolute(folder))).as_posix()
+    except ValueError:
+        return absolute(path).as_posix()
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path`` that becomes ``path`` at the end.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..data.case import ROLES, Case, Role
+from ..data.files import absolute, relative_to
 from ..errors import DataError
 from .suggestion import disagreement
 
@@ -53,10 +53,10 @@ class ProjectCase:
 
 def to_row(case: ProjectCase, folder: Path) -> dict[str, Any]:
     """Return a case as JSON values, with paths relative to ``folder`` where that is possible."""
-    row: dict[str, Any] = {"id": case.id, "images": [relative(p, folder) for p in case.images], "role": case.role}
+    row: dict[str, Any] = {"id": case.id, "images": [relative_to(p, folder) for p in case.images], "role": case.role}
     for name in ("label", "prediction"):
         if (path := getattr(case, name)) is not None:
-            row[name] = relative(path, folder)
+            row[name] = relative_to(path, folder)
     for name in ("status", "segments", "size", "spacing", "agreement", "volumes_ml", "in_scene"):
         value = getattr(case, name)
         if value:
@@ -92,19 +92,6 @@ def from_row(row: Any, folder: Path, where: str) -> ProjectCase:
         raise DataError(
             f"Case {identity} in {where} cannot be understood ({error}); restore the file from a copy.", identity
         ) from error
-
-
-def relative(path: Path, folder: Path) -> str:
-    """Return ``path`` relative to ``folder`` where there is a way (not from one Windows drive to another)."""
-    try:
-        return Path(os.path.relpath(absolute(path), absolute(folder))).as_posix()
-    except ValueError:
-        return path.as_posix()
-
-
-def absolute(path: Path) -> Path:
-    """Absolute without following links."""
-    return Path(os.path.abspath(path))
 
 
 def _images(row: Mapping[str, Any]) -> list[str]:

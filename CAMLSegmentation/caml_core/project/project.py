@@ -23,11 +23,11 @@ from typing import Any
 
 from ..config import Segment
 from ..data.case import Cohort, Role
-from ..data.cohort import load_cohort
-from ..data.files import disk_error, make_folder, replacing
-from ..errors import CamlError, DataError, ResourceError, UsageError
+from ..data.cohort import case_name, declared_segments, label_files, load_cohort
+from ..data.files import absolute, disk_error, make_folder, relative_to, replacing
+from ..errors import DataError, ResourceError, UsageError
 from ..serialization import to_json
-from .cases import ProjectCase, absolute, from_row, relative, to_row
+from .cases import ProjectCase, from_row, to_row
 
 FORMAT = 1
 FILE = "cohort.json"
@@ -87,7 +87,7 @@ class Project:
         if len({case.id.casefold() for case in cases}) < len(cases):
             raise DataError(f"{where} has two cases of one name; give each its own id.")
         self.id = str(content.get("id") or self.id)
-        self.segments = _segments(content.get("segments") or [], where)
+        self.segments = declared_segments(content, where)
         self.cases = {case.id: case for case in cases}
 
     def write(self, folder: Path | None = None) -> str:
@@ -178,13 +178,13 @@ class Project:
 
         A case that has an accepted label keeps it. Raises DataError where the folder holds no label map.
         """
-        found = _label_files(folder)
+        found = {name.casefold(): absolute(path) for name, path in label_files(folder).items()}
         if not found:
             raise DataError(f"There is no label map in {folder}; expected files such as CASE.nii.gz or CASE.seg.nrrd.")
-        ids = {_key(identity): identity for identity in self.cases}
+        ids = {identity.casefold(): identity for identity in self.cases}
         for case in self.cases.values():  # a file may also bear the scan's own name
             for image in case.images[:1]:
-                ids.setdefault(_key(image.name), case.id)
+                ids.setdefault(case_name(image).casefold(), case.id)
         taken, lost = [], []
         for key, label in sorted(found.items()):
             identity = ids.get(key)
@@ -299,7 +299,7 @@ class Project:
                 [
                     case.id,
                     *(
-                        relative(p[0], path.parent) if p else ""
+                        relative_to(p[0], path.parent) if p else ""
                         for p in (case.images, (case.label,) if case.label else ())
                     ),
                     case.role,
@@ -312,43 +312,6 @@ class Project:
             )
         with replacing(path) as temporary:
             temporary.write_text(text.getvalue(), encoding="utf-8")
-
-
-def _segments(listed: Any, where: str) -> tuple[Segment, ...]:
-    try:
-        return tuple(
-            Segment(**{**entry, "color": tuple(float(c) for c in entry["color"])} if "color" in entry else entry)
-            for entry in listed
-        )
-    except (TypeError, ValueError, CamlError) as error:
-        raise DataError(f"The segments in {where} cannot be understood ({error}); restore it from a copy.") from error
-
-
-def _label_files(folder: Path) -> dict[str, Path]:
-    suffixes = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
-    found: dict[str, Path] = {}
-    for path in _listed(folder):
-        if path.is_file() and path.name.lower().endswith(suffixes) and not path.name.startswith("."):
-            if (key := _key(path.name)) in found:
-                raise DataError(
-                    f"Both {found[key].name} and {path.name} could be the label of {key}; keep one of them."
-                )
-            found[key] = absolute(path)
-    return found
-
-
-def _key(name: str) -> str:
-    """What the names of a scan and of its label share: ``LA_01_image.nii.gz`` and ``la_01-label.nrrd``."""
-    key = name.casefold()
-    for suffix in (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".mhd"):
-        if key.endswith(suffix):
-            key = key[: -len(suffix)]
-            break
-    for end in ("image", "img", "labels", "label", "segmentation", "seg", "mask"):
-        for dash in "_-":
-            if key.endswith(dash + end) and len(key) > len(end) + 1:
-                return key[: -len(end) - 1]
-    return key
 
 
 def _found(path: Path, places: dict[str, list[Path]]) -> Path:

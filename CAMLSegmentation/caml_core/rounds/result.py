@@ -54,7 +54,9 @@ def make_result(
         "kind": kind,
         "words": words(kind, held_out or crossed),
         "segments": list(segments),
-        **{key: len(cohort.with_role(role)) for key, role in _ROLES},
+        "labeled": len(cohort.with_role("labeled")),
+        "unlabeled": len(cohort.with_role("unlabeled")),
+        "validation": len(cohort.with_role("validation")),
         "ended": ended,
         "rows": list(rows),
         "difference": difference(by_name.get(LABELED_ONLY), by_name.get(CAML)),
@@ -62,13 +64,6 @@ def make_result(
         "model": "model.caml",
         "report": None,
     }
-
-
-_ROLES: tuple[tuple[str, Any], ...] = (
-    ("labeled", "labeled"),
-    ("unlabeled", "unlabeled"),
-    ("validation", "validation"),
-)
 
 
 def words(kind: str, count: int) -> str:

@@ -56,7 +56,7 @@ def start_round(
     if request.folds and len(cohort.with_role("labeled")) < 2:
         raise UsageError("A cross-validation needs at least two labelled cases; label another one, or do without.")
     if preview and preview not in {case.id for case in cohort.cases}:
-        raise UsageError(f"The cohort has no case {preview!r} to preview.")
+        raise UsageError(f"The cohort has no case {preview!r} to preview; name one that it lists, or none.")
     if start is not None:
         load_model(start)
     folder.create(cohort, request, start)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from ..data.case import Cohort
 from ..data.cohort import load_cohort, save_cohort
-from ..data.files import replacing
+from ..data.files import relative_to, replacing
 from ..errors import TrainingError, UsageError
 from ..locking import FileLock
 from ..serialization import from_json, read_json, to_json, write_json
@@ -97,14 +96,6 @@ class RoundFolder:
     def read_notes(self) -> list[str]:
         """Return the sentences kept so far."""
         return [str(note) for note in (read_object(self.notes) or {}).get("notes", [])]
-
-
-def relative_to(path: Path, folder: Path) -> str:
-    """Return ``path`` as seen from ``folder``, so that both can be moved together; whole on another drive."""
-    try:
-        return Path(os.path.relpath(path, folder)).as_posix()
-    except ValueError:  # Windows
-        return Path(os.path.abspath(path)).as_posix()
 
 
 def save_json(path: Path, value: Any) -> None:

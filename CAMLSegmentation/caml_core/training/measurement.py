@@ -56,7 +56,7 @@ def fastest_mode(
     The modes take turns, and each counts by its best step: other work on the machine must not decide. ``check`` is
     called in between; what it raises ends the measurement.
     """
-    small, seconds = _with_small_patch(plan), {}
+    small, seconds = with_small_patch(plan, SMALL_PATCH_VOXELS), {}
     batch = random_batch(small)
     engines = {}
     for mode in candidate_modes(plan.device, torch.get_num_threads(), dtype):
@@ -103,9 +103,10 @@ def measure(plan: Plan, labeled_cases: int) -> Measurement:
     return Measurement(warmup * fast + (1 - warmup) * slow, window, peak_mb(plan))
 
 
-def _with_small_patch(plan: Plan) -> Plan:
+def with_small_patch(plan: Plan, voxels: int) -> Plan:
+    """Return the plan with a patch of at most ``voxels``, but two strides a side where it has them."""
     patch, divisor = list(plan.geometry.patch), plan.network.divisor
-    while math.prod(patch) > SMALL_PATCH_VOXELS:
+    while math.prod(patch) > voxels:
         axis = max((a for a in range(3) if patch[a] > 2 * divisor[a]), key=lambda a: patch[a], default=None)
         if axis is None:
             break

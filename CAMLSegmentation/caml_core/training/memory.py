@@ -12,7 +12,7 @@ from ..device import available_ram, forget_peak_memory
 from ..errors import ResourceError
 from ..model_file import network_shapes
 from .engine import Engine
-from .measurement import peak_mb, random_batch
+from .measurement import peak_mb, random_batch, with_small_patch
 
 #: The note of a plan whose patch had to become smaller begins like this.
 SHRUNK = "The patch was made smaller"
@@ -110,7 +110,7 @@ def smaller_patch(patch: Triple, divisor: Triple, model: MemoryModel) -> Triple 
 def measure_memory(plan: Plan, labeled_cases: int) -> MemoryModel:
     """Perform steps on two small patches and tell from their peaks what larger ones need."""
     plan = dataclasses.replace(plan, numeric=NumericMode(recompute=plan.numeric.recompute))
-    base, more = _small(plan, MEASURED_VOXELS // 8), _small(plan, MEASURED_VOXELS)
+    base, more = with_small_patch(plan, MEASURED_VOXELS // 8), with_small_patch(plan, MEASURED_VOXELS)
     low, free = _peak_of_steps(base, labeled_cases)
     high, _ = _peak_of_steps(more, labeled_cases) if more != base else (low, free)
     base_voxels, voxels = math.prod(base.geometry.patch), math.prod(more.geometry.patch)
@@ -158,19 +158,6 @@ def _peak_of_steps(plan: Plan, labeled_cases: int) -> tuple[float, float]:
     for back in (2, 1):
         engine.step(batch, max(plan.iterations - back, 0))
     return peak_mb(plan), free_memory_mb(plan.device)
-
-
-def _small(plan: Plan, voxels: int) -> Plan:
-    """The plan with a patch of at most ``voxels``, but two strides a side where it has them."""
-    patch, divisor = list(plan.geometry.patch), plan.network.divisor
-    while math.prod(patch) > voxels:
-        shrinkable = [a for a in range(3) if patch[a] > 2 * divisor[a]]
-        if not shrinkable:
-            break
-        axis = max(shrinkable, key=lambda a: patch[a])
-        patch[axis] -= divisor[axis]
-    x, y, z = patch
-    return _with_patch(plan, (x, y, z))
 
 
 def _with_patch(plan: Plan, patch: Triple) -> Plan:
