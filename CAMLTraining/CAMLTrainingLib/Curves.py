@@ -56,11 +56,6 @@ class Curves:
                 # Validations are few: each is a point of its own.
                 _fill(role, title, _("Iteration"), unit, shown, points=role == "dice")
 
-    @property
-    def points(self) -> dict[str, int]:
-        """How many points each curve of the validation has, by part."""
-        return {part: len(values) for part, values in self._dice.items()}
-
 
 def plotHistory(rounds: Sequence[Round]) -> Any:
     """Show held-out Dice over the number of labelled cases, one point a finished round; return the chart node."""

@@ -31,7 +31,6 @@ class CAMLTrainingParameterNode:
     modelName: str = ""
     previewCase: str = ""
     ranking: str = "disagreement"
-    filterRole: str = ""
 
 
 def storedOnQuit() -> str:

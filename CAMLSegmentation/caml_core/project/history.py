@@ -44,10 +44,8 @@ class Round:
     validation: int = 0
     minutes: float = 0.0
     words: str = ""
-    kind: str = "none"
     ended: str = ""
     rows: tuple[Row, ...] = ()
-    difference: dict[str, float] | None = None
 
     def row(self, name: str) -> Row | None:
         """Return the row "start", "labeled-only", "caml" or "cross-validation"."""
@@ -89,10 +87,8 @@ def read_round(folder: Path) -> Round:
             int(content.get("validation") or 0),
             main.seconds / 60 if main is not None else 0.0,
             str(content.get("words") or ""),
-            str(content.get("kind") or "none"),
             str(content.get("ended") or ""),
             rows,
-            content.get("difference"),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Round(number, folder, False)

@@ -200,15 +200,6 @@ class Project:
         self.cases[identity] = dataclasses.replace(self.cases[identity], **changes)
         return self.cases[identity]
 
-    def rename(self, identity: str, name: str) -> None:
-        """Give a case another id, in its place; raise UsageError where the name is taken."""
-        if name.casefold() != identity.casefold() and self.free_id(name) != name:
-            raise UsageError(
-                f"There is a case called {name!r} already, or the name cannot name a file; choose another."
-            )
-        renamed = {name if k == identity else k: v for k, v in self.cases.items()}
-        self.cases = {k: dataclasses.replace(v, id=k) for k, v in renamed.items()}
-
     def remove(self, identities: Iterable[str]) -> None:
         """Take cases off the list. No file is deleted."""
         for identity in identities:

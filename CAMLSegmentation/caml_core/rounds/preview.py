@@ -47,7 +47,7 @@ class Preview:
 
     def _write(self, identity: str, plan: Plan, network: CamlNetwork, iteration: int) -> None:
         if identity not in self._cases:
-            raise UsageError(f"the cohort has no case {identity!r}; choose another one to show.")
+            raise UsageError(f"The cohort has no case {identity!r}.")
         predictor = Predictor(network, plan.model_spec, numeric=plan.numeric, device=plan.device, stop=self._stop)
         prediction = predictor.predict(read_case(self._cases[identity], plan.network.in_channels))
         write_labels(self._folder.preview, prediction.labels, prediction.grid, plan.segments)
