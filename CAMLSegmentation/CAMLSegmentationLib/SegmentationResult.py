@@ -69,7 +69,7 @@ def fillResult(node: Any, labels: Any, segments: Sequence[Segment], modelName: s
         segmentation.SetSourceRepresentationName(_LABELMAP)
         hadSurface = segmentation.ContainsRepresentation("Closed surface")
         for segment in segments:
-            _setSegment(segmentation, segment, labels)
+            setSegment(segmentation, segment, labels)
         node.SetAttribute(MODEL, modelName)
         node.SetAttribute(MODEL_HASH, modelHash)
         remember(node)
@@ -149,7 +149,8 @@ def segmentId(segment: Segment) -> str:
     return f"Segment_{segment.label}"
 
 
-def _setSegment(segmentation: Any, segment: Segment, labels: Any) -> None:
+def setSegment(segmentation: Any, segment: Segment, labels: Any) -> None:
+    """Add a segment to a segmentation, or replace its voxels; ``labels`` holds them under the segment's value."""
     identity = segmentId(segment)
     existing = segmentation.GetSegment(identity)
     if existing is None:

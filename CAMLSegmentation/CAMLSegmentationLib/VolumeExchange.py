@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import slicer
 import vtk
@@ -20,9 +20,14 @@ from slicer.i18n import tr as _
 from caml_core.errors import DataError, ResourceError
 from caml_core.model_fit import VolumeFacts
 
+if TYPE_CHECKING:
+    from caml_core.data.grid import Grid
+
 Extent = tuple[int, int, int, int, int, int]
 #: A grid whose axes are farther from right angles than this (cosine) is not a volume's any more.
 _LEAST_STRAIGHT = 1e-4
+#: Signs between RAS (Slicer) and LPS (files and the engine).
+_LPS = (-1.0, -1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -168,8 +173,7 @@ def factsOf(volumeNode: Any, modality: str = "", frame: Frame | None = None) -> 
     matrix = worldMatrix(volumeNode)
     columns = [[matrix.GetElement(row, axis) for row in range(3)] for axis in range(3)]
     spacing = tuple(sum(c * c for c in column) ** 0.5 for column in columns)
-    signs = (-1.0, -1.0, 1.0)  # RAS to LPS
-    direction = tuple(signs[row] * columns[axis][row] / spacing[axis] for row in range(3) for axis in range(3))
+    direction = tuple(_LPS[row] * columns[axis][row] / spacing[axis] for row in range(3) for axis in range(3))
     low, high = image.GetScalarRange()
     return VolumeFacts(
         size=frame.size if frame is not None else tuple(image.GetDimensions()),
@@ -179,6 +183,49 @@ def factsOf(volumeNode: Any, modality: str = "", frame: Frame | None = None) -> 
         lowest=float(low),
         highest=float(high),
     )
+
+
+def gridOf(volumeNode: Any) -> Grid:
+    """Return the grid of a volume in the world, as the engine describes it (LPS)."""
+    from caml_core.data.grid import Grid
+
+    facts, matrix = factsOf(volumeNode), worldMatrix(volumeNode)
+    x, y, z = (sign * matrix.GetElement(row, 3) for row, sign in enumerate(_LPS))
+    return Grid(facts.size, facts.spacing, (x, y, z), facts.direction)
+
+
+def orientedLabels(array: Any, grid: Grid, volumeNode: Any) -> Any:
+    """Return labels [X, Y, Z] of the engine as vtkOrientedImageData in the volume's own coordinates."""
+    import numpy
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    matrix = _matrixOf(grid)
+    labels = slicer.vtkOrientedImageData()
+    labels.SetDimensions(*grid.size)
+    labels.GetPointData().SetScalars(numpy_to_vtk(numpy.ascontiguousarray(array.transpose(2, 1, 0)).ravel(), deep=True))
+    transformNode = volumeNode.GetParentTransformNode()
+    if transformNode is not None and transformNode.IsTransformToWorldLinear():  # files are in world coordinates
+        fromWorld = vtk.vtkMatrix4x4()
+        transformNode.GetMatrixTransformToWorld(fromWorld)
+        fromWorld.Invert()
+        vtk.vtkMatrix4x4.Multiply4x4(fromWorld, matrix, matrix)
+    labels.SetImageToWorldMatrix(matrix)
+    return labels
+
+
+def addVolume(array: Any, grid: Grid, name: str) -> Any:
+    """Add a volume [X, Y, Z] of the engine to the scene and return its node."""
+    import numpy
+
+    voxels = numpy.ascontiguousarray(array.transpose(2, 1, 0))
+    node = slicer.util.addVolumeFromArray(voxels, name=name)
+    node.SetIJKToRASMatrix(_matrixOf(grid))
+    return node
+
+
+def segmentMask(segmentationNode: Any, segmentId: str, volumeNode: Any) -> Any:
+    """Return where a segment lies on a volume's grid, as a numpy array of truth values [k, j, i]."""
+    return slicer.util.arrayFromSegmentBinaryLabelmap(segmentationNode, segmentId, volumeNode) > 0
 
 
 def sameGrid(volumeNodes: Sequence[Any]) -> bool:
@@ -194,6 +241,16 @@ def sameGrid(volumeNodes: Sequence[Any]) -> bool:
             if max(abs(x - y) for x, y in zip(a[:3], b[:3])) > 0.1 * spacing:
                 return False
     return True
+
+
+def _matrixOf(grid: Grid) -> Any:
+    """The matrix from voxel indices to RAS of a grid of the engine."""
+    matrix = vtk.vtkMatrix4x4()
+    for row, sign in enumerate(_LPS):
+        for axis in range(3):
+            matrix.SetElement(row, axis, sign * grid.direction[3 * row + axis] * grid.spacing[axis])
+        matrix.SetElement(row, 3, sign * grid.origin[row])
+    return matrix
 
 
 def _readOnto(path: Path, volumeNode: Any, frame: Frame) -> Any:

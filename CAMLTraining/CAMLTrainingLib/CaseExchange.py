@@ -1,4 +1,4 @@
-"""The one place where cases go from the scene to the project's files and come back.
+"""Cases between the scene and the project's files. Voxels and geometry go through ``VolumeExchange``.
 
 Scans are referenced where they lie; what the scene alone has is written once. Labels are written on their scan's grid,
 in the same coordinates as the scan's file.
@@ -145,7 +145,7 @@ def drawnOn(node: Any, volumeNode: Any, case: str) -> Drawn:
                 "labelmap in the module Segmentations."
             ).format(case=case, segmentation=node.GetName())
         )
-    voxels = numpy.zeros(slicer.util.arrayFromVolume(volumeNode).shape, numpy.uint8)
+    voxels = numpy.zeros(VolumeExchange.voxelsOf(volumeNode).shape, numpy.uint8)
     filled, empty, overlap = [], [], 0
     segmentation = node.GetSegmentation()
     for segment in segmentsOf(node):
@@ -154,7 +154,7 @@ def drawnOn(node: Any, volumeNode: Any, case: str) -> Drawn:
         if own <= 0:
             empty.append(segment.name)
             continue
-        mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, identity, volumeNode) > 0
+        mask = VolumeExchange.segmentMask(node, identity, volumeNode)
         _checkPlace(case, segment.name, own, _millilitres(volumeNode) * int(mask.sum()))
         overlap += int(numpy.count_nonzero(voxels[mask]))
         filled.append(Segment(segment.name, len(filled) + 1, segment.color, segment.terminology))
@@ -165,14 +165,9 @@ def drawnOn(node: Any, volumeNode: Any, case: str) -> Drawn:
 
 def writeLabel(drawn: Drawn, volumeNode: Any, path: Path) -> None:
     """Write a label as Slicer's segmentation file, on the grid of the volume's file. Atomic; raises ResourceError."""
-    from caml_core.data.grid import Grid
     from caml_core.data.labels import write_labels
 
-    facts = VolumeExchange.factsOf(volumeNode)
-    matrix = VolumeExchange.worldMatrix(volumeNode)
-    origin = tuple(sign * matrix.GetElement(row, 3) for row, sign in enumerate((-1.0, -1.0, 1.0)))
-    grid = Grid(tuple(int(n) for n in facts.size), facts.spacing, origin, facts.direction)
-    write_labels(path, drawn.voxels.transpose(2, 1, 0), grid, drawn.segments)
+    write_labels(path, drawn.voxels.transpose(2, 1, 0), VolumeExchange.gridOf(volumeNode), drawn.segments)
 
 
 def loadLabel(path: Path, volumeNode: Any, case: str, segments: Sequence[Segment]) -> Any:
@@ -185,42 +180,14 @@ def loadLabel(path: Path, volumeNode: Any, case: str, segments: Sequence[Segment
     found = read_labels(path, case, () if is_segmentation(path) else segments)
     known = {s.name.strip().casefold(): s for s in segments}
     node = newSegmentation(volumeNode, case, ())
-    labels = _oriented(found, volumeNode)
+    labels = VolumeExchange.orientedLabels(found.array, found.grid, volumeNode)
     for segment in found.segments:
         look = known.get(segment.name.strip().casefold(), segment)
-        made = slicer.vtkSegment()
-        made.SetName(segment.name)
-        made.SetColor(*look.color)
-        made.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), look.terminology)
-        made.SetLabelValue(segment.label)
-        made.AddRepresentation(_LABELMAP, labels)
-        node.GetSegmentation().AddSegment(made, f"Segment_{segment.label}")
+        SegmentationResult.setSegment(
+            node.GetSegmentation(), Segment(segment.name, segment.label, look.color, look.terminology), labels
+        )
     addSegments(node, segments)
     return node
-
-
-def _oriented(found: Any, volumeNode: Any) -> Any:
-    """A label map of the engine (LPS, [X, Y, Z]) as vtkOrientedImageData in the volume's own coordinates."""
-    import numpy
-    from vtk.util.numpy_support import numpy_to_vtk
-
-    grid, matrix = found.grid, vtk.vtkMatrix4x4()
-    for row, sign in enumerate((-1.0, -1.0, 1.0)):
-        for axis in range(3):
-            matrix.SetElement(row, axis, sign * grid.direction[3 * row + axis] * grid.spacing[axis])
-        matrix.SetElement(row, 3, sign * grid.origin[row])
-    image = slicer.vtkOrientedImageData()
-    image.SetDimensions(*grid.size)
-    values = numpy.ascontiguousarray(found.array.transpose(2, 1, 0)).ravel()
-    image.GetPointData().SetScalars(numpy_to_vtk(values, deep=True))
-    transform = volumeNode.GetParentTransformNode()
-    if transform is not None and transform.IsTransformToWorldLinear():  # files are in world coordinates
-        fromWorld = vtk.vtkMatrix4x4()
-        transform.GetMatrixTransformToWorld(fromWorld)
-        fromWorld.Invert()
-        vtk.vtkMatrix4x4.Multiply4x4(fromWorld, matrix, matrix)
-    image.SetImageToWorldMatrix(matrix)
-    return image
 
 
 def _loadFile(path: Path, case: str) -> Any:
@@ -236,17 +203,10 @@ def _loadFile(path: Path, case: str) -> Any:
 
 def _loadSeries(path: Path, case: str) -> Any:
     """A DICOM folder, read as the engine reads it, so that labels drawn here lie where training looks."""
-    import numpy
-
     from caml_core.data.io import read_volume
 
     volume = read_volume(path, case)
-    matrix = numpy.eye(4)
-    signs = numpy.array([-1.0, -1.0, 1.0])
-    matrix[:3, :3] = signs[:, None] * numpy.reshape(volume.grid.direction, (3, 3)) * numpy.asarray(volume.grid.spacing)
-    matrix[:3, 3] = signs * numpy.asarray(volume.grid.origin)
-    voxels = numpy.ascontiguousarray(volume.array.transpose(2, 1, 0))
-    return slicer.util.addVolumeFromArray(voxels, ijkToRAS=matrix, name=case)
+    return VolumeExchange.addVolume(volume.array, volume.grid, case)
 
 
 def _hasLabelmaps(node: Any) -> bool:
