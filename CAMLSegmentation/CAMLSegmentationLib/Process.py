@@ -6,6 +6,7 @@ Threads stand still while Slicer's event loop idles, so everything here is drive
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import sys
 import uuid
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import qt
+from slicer.i18n import tr as _
 
 from caml_core import events
 
@@ -194,6 +196,16 @@ class WorkerProcess:
         # A QProcess must not be destroyed by the slot that it is calling.
         self._done = process
         self._listener.onWorkerEnd(exitCode, crashed)
+
+
+def missingPackage(text: str) -> str:
+    """Return the sentence for a package that the worker did not find; empty where that is not what ``text`` says."""
+    found = re.search(r"No module named '?([A-Za-z0-9_]+)", text)
+    if found is None:
+        return ""
+    return _("A Python package is missing ({name}); press Install in the module CAML Segmentation.").format(
+        name=found.group(1)
+    )
 
 
 def newStopFile(folder: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import time
 import traceback
@@ -22,7 +21,7 @@ from caml_core.model_file import ModelCard
 
 from . import SegmentationResult
 from .Job import JobFiles, Settings, predictArguments, writeCaseList
-from .Process import WorkerFactory, WorkerProcess, newStopFile
+from .Process import WorkerFactory, WorkerProcess, missingPackage, newStopFile
 from .ResultTable import Measures
 from .Work import Delivery, Work
 
@@ -208,7 +207,7 @@ class SegmentationRun:
         elif kind == "warning":
             self._onWarning(fields)
         elif kind == "error":
-            self._fault = _missing(str(fields.get("message") or "")) or str(fields.get("message") or "")
+            self._fault = missingPackage(str(fields.get("message") or "")) or str(fields.get("message") or "")
         elif kind == "log":
             self._listener.onRunLog(str(fields.get("message")))
 
@@ -370,17 +369,9 @@ def _stage(fields: dict[str, Any], titleOf: Any) -> str:
     return text.format(title=titleOf(detail)).strip() if "{title}" in text else text
 
 
-def _missing(text: str) -> str:
-    """The sentence for a package that the worker did not find; empty where that is not what ``text`` says."""
-    found = re.search(r"No module named '?([A-Za-z0-9_]+)", text)
-    if found is None:
-        return ""
-    return _("A Python package is missing ({name}); press Install in the panel.").format(name=found.group(1))
-
-
 def _died(title: str, exitCode: int, crashed: bool, lastLines: list[str]) -> str:
     """The sentence for a worker that ended without a word."""
-    if missing := _missing(" ".join(lastLines)):
+    if missing := missingPackage(" ".join(lastLines)):
         return missing
     if crashed or exitCode in (-9, 137):
         return _(

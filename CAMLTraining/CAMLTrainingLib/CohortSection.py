@@ -221,7 +221,7 @@ class CohortSection:
 
     def _onPractice(self, checked: bool = False) -> None:
         try:
-            self._practice.start(self._logic.project.folder)
+            self._practice.make(self._logic.project.folder)
         except CamlError as error:
             self.say(str(error))
             return

@@ -181,7 +181,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
             raise UsageError(_("The check is running."))
         self.verdict = None
         cohort = self._trainingCohort()
-        self._preflight.start(cohort, settings, self.project.folder, self.project.next_round())
+        self._preflight.look(cohort, settings, self.project.folder, self.project.next_round())
 
     def preflight(self, settings: TrainingSettings | None = None) -> Verdict:
         """Look whether this cohort can be trained here, and wait for the verdict."""

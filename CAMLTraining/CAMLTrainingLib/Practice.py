@@ -6,18 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from CAMLSegmentationLib.Job import commonArguments
-from CAMLSegmentationLib.Process import WorkerFactory, WorkerProcess, newStopFile
+from CAMLSegmentationLib.Process import WorkerFactory, WorkerProcess
 from slicer.i18n import tr as _
 
 from caml_core.data.files import make_folder
+
+from .EngineCall import EngineCall
 
 #: Scans, of which so many have a label for learning, and so many for validation.
 CASES, LABELED, VALIDATION = 14, 4, 3
 FOLDER = "practice"
 
 
-class PracticeRun:
+class PracticeRun(EngineCall):
     """Makes the scans in the background; ``onEnd`` gets the folder, or a sentence why there is none."""
 
     def __init__(
@@ -26,50 +27,21 @@ class PracticeRun:
         onProgress: Callable[[str], None],
         workerFactory: WorkerFactory = WorkerProcess,
     ) -> None:
-        self._onEnd, self._onProgress = onEnd, onProgress
-        self._worker = workerFactory(self)
-        self._folder = self._stopFile = Path()
-        self._fault = self._last = ""
+        self._folder = Path()
+        super().__init__(
+            lambda result, sentence: onEnd(self._folder if result is not None else None, sentence),
+            lambda kind, fields: _tell(kind, fields, onProgress),
+            workerFactory,
+        )
 
-    @property
-    def running(self) -> bool:
-        """Whether scans are being made."""
-        return self._worker.running
-
-    def start(self, project: Path) -> None:
+    def make(self, project: Path) -> None:
         """Begin; the scans go to a folder of the project. Raises ResourceError where it cannot be made."""
-        make_folder(project)
-        self._folder, self._fault, self._last = project / FOLDER, "", ""
-        self._stopFile = newStopFile(project)
+        self._folder = make_folder(project) / FOLDER
         counts = ["--cases", str(CASES), "--labeled", str(LABELED), "--validation", str(VALIDATION)]
-        arguments = ["phantom", "atrium", "-o", str(self._folder), *counts, "--seed", "7"]
-        self._worker.start([*arguments, *commonArguments(self._stopFile)], self._stopFile)
+        self.start(["phantom", "atrium", "-o", str(self._folder), *counts, "--seed", "7"], project)
 
-    def end(self) -> None:
-        """End at once."""
-        self._worker.end()
 
-    def wait(self) -> None:
-        """Let it report, in a script without an event loop."""
-        self._worker.wait(50)
-
-    def onWorkerEvent(self, kind: str, fields: dict[str, Any]) -> None:
-        """Follow the engine."""
-        if kind == "error":
-            self._fault = str(fields.get("message") or "")
-        elif kind == "progress":
-            text = _("Making scans to practise on: {done} of {total}")
-            self._onProgress(text.format(done=fields.get("done"), total=fields.get("total")))
-
-    def onWorkerLog(self, text: str) -> None:
-        """The last line may tell why it died."""
-        self._last = text
-
-    def onWorkerEnd(self, exitCode: int, crashed: bool) -> None:
-        """Hand over the folder."""
-        self._stopFile.unlink(missing_ok=True)
-        if exitCode == 0 and not crashed:
-            self._onEnd(self._folder, "")
-        else:
-            unknown = _("The scans to practise on could not be made: {line}").format(line=self._last or "-")
-            self._onEnd(None, self._fault or unknown)
+def _tell(kind: str, fields: dict[str, Any], onProgress: Callable[[str], None]) -> None:
+    if kind == "progress":
+        text = _("Making scans to practise on: {done} of {total}")
+        onProgress(text.format(done=fields.get("done"), total=fields.get("total")))

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import slicer
 from CAMLSegmentationLib import Review, SegmentationResult, VolumeExchange
 from CAMLSegmentationLib.Job import commonArguments, writeCaseList
-from CAMLSegmentationLib.Process import WorkerFactory, WorkerProcess, newStopFile
+from CAMLSegmentationLib.Process import WorkerFactory, WorkerProcess, missingPackage, newStopFile
 from slicer.i18n import tr as _
 
 from caml_core.errors import CamlError, DataError
@@ -18,7 +18,6 @@ from caml_core.errors import CamlError, DataError
 from . import CaseExchange
 from .CaseExchange import PREDICTION
 from .Cohort import Cohort
-from .Preflight import missingPackage
 
 #: Attribute of a disagreement map in the scene: the case it belongs to.
 MAP_CASE = "CAMLTraining.MapOf"
@@ -118,7 +117,8 @@ class PredictionRun:
         elif kind == "warning" and fields.get("case") and fields.get("exit_code"):
             self._fail(str(fields["case"]), str(fields.get("message") or ""))
         elif kind == "error":
-            self.summary.fault = str(fields.get("message") or "")
+            message = str(fields.get("message") or "")
+            self.summary.fault = missingPackage(message) or message
 
     def onWorkerLog(self, text: str) -> None:
         """The last line may tell why a worker died."""
@@ -129,8 +129,8 @@ class PredictionRun:
         if self.ended:
             return
         self.ended = True
-        if self._waiting and not self.summary.cancelled and "No module named" in self._last:
-            self.summary.fault = missingPackage(self._last)
+        if self._waiting and not self.summary.cancelled and (missing := missingPackage(self._last)):
+            self.summary.fault = missing
         elif self._waiting and not self.summary.cancelled and (crashed or not self.summary.fault):
             self.summary.fault = _(
                 "The segmentation ended before {count} cases were done; close other programs and start it again."

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from CAMLSegmentationLib.Job import commonArguments
-from CAMLSegmentationLib.Process import WorkerFactory, WorkerProcess, newStopFile
+from CAMLSegmentationLib.Process import WorkerFactory, WorkerProcess
 from slicer.i18n import tr as _
+
+from .EngineCall import EngineCall
 
 #: Key of a budget -> what ``caml`` is told.
 BUDGETS: dict[str, tuple[str, ...]] = {
@@ -81,7 +82,7 @@ class Verdict:
         return [str(note) for note in self.result.get("cautions") or []]
 
 
-class PreflightRun:
+class PreflightRun(EngineCall):
     """Asks the engine in the background; ``onEnd`` gets the verdict, ``onProgress`` a text."""
 
     def __init__(
@@ -90,81 +91,24 @@ class PreflightRun:
         onProgress: Callable[[str], None],
         workerFactory: WorkerFactory = WorkerProcess,
     ) -> None:
-        self._onEnd, self._onProgress = onEnd, onProgress
-        self._worker = workerFactory(self)
-        self._result: dict[str, Any] | None = None
-        self._fault, self._last, self._cancelled = "", "", False
+        def answer(result: dict[str, Any] | None, sentence: str) -> None:
+            found = result or {"verdict": "fault", "sentence": sentence}
+            onEnd(Verdict(str(found.get("verdict") or "fault"), str(found.get("sentence") or ""), result or {}))
 
-    @property
-    def running(self) -> bool:
-        """Whether the engine is at work."""
-        return self._worker.running
+        super().__init__(answer, lambda kind, fields: _tell(kind, fields, onProgress), workerFactory)
 
-    def start(self, cohort: Path, settings: TrainingSettings, folder: Path, rounds: Path) -> None:
+    def look(self, cohort: Path, settings: TrainingSettings, folder: Path, rounds: Path) -> None:
         """Begin; ``folder`` takes the stop file, ``rounds`` is where the training will lie."""
-        self._result, self._fault, self._last, self._cancelled = None, "", "", False
-        self._stopFile = newStopFile(folder)
-        arguments = ["preflight", str(cohort), "-o", str(rounds), *settings.planning()]
-        arguments += commonArguments(self._stopFile)
-        self._worker.start(arguments, self._stopFile)
-
-    def cancel(self) -> None:
-        """Stop looking."""
-        self._cancelled = True
-        self._worker.stop()
-
-    def end(self) -> None:
-        """End at once."""
-        self._cancelled = True
-        self._worker.end()
-
-    def wait(self) -> None:
-        """Let it report, in a script without an event loop."""
-        self._worker.wait(50)
-
-    def onWorkerEvent(self, kind: str, fields: dict[str, Any]) -> None:
-        """Follow the engine."""
-        if kind == "finished":
-            self._result = fields.get("result") or {}
-        elif kind == "error":
-            self._fault = str(fields.get("message") or "")
-        elif kind == "stage":
-            names = {"reading": _("Reading the cases"), "measuring": _("Measuring this computer")}
-            self._onProgress(names.get(str(fields.get("name")), str(fields.get("name"))))
-        elif kind == "progress":
-            done, total = fields.get("done"), fields.get("total")
-            self._onProgress(_("Reading the cases: {done} of {total}").format(done=done, total=total))
-
-    def onWorkerLog(self, text: str) -> None:
-        """The last line may tell why it died."""
-        self._last = text
-
-    def onWorkerEnd(self, exitCode: int, crashed: bool) -> None:
-        """Hand over the verdict."""
-        self._stopFile.unlink(missing_ok=True)
-        if self._result is not None:
-            kind = str(self._result.get("verdict") or "fault")
-            self._onEnd(Verdict(kind, str(self._result.get("sentence") or ""), self._result))
-        elif self._cancelled:
-            self._onEnd(Verdict("fault", _("The check was cancelled.")))
-        else:
-            self._onEnd(Verdict("fault", self._fault or self._died(crashed)))
-
-    def _died(self, crashed: bool) -> str:
-        if "No module named" in self._last:
-            return missingPackage(self._last)
-        if "could not be started" in self._last:
-            return self._last
-        if crashed:
-            return _("The check was ended by the system, most likely for want of memory; close other programs.")
-        return _("The check ended unexpectedly: {line}").format(line=self._last or "-")
+        self.start(["preflight", str(cohort), "-o", str(rounds), *settings.planning()], folder)
 
 
-def missingPackage(line: str) -> str:
-    """Return the sentence for a worker whose last line says that a package is missing."""
-    return _("A Python package is missing ({name}); press Install in the module CAML Segmentation.").format(
-        name=line.rpartition(" ")[2]
-    )
+def _tell(kind: str, fields: dict[str, Any], onProgress: Callable[[str], None]) -> None:
+    if kind == "stage":
+        names = {"reading": _("Reading the cases"), "measuring": _("Measuring this computer")}
+        onProgress(names.get(str(fields.get("name")), str(fields.get("name"))))
+    elif kind == "progress":
+        done, total = fields.get("done"), fields.get("total")
+        onProgress(_("Reading the cases: {done} of {total}").format(done=done, total=total))
 
 
 def verdictHtml(verdict: Verdict) -> str:

@@ -17,15 +17,13 @@ from typing import Any, Protocol
 
 import qt
 from CAMLSegmentationLib import Worker
-from CAMLSegmentationLib.Process import pythonProgram
+from CAMLSegmentationLib.Process import missingPackage, pythonProgram
 from CAMLSegmentationLib.ProcessTree import endTree
 from slicer.i18n import tr as _
 
 from caml_core import events
 from caml_core.errors import ResourceError
 from caml_core.locking import is_locked
-
-from .Preflight import missingPackage
 
 #: Milliseconds between two looks at the events file, and bytes that one look takes in at most.
 PERIOD = 400
@@ -211,7 +209,8 @@ class RoundProcess:
         if kind == "started":
             seen.message, seen.exitCode = "", 0
         elif kind == "error":
-            seen.message, seen.exitCode = str(fields.get("message") or ""), int(fields.get("exit_code") or 1)
+            message = str(fields.get("message") or "")
+            seen.message, seen.exitCode = missingPackage(message) or message, int(fields.get("exit_code") or 1)
 
     def _judge(self) -> None:
         """Tell from the last event and the lock how the round is."""
@@ -259,9 +258,7 @@ class RoundProcess:
         except OSError:
             lines = []
         last = lines[-1] if lines else _("no message")
-        if "No module named" in last:
-            return missingPackage(last)
-        return _("The training could not start: {line}").format(line=last)
+        return missingPackage(last) or _("The training could not start: {line}").format(line=last)
 
     def _setState(self, state: str, message: str) -> None:
         if (state, message) != (self.state, getattr(self, "_message", "")):

@@ -136,6 +136,14 @@ def test_the_last_word_of_a_process_counts(a_round, notes, code, message, state)
     )
 
 
+def test_a_package_that_is_missing_is_named_with_its_cure(a_round, notes):
+    tell(a_round, "started", command="round", version="0")
+    tell(a_round, "error", message="Unexpected fault: ModuleNotFoundError: No module named 'torch'", exit_code=1)
+    a_round.follow()
+    assert a_round.state == "failed"
+    assert "missing (torch); press Install" in notes.states[-1][1]
+
+
 def test_an_error_of_before_is_forgotten_once_it_goes_on(a_round, notes):
     tell(a_round, "started", command="round", version="0")
     tell(a_round, "error", message="The disk is full.", exit_code=5)
