@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import slicer
-import vtk
 from CAMLSegmentationLib.Logic import CAMLSegmentationLogic
+from CAMLSegmentationLib.PanelWidget import PanelWidget
 from CAMLSegmentationLib.SampleDataSource import registerSampleData
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleTest,
-    ScriptedLoadableModuleWidget,
 )
-from slicer.util import VTKObservationMixin
 
 __all__ = ["CAMLSegmentation", "CAMLSegmentationLogic", "CAMLSegmentationTest", "CAMLSegmentationWidget"]
-
-#: What is read anew when a developer presses Reload.
-_PACKAGES = ("CAMLSegmentationLib", "caml_core")
 
 
 class CAMLSegmentation(ScriptedLoadableModule):
@@ -45,111 +39,21 @@ class CAMLSegmentation(ScriptedLoadableModule):
         slicer.app.connect("startupCompleted()", registerSampleData)
 
 
-class CAMLSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The module's panel; ``CAMLSegmentationLib.Widget`` fills it."""
+class CAMLSegmentationWidget(PanelWidget):
+    """The module's panel; ``CAMLSegmentationLib.Widget`` fills it. A run goes on while another module is open."""
 
-    def __init__(self, parent: Any = None) -> None:
-        ScriptedLoadableModuleWidget.__init__(self, parent)
-        VTKObservationMixin.__init__(self)
-        self.logic: Any = None
-        self.panel: Any = None
-        self._parameterNode: Any = None
-        self._guiTag: Any = None
-
-    def setup(self) -> None:
-        """Build the panel. Nothing heavy is imported: it opens before PyTorch is installed."""
-        ScriptedLoadableModuleWidget.setup(self)
+    def makePanel(self) -> None:
+        """Make logic and panel."""
         from CAMLSegmentationLib.Widget import SegmentationPanel
 
-        self.uiWidget = slicer.util.loadUI(self.resourcePath("UI/CAMLSegmentation.ui"))
-        self.layout.addWidget(self.uiWidget)
-        self.ui = slicer.util.childWidgetVariables(self.uiWidget)
-        self.uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = CAMLSegmentationLogic()
         self.panel = SegmentationPanel(self.ui, self.logic)
-        scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
-        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndBatchProcessEvent):
-            self.addObserver(scene, event, self.onSceneChanged)
         self.panel.install.refresh()
-        self.initializeParameterNode()
-
-    def cleanup(self) -> None:
-        """Called when Slicer quits and before a reload: no process stays behind."""
-        try:
-            if self.panel is not None:
-                self.panel.close()
-        finally:
-            self.setParameterNode(None)
-            self.removeObservers()
-
-    def enter(self) -> None:
-        """Called each time the user opens the module."""
-        self.initializeParameterNode()
-        self.panel.enter()
-
-    def exit(self) -> None:
-        """Called each time the user opens another module; a run goes on and delivers to the scene."""
-        self._disconnect()
-
-    def onReload(self) -> None:
-        """Read the packages anew, too."""
-        if self.panel is not None:
-            self.panel.close()
-        for name in list(sys.modules):
-            if name.split(".")[0] in _PACKAGES:
-                del sys.modules[name]
-        ScriptedLoadableModuleWidget.onReload(self)
-
-    def onSceneStartClose(self, caller: Any, event: Any) -> None:
-        """The parameter node goes with the scene."""
-        self.setParameterNode(None)
-
-    def onSceneEndClose(self, caller: Any, event: Any) -> None:
-        """Begin anew where the user is looking."""
-        self.logic.forgetParameterNode()
-        if self.parent.isEntered:
-            self.initializeParameterNode()
-
-    def onSceneEndImport(self, caller: Any, event: Any) -> None:
-        """A loaded scene brings its own choices."""
-        self.logic.forgetParameterNode()
-        if self.parent.isEntered:
-            self.initializeParameterNode()
 
     def onSceneChanged(self, caller: Any, event: Any) -> None:
         """A volume came or went."""
         if self._parameterNode is not None and not slicer.mrmlScene.IsBatchProcessing():
             self.panel.update()
-
-    def initializeParameterNode(self) -> None:
-        """Take up the scene's parameter node, made where there is none."""
-        self.setParameterNode(self.logic.getParameterNode())
-
-    def setParameterNode(self, parameterNode: Any) -> None:
-        """Bind the panel to a parameter node; None detaches."""
-        self._disconnect()
-        self._parameterNode = parameterNode
-        if parameterNode is not None:
-            self._guiTag = parameterNode.connectGui(self.ui)
-            # The node, not its wrapper: the mixin keeps what it has observed.
-            self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterNodeModified)
-        if self.panel is not None:
-            self.panel.setParameterNode(parameterNode)
-
-    def onParameterNodeModified(self, caller: Any, event: Any) -> None:
-        """A choice changed, in the panel or by a script."""
-        self.panel.update()
-
-    def _disconnect(self) -> None:
-        if self._parameterNode is None or self._guiTag is None:
-            return
-        self._parameterNode.disconnectGui(self._guiTag)
-        self._guiTag = None
-        node = self._parameterNode.parameterNode
-        self.removeObserver(node, vtk.vtkCommand.ModifiedEvent, self.onParameterNodeModified)
 
 
 class CAMLSegmentationTest(ScriptedLoadableModuleTest):
