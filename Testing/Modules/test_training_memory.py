@@ -9,16 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SlicerHost
-from training_tools import SEGMENT, add_scan, add_segmentation, ball, draw, roles, select, write_folder
+from training_tools import SEGMENT, add_scan, add_segmentation, ball, draw, message, roles, select, write_folder
 
 from caml_core.config import Segment
 from caml_core.data.io import read_volume
 from caml_core.data.labels import write_labels
 from caml_core.errors import ResourceError
-
-
-def message(panel) -> str:
-    return panel.ui.cohortMessageLabel.text
 
 
 def predict(panel, case: str, mask: np.ndarray, agreement: float = 0.5):

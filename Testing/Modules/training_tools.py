@@ -135,6 +135,22 @@ def select(panel, cases) -> None:
     panel.cohort.table.select(list(cases))
 
 
+def accept(panel, *cases) -> None:
+    """Take the segmentations of cases as labels, by the panel's button."""
+    select(panel, cases)
+    panel.ui.useAsLabeledButton.click()
+
+
+def message(panel) -> str:
+    """What the panel says below the table."""
+    return panel.ui.cohortMessageLabel.text
+
+
+def case_of(panel, name: str):
+    """What the project knows of a case."""
+    return panel.logic.project.cases[name]
+
+
 def roles(panel) -> dict[str, str]:
     """Case -> role."""
     return {case.id: case.role for case in panel.logic.project.cases.values()}

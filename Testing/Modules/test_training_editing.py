@@ -1,0 +1,230 @@
+"""One case after the other in the editor, and a cohort that comes back as it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from training_tools import (
+    SEGMENT,
+    add_scan,
+    ball,
+    cell,
+    draw,
+    message,
+    roles,
+    select,
+    write_folder,
+)
+
+# Editing
+
+
+def test_one_case_takes_two_clicks_besides_the_drawing(training):
+    for seed in range(3):
+        add_scan(seed)
+    training.ui.segmentsLineEdit.text = "ball, handle"
+    training.cohort._onSegments()
+    select(training, ["Scan 00"])
+    training.ui.editButton.click()
+    assert training.ui.pagesStackedWidget.currentIndex == 1
+    node, volume = training.edit.editor.segmentationNode(), training.edit.editor.sourceVolumeNode()
+    assert volume.GetName() == "Scan 00"
+    names = [node.GetSegmentation().GetNthSegment(i).GetName() for i in range(2)]
+    assert names == ["ball", "handle"]
+    draw(node, volume, ball(0), 0)
+    training.ui.acceptNextButton.click()
+    assert "handle is empty" in training.ui.editMessageLabel.text, "a forgotten segment keeps the case open"
+    node.GetSegmentation().RemoveSegment(node.GetSegmentation().GetNthSegmentID(1))
+    training.ui.acceptNextButton.click()
+    assert roles(training)["Scan 00"] == "labeled"
+    assert training.edit.case == "Scan 01"
+    assert training.edit.editor.sourceVolumeNode().GetName() == "Scan 01"
+
+
+def test_back_keeps_what_was_drawn(training):
+    add_scan(0)
+    training.ui.segmentsLineEdit.text = "ball"
+    training.cohort._onSegments()
+    training.openCase("Scan 00")
+    node = training.edit.editor.segmentationNode()
+    draw(node, training.edit.editor.sourceVolumeNode(), ball(0))
+    training.ui.backButton.click()
+    assert training.ui.pagesStackedWidget.currentIndex == 0
+    assert cell(training, "Scan 00", "Status") == "edited"
+    training.openCase("Scan 00")
+    assert training.edit.editor.segmentationNode() is node
+
+
+def test_colours_and_terminology_of_the_cohort_are_in_a_new_segmentation(training, stand_in):
+    from stand_ins import SEGMENTS
+
+    add_scan(0)
+    training.update()
+    training.logic.cohort.setSegments([s.name for s in SEGMENTS], SEGMENTS)
+    training.openCase("Scan 00")
+    from CAMLTrainingLib.CaseExchange import segmentsOf
+
+    found = segmentsOf(training.edit.editor.segmentationNode())
+    assert [(s.name, s.terminology) for s in found] == [(s.name, s.terminology) for s in SEGMENTS]
+    assert [s.color for s in found] == [pytest.approx(s.color) for s in SEGMENTS]
+
+
+def test_next_goes_through_all_and_then_back(training):
+    for seed in range(3):
+        add_scan(seed)
+    training.update()
+    training.openCase("Scan 01")
+    seen = [training.edit.case]
+    training.ui.nextButton.click()
+    seen.append(training.edit.case)
+    training.ui.nextButton.click()
+    seen.append(training.edit.case)
+    assert seen == ["Scan 01", "Scan 02", "Scan 00"]
+
+
+def test_a_case_whose_scan_is_gone_says_so(training, tmp_path):
+    training.logic.addFolder(write_folder(tmp_path / "scans", 1))
+    training.update()
+    (tmp_path / "scans" / "case-00.nii.gz").unlink()
+    training.openCase("case-00")
+    assert training.ui.pagesStackedWidget.currentIndex == 0
+    assert "case-00 is not there" in message(training)
+
+
+def test_a_label_file_opens_for_correction_as_it_is(training, tmp_path):
+    import slicer
+
+    training.logic.addFolder(write_folder(tmp_path / "scans", 1, labels=1))
+    training.logic.cohort.setSegments(["ball"])
+    training.update()
+    training.openCase("case-00")
+    node, volume = training.edit.editor.segmentationNode(), training.edit.editor.sourceVolumeNode()
+    there = slicer.util.arrayFromSegmentBinaryLabelmap(node, node.GetSegmentation().GetNthSegmentID(0), volume)
+    assert np.array_equal(there > 0, ball(0))
+    assert node.GetSegmentation().GetNthSegment(0).GetName() == "ball"
+
+
+# Coming back
+
+
+def test_the_scene_brings_cohort_roles_and_split_back(training, a_cohort, tmp_path):
+    import slicer
+
+    names = a_cohort(labeled=2, unlabeled=1, validation=1)
+    before = roles(training)
+    slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.Clear()
+    training.update()
+    assert not roles(training)
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    assert roles(training) == before
+    assert training.logic.cohort.volumeNode(names[0]) is not None
+    assert training.logic.cohort.segmentationNode(names[0]) is not None
+
+
+def test_without_its_folder_the_scene_still_knows(training, a_cohort, tmp_path):
+    import slicer
+
+    a_cohort(labeled=2, unlabeled=1)
+    before = roles(training)
+    slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.Clear()
+    shutil.rmtree(tmp_path / "project")
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    assert roles(training) == before
+    assert "the cohort comes from the scene" in message(training)
+
+
+def test_the_folder_alone_brings_everything_back_in_a_fresh_process(training, a_cohort, caml_environment):
+    a_cohort(labeled=2, unlabeled=1, validation=1)
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from caml_core.project.project import Project\n"
+        "p = Project.open(Path(sys.argv[1]))\n"
+        "print({c.id: c.role for c in p.cases.values()}, p.missing(), [s.name for s in p.segments])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(training.logic.project.folder)],
+        env=caml_environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == f"{roles(training)} () ['{SEGMENT}']"
+
+
+def test_another_project_does_not_mix_with_the_first(training, a_cohort, tmp_path):
+    import slicer
+
+    a_cohort(labeled=2, unlabeled=0, validation=1)
+    slicer.mrmlScene.Clear()
+    training.ui.projectDirectoryButton.directory = str(tmp_path / "second")
+    assert not roles(training)
+    training.ui.projectDirectoryButton.directory = str(tmp_path / "project")
+    assert list(roles(training).values()) == ["labeled", "labeled", "validation"]
+
+
+def test_a_project_of_a_newer_version_is_left_alone(training, tmp_path):
+    folder = tmp_path / "newer"
+    folder.mkdir()
+    (folder / "cohort.json").write_text(json.dumps({"format": 99, "cases": []}))
+    training.ui.projectDirectoryButton.directory = str(folder)
+    assert "newer version" in message(training)
+    assert training.logic.project.folder == tmp_path / "project"
+    assert json.loads((folder / "cohort.json").read_text())["format"] == 99
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_roles_stay_known(training, tmp_path):
+    training.logic.addFolder(write_folder(tmp_path / "scans", 2))
+    training.update()
+    training.logic.project.folder = tmp_path / "scans" / "case-00.nii.gz" / "project"
+    select(training, ["case-01"])
+    training.ui.excludeButton.click()
+    assert "Cannot write" in message(training)
+    assert roles(training)["case-01"] == "excluded"
+
+
+def test_an_unwritten_scan_removed_while_it_is_edited(training, wait_for):
+    import slicer
+
+    add_scan(0)
+    training.update()
+    training.openCase("Scan 00")
+    slicer.mrmlScene.RemoveNode(training.logic.cohort.volumeNode("Scan 00"))
+    training.ui.acceptNextButton.click()
+    assert "Scan 00 is neither in the scene nor in a file" in training.ui.editMessageLabel.text
+    wait_for(lambda: training.ui.pagesStackedWidget.currentIndex == 0)
+    assert "removed from the scene" in message(training)
+
+
+def test_what_a_script_chooses_is_shown(training):
+    training._parameterNode.budget = "overnight"
+    training._parameterNode.ranking = "random"
+    assert training.ui.budgetComboBox.currentText.startswith("Overnight")
+    assert training.ui.rankingComboBox.currentText == "At random"
+
+
+def test_sentences_do_not_outlive_their_scene(training):
+    import slicer
+
+    slicer.mrmlScene.RemoveNode(add_scan(0))
+    add_scan(1, "LA")
+    add_scan(2, "LA")
+    training.update()
+    assert message(training)
+    slicer.mrmlScene.Clear()
+    training.update()
+    assert not message(training)
+
+
+def test_closing_the_scene_while_a_case_is_open(training):
+    import slicer
+
+    add_scan(0)
+    training.update()
+    training.openCase("Scan 00")
+    slicer.mrmlScene.Clear()
+    assert training.ui.pagesStackedWidget.currentIndex == 0
+    assert training.edit.editor.segmentationNode() is None

@@ -1,0 +1,234 @@
+"""Scans and labels in folders, and the table of all cases."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+from training_tools import (
+    accept,
+    cell,
+    draw,
+    message,
+    roles,
+    select,
+    write_folder,
+)
+
+from caml_core.data.cohort import load_cohort
+from caml_core.data.io import read_volume
+from caml_core.data.labels import read_case_labels
+
+# Folders
+
+
+def test_a_folder_is_listed_and_nothing_loaded(training, tmp_path, answers, wait_for):
+    import slicer
+
+    answers["getExistingDirectory"] = str(write_folder(tmp_path / "scans", 4, labels=2))
+    training.ui.addFolderButton.click()
+    assert list(roles(training)) == [f"case-{i:02d}" for i in range(4)]
+    assert set(roles(training).values()) == {"unlabeled"}
+    assert "2 of 4 new cases have a label file" in message(training)
+    wait_for(lambda: cell(training, "case-03", "Size") == "24 x 22 x 20")
+    assert not slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+
+
+def test_the_same_folder_in_another_project_is_described_as_well(training, tmp_path, wait_for):
+    folder = write_folder(tmp_path / "scans", 2)
+    for name in ("project", "second"):
+        training.ui.projectDirectoryButton.directory = str(tmp_path / name)
+        training.logic.addFolder(folder)
+        training.update()
+        wait_for(lambda: cell(training, "case-01", "Size") == "24 x 22 x 20")
+
+
+def test_label_files_become_labels_when_the_user_says_so(training, tmp_path, answers):
+    answers["getExistingDirectory"] = str(write_folder(tmp_path / "scans", 3, labels=2))
+    training.ui.addFolderButton.click()
+    training.ui.segmentsLineEdit.text = "ball"
+    training.cohort._onSegments()
+    accept(training, "case-00", "case-01", "case-02")
+    assert roles(training) == {"case-00": "labeled", "case-01": "labeled", "case-02": "unlabeled"}
+    assert "case-02 has no segmentation" in message(training)
+    assert cell(training, "case-00", "Segments") == "ball"
+
+
+def test_many_labels_are_checked_while_the_window_stays_alive(training, tmp_path, wait_for):
+    training.logic.addFolder(write_folder(tmp_path / "scans", 8, labels=7))
+    training.update()
+    accept(training, *roles(training))
+    assert not training.ui.useAsLabeledButton.enabled, "not twice at once"
+    assert set(roles(training).values()) == {"unlabeled"}, "nothing has happened before the next turn"
+    wait_for(lambda: training.ui.useAsLabeledButton.enabled)
+    assert list(roles(training).values()) == ["labeled"] * 7 + ["unlabeled"]
+    assert "case-07 has no segmentation" in message(training)
+    assert [c.role for c in load_cohort(training.logic.project.file).cases] == list(roles(training).values())
+
+
+def test_a_damaged_label_file_is_refused_by_name(training, tmp_path, answers):
+    folder = write_folder(tmp_path / "scans", 1, labels=1)
+    (folder / "case-00_label.nii.gz").write_bytes(b"torn")
+    answers["getExistingDirectory"] = str(folder)
+    training.ui.addFolderButton.click()
+    accept(training, "case-00")
+    assert roles(training) == {"case-00": "unlabeled"}
+    assert "case-00_label.nii.gz" in message(training)
+
+
+def test_labels_are_taken_in_bulk_and_are_selected(training, tmp_path, answers):
+    answers["getExistingDirectory"] = str(write_folder(tmp_path / "scans", 3))
+    training.ui.addFolderButton.click()
+    labels = write_folder(tmp_path / "drawn", 2, labels=2)
+    for image in labels.glob("case-??.nii.gz"):
+        image.unlink()
+    answers["getExistingDirectory"] = str(labels)
+    training.ui.addLabelsButton.click()
+    assert training.cohort.table.selected() == ["case-00", "case-01"]
+    training.ui.useAsLabeledButton.click()
+    assert list(roles(training).values()) == ["labeled", "labeled", "unlabeled"]
+
+
+def test_an_empty_folder_is_said(training, tmp_path, answers):
+    (tmp_path / "nothing").mkdir()
+    answers["getExistingDirectory"] = str(tmp_path / "nothing")
+    training.ui.addFolderButton.click()
+    assert "has no cases" in message(training)
+
+
+def test_scans_that_moved_are_located(training, tmp_path, answers):
+    folder = write_folder(tmp_path / "scans", 2)
+    answers["getExistingDirectory"] = str(folder)
+    training.ui.addFolderButton.click()
+    shutil.move(folder, tmp_path / "archive")
+    assert len(training.logic.project.missing()) == 2
+    answers["getExistingDirectory"] = str(tmp_path / "archive")
+    training.ui.locateButton.click()
+    assert not training.logic.project.missing()
+    assert "2 cases were found there; 0 are still missing" in message(training)
+
+
+def write_series(folder: Path) -> Path:
+    """A DICOM series whose slices are stored from the top down."""
+    import SimpleITK as sitk
+
+    folder.mkdir(parents=True)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for index, position in enumerate((8.0, 6.0, 4.0, 2.0)):
+        plane = sitk.GetImageFromArray((np.arange(12 * 10).reshape(12, 10) + 200 * index).astype(np.int16))
+        plane.SetSpacing((0.5, 0.75))
+        tags = {
+            "0008|0060": "MR", "0008|0016": "1.2.840.10008.5.1.4.1.1.4", "0008|0018": f"1.2.3.{index + 1}",
+            "0020|000e": "1.2.3", "0020|000d": "1.2", "0020|0013": str(index + 1), "0020|0032": f"1\\2\\{position}",
+            "0020|0037": "1\\0\\0\\0\\1\\0", "0028|0030": "0.75\\0.5",
+        }  # fmt: skip
+        for key, value in tags.items():
+            plane.SetMetaData(key, value)
+        writer.SetFileName(str(folder / f"{index:03d}.dcm"))
+        writer.Execute(plane)
+    return folder
+
+
+def test_a_dicom_series_is_labelled_where_training_looks(training, tmp_path):
+    folder = write_series(tmp_path / "scans" / "patient")
+    training.logic.addFolder(tmp_path / "scans")
+    training.logic.cohort.setSegments(["ball"])
+    training.update()
+    training.openCase("patient")
+    volume, node = training.edit.editor.sourceVolumeNode(), training.edit.editor.segmentationNode()
+    mask = np.zeros((4, 12, 10), bool)
+    mask[1, 3:6, 2:9] = True
+    draw(node, volume, mask)
+    training.ui.acceptNextButton.click()
+    case = load_cohort(training.logic.project.file).cases[0]
+    assert case.images == (folder,) and case.role == "labeled"
+    image = read_volume(folder)
+    found = read_case_labels(case, image.grid, training.logic.project.segments)
+    assert np.array_equal(found.array > 0, mask.transpose(2, 1, 0))
+    values = set(image.array[found.array > 0].tolist())
+    import slicer
+
+    assert values == set(slicer.util.arrayFromVolume(volume)[mask].tolist())
+
+
+def test_practice_makes_a_cohort_where_there_is_none(training, wait_for, tmp_path):
+    assert training.ui.practiceButton.enabled
+    training.ui.practiceButton.click()
+    assert "practise" in message(training) and not training.ui.practiceButton.enabled
+    wait_for(lambda: len(roles(training)) == 14, 300)
+    assert set(roles(training).values()) == {"unlabeled"}
+    assert "7 of 14 new cases have a label file" in message(training)
+    assert not training.ui.practiceButton.enabled
+    assert "your own" in training.ui.practiceButton.toolTip
+
+
+# The table
+
+
+def test_many_roles_at_once(training, tmp_path):
+    training.logic.addFolder(write_folder(tmp_path / "scans", 5))
+    training.update()
+    select(training, ["case-01", "case-03"])
+    training.ui.excludeButton.click()
+    assert [r == "excluded" for r in roles(training).values()] == [False, True, False, True, False]
+    training.ui.unlabeledButton.click()
+    assert set(roles(training).values()) == {"unlabeled"}
+
+
+def test_the_table_sorts_and_filters(training, tmp_path):
+    import qt
+
+    training.logic.addFolder(write_folder(tmp_path / "scans", 4))
+    training.logic.project.update("case-02", role="excluded", agreement={"ball": 0.5})
+    training.logic.project.update("case-01", agreement={"ball": 0.9})
+    training.update()
+    table, column = training.ui.casesTableWidget, 4
+    table.sortByColumn(column, qt.Qt.DescendingOrder)
+    assert [table.item(row, 0).text() for row in range(2)] == ["case-02", "case-01"]
+    training.ui.filterSearchBox.text = "CASE-0 excl"
+    shown = [table.item(row, 0).text() for row in range(table.rowCount) if not table.isRowHidden(row)]
+    assert shown == ["case-02"]
+    training.ui.filterSearchBox.text = ""
+    training.ui.filterRoleComboBox.currentIndex = training.ui.filterRoleComboBox.findData("unlabeled")
+    shown = [table.item(row, 0).text() for row in range(table.rowCount) if not table.isRowHidden(row)]
+    assert sorted(shown) == ["case-00", "case-01", "case-03"]
+
+
+def test_hidden_rows_are_not_changed(training, tmp_path):
+    training.logic.addFolder(write_folder(tmp_path / "scans", 3))
+    training.update()
+    select(training, ["case-00", "case-01", "case-02"])
+    training.ui.filterSearchBox.text = "case-01"
+    training.ui.excludeButton.click()
+    assert [c for c, r in roles(training).items() if r == "excluded"] == ["case-01"]
+
+
+def test_hundreds_of_cases_are_listed_without_being_read(training, tmp_path):
+    """Speed is measured in Testing/benchmarks; here, that no file is opened to list them."""
+    (tmp_path / "scans").mkdir()
+    for number in range(300):
+        (tmp_path / "scans" / f"case-{number:03d}.nii.gz").write_bytes(b"")
+    training.logic.addFolder(tmp_path / "scans")
+    training.update()
+    assert training.ui.casesTableWidget.rowCount == 300
+
+
+def test_the_table_is_saved_as_csv(training, tmp_path, answers):
+    training.logic.addFolder(write_folder(tmp_path / "scans", 2))
+    answers["getSaveFileName"] = str(tmp_path / "table.csv")
+    training.ui.exportTableButton.click()
+    assert [c.id for c in load_cohort(tmp_path / "table.csv").cases] == ["case-00", "case-01"]
+
+
+def test_validation_cases_are_held_out_by_chance_once(a_cohort, training):
+    a_cohort(labeled=4, unlabeled=1)
+    training.ui.holdOutSpinBox.value = 2
+    training.ui.holdOutButton.click()
+    held = [c for c, r in roles(training).items() if r == "validation"]
+    assert len(held) == 2
+    assert [
+        c["id"] for c in json.loads(training.logic.project.file.read_text())["cases"] if c["role"] == "validation"
+    ] == held
