@@ -80,6 +80,8 @@ class NetworkConfig:
     attention_evaluation: Literal["skip", "alone"] = "skip"
     #: Share of training steps in which each sample attends to itself alone, as it does in evaluation.
     attention_alone: float = 0.0
+    #: Slope of the activations for negative input; 0 is the paper's ReLU.
+    negative_slope: float = 0.0
 
     def __post_init__(self) -> None:
         _require(self.in_channels >= 1, f"A network needs at least one channel, got {self.in_channels}.")
@@ -93,6 +95,7 @@ class NetworkConfig:
             "strides must be four triples of 1 or 2.",
         )
         _require(0 <= self.attention_alone <= 1, "attention_alone must lie between 0 and 1.")
+        _require(0 <= self.negative_slope < 1, "negative_slope must be at least 0 and below 1.")
 
     @property
     def divisor(self) -> Triple:
@@ -161,6 +164,9 @@ class LossConfig:
     #: Pseudo-labels of the averaged (EMA) networks on the unlabelled voxels, in bidirectional copy-paste.
     mixing: Literal["none", "copy-paste"] = "none"
     pseudo_label: float = 0.0
+    #: Share of all iterations in which sub-model v learns alone, from the labels, at a third of the cost; a then takes
+    #: over from v.
+    solo_share: float = 0.0
     #: Share of all iterations in which labelled cases are mixed among themselves, before pseudo-labels start.
     warmup_share: float = 0.0
     #: Keep only the largest component of each class of a pseudo-label (set where the labels are like that).
@@ -182,6 +188,10 @@ class OptimizerConfig:
     schedule: Literal["cosine", "polynomial", "constant", "plateau"] = "cosine"
     warmup: int = 0
     ema: float = 0.0  # decay of the averaged weights; 0: none
+    #: The averaged weights begin as those of a trained model, which are not to be forgotten at once.
+    ema_settled: bool = False
+    #: Multiple of the learning rate for norms and output layers: what sets scales, while all else is free of scale.
+    scale_rate: float = 1.0
     gradient_clip: float = 0.0
 
 
@@ -254,6 +264,11 @@ class Plan:
     def span(self) -> int:
         """Iterations that the losses' shares refer to."""
         return self.horizon or self.iterations
+
+    @property
+    def solo_iterations(self) -> int:
+        """Iterations at the beginning in which sub-model v learns alone, from the labelled cases."""
+        return 0 if self.labeled_only else math.ceil(self.losses.solo_share * self.span)
 
     @property
     def model_spec(self) -> ModelSpec:

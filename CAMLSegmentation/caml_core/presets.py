@@ -54,6 +54,7 @@ def default_preset(in_channels: int, classes: int, *, thin: bool = False, one_co
             upsampling_a="conv1",
             attention_evaluation="alone",
             attention_alone=0.5,
+            negative_slope=0.1,
         ),
         losses=LossConfig(
             cross_entropy=1.0,
@@ -72,11 +73,17 @@ def default_preset(in_channels: int, classes: int, *, thin: bool = False, one_co
             separate_banks=True,
             mixing="copy-paste",
             pseudo_label=0.5,
-            warmup_share=0.15,
+            solo_share=0.4,
             pseudo_largest_component=one_component,
         ),
         optimizer=OptimizerConfig(
-            kind="adamw", learning_rate=1e-3, weight_decay=1e-2, schedule="cosine", warmup=20, ema=0.99
+            kind="adamw",
+            learning_rate=3e-3,
+            scale_rate=5.0,
+            weight_decay=1e-2,
+            schedule="cosine",
+            warmup=20,
+            ema=0.99,
         ),
         augmentation=AugmentationConfig(
             rotation_degrees=15.0,

@@ -266,8 +266,11 @@ class TrainSection:
             raise
         self._checkedKey = self._key()
 
-    def _key(self) -> tuple[str, TrainingSettings]:
-        return self._logic.project.write(), self.settings()
+    def _key(self) -> tuple[Any, ...]:
+        """What a check is about. Sizes and states of cases are not: they are found out, and change, meanwhile."""
+        project = self._logic.project
+        cases = tuple((case.id, case.role, case.images, case.label) for case in project.cases.values())
+        return project.id, project.segments, cases, self.settings()
 
     def _begin(self) -> None:
         settings = self.settings()

@@ -149,7 +149,7 @@ def test_all_parts_of_the_network_are_trained(a_batch: Batch, preset: str) -> No
     if preset == "paper":
         paper = paper_preset(1, 3, 8)
         plan = dataclasses.replace(plan, preset="paper", losses=paper.losses, optimizer=paper.optimizer)
-    plan = dataclasses.replace(plan, losses=dataclasses.replace(plan.losses, warmup_share=0.0))
+    plan = dataclasses.replace(plan, losses=dataclasses.replace(plan.losses, solo_share=0.0))
     engine = Engine(plan, 3)
     before = {k: v.clone() for k, v in engine.network.named_parameters()}
     for iteration in range(3):
@@ -165,7 +165,7 @@ def test_recomputing_stages_changes_no_gradient_and_no_statistic(a_batch: Batch)
     states = []
     for stages in (0, 3):
         plan = tiny_plan()
-        plan = dataclasses.replace(plan, losses=dataclasses.replace(plan.losses, warmup_share=0.0))
+        plan = dataclasses.replace(plan, losses=dataclasses.replace(plan.losses, solo_share=0.0))
         engine = Engine(plan, 3)
         engine.network.recompute(stages)
         for iteration in range(2):

@@ -251,6 +251,21 @@ def test_the_check_says_what_to_expect(training, a_cohort, wait_for):
     assert not training.logic.rounds(), "checking trains nothing"
 
 
+def test_a_check_is_not_repeated_because_sizes_became_known(training, wait_for, tmp_path):
+    training.logic.addFolder(write_folder(tmp_path / "scans", 3, labels=1))
+    training.logic.setRole(["case-00"], "labeled")
+    training.update()
+    choose_time(training)
+    assert any(case.size is None for case in training.logic.project.cases.values())
+    training.ui.trainButton.click()
+    wait_for(lambda: not training.logic.checking, 120)
+    assert "press Train again" in training.ui.statusLabel.text
+    wait_for(lambda: all(case.size for case in training.logic.project.cases.values()), 60)
+    training.ui.trainButton.click()
+    assert training.logic.training and not training.logic.checking
+    finish(training, wait_for)
+
+
 def test_a_damaged_scan_keeps_the_check_from_passing(training, a_cohort, wait_for, tmp_path):
     a_cohort(labeled=2, unlabeled=0)
     folder = write_folder(tmp_path / "scans", 1, first=7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -15,6 +16,20 @@ class TransformerLayer(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """[sequence, batch, channels] -> the same shape."""
         return self.encoder_layers(tokens)
+
+    @torch.no_grad()
+    def begin_as_identity(self, mean: float, std: float) -> None:
+        """Let both residual branches begin at zero, and the last norm with the input's ``mean`` and ``std``.
+
+        What remains of the layer is a normalisation of each token that keeps the scale of its input on average.
+        """
+        layer = self.encoder_layers
+        for branch in (layer.self_attn.out_proj, layer.linear2):
+            branch.weight.zero_()
+            branch.bias.zero_()
+        for norm, weight, bias in ((layer.norm1, 1.0, 0.0), (layer.norm2, std, mean)):
+            norm.weight.fill_(weight)
+            norm.bias.fill_(bias)
 
 
 def cross_sample_attention(

@@ -8,14 +8,17 @@ from ..config import Triple
 
 
 class ConvStage(nn.Module):
-    """``count`` units of convolution (3x3x3, bias) - BatchNorm - ReLU, without residual connection."""
+    """``count`` units of convolution (3x3x3, bias) - BatchNorm - ReLU, without residual connection.
 
-    def __init__(self, count: int, in_channels: int, out_channels: int) -> None:
+    slope: here and below, of the ReLU where its input is negative; 0 in the paper.
+    """
+
+    def __init__(self, count: int, in_channels: int, out_channels: int, slope: float = 0.0) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for index in range(count):
             layers += _normalised(
-                nn.Conv3d(in_channels if index == 0 else out_channels, out_channels, 3, padding=1), out_channels
+                nn.Conv3d(in_channels if index == 0 else out_channels, out_channels, 3, padding=1), out_channels, slope
             )
         self.conv = nn.Sequential(*layers)
 
@@ -27,10 +30,10 @@ class ConvStage(nn.Module):
 class Downsampling(nn.Module):
     """Strided convolution - BatchNorm - ReLU; kernel and stride are equal, axes of stride 1 keep their size."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: Triple) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: Triple, slope: float = 0.0) -> None:
         super().__init__()
         self.conv = nn.Sequential(
-            *_normalised(nn.Conv3d(in_channels, out_channels, stride, stride=stride), out_channels)
+            *_normalised(nn.Conv3d(in_channels, out_channels, stride, stride=stride), out_channels, slope)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,10 +44,10 @@ class Downsampling(nn.Module):
 class TransposedUpsampling(nn.Module):
     """Upsampling of sub-model v: transposed convolution - BatchNorm - ReLU."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: Triple) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: Triple, slope: float = 0.0) -> None:
         super().__init__()
         self.conv = nn.Sequential(
-            *_normalised(nn.ConvTranspose3d(in_channels, out_channels, stride, stride=stride), out_channels)
+            *_normalised(nn.ConvTranspose3d(in_channels, out_channels, stride, stride=stride), out_channels, slope)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,10 +58,10 @@ class TransposedUpsampling(nn.Module):
 class TrilinearUpsampling(nn.Module):
     """Upsampling of sub-model a (paper): trilinear with aligned corners, then 3x3x3 convolution - BatchNorm - ReLU."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: Triple) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: Triple, slope: float = 0.0) -> None:
         super().__init__()
         self.conv = nn.Sequential(
-            _trilinear(stride), *_normalised(nn.Conv3d(in_channels, out_channels, 3, padding=1), out_channels)
+            _trilinear(stride), *_normalised(nn.Conv3d(in_channels, out_channels, 3, padding=1), out_channels, slope)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,13 +72,13 @@ class TrilinearUpsampling(nn.Module):
 class LeanTrilinearUpsampling(nn.Module):
     """1x1x1 convolution, then trilinear upsampling - BatchNorm - ReLU: channels are mixed where voxels are few."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: Triple) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: Triple, slope: float = 0.0) -> None:
         super().__init__()
         self.conv = nn.Sequential(
             nn.Conv3d(in_channels, out_channels, 1),
             _trilinear(stride),
             nn.BatchNorm3d(out_channels),
-            nn.ReLU(inplace=True),
+            _activation(slope),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,8 +86,12 @@ class LeanTrilinearUpsampling(nn.Module):
         return self.conv(x)
 
 
-def _normalised(convolution: nn.Module, channels: int) -> list[nn.Module]:
-    return [convolution, nn.BatchNorm3d(channels), nn.ReLU(inplace=True)]
+def _normalised(convolution: nn.Module, channels: int, slope: float) -> list[nn.Module]:
+    return [convolution, nn.BatchNorm3d(channels), _activation(slope)]
+
+
+def _activation(slope: float) -> nn.Module:
+    return nn.LeakyReLU(slope, inplace=True) if slope > 0 else nn.ReLU(inplace=True)
 
 
 def _trilinear(stride: Triple) -> nn.Upsample:

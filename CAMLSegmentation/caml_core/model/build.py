@@ -16,8 +16,8 @@ UPSAMPLING_A = {"conv3": TrilinearUpsampling, "conv1": LeanTrilinearUpsampling}
 def build_network(config: NetworkConfig) -> CamlNetwork:
     """Return the network of ``config`` with PyTorch's default initialisation, on the CPU, in training mode."""
     filters, channels = config.base_filters, 8 * config.base_filters
-    encoder = (config.in_channels, filters, config.strides, config.dropout)
-    decoder = (config.classes, filters, config.strides, config.dropout)
+    encoder = (config.in_channels, filters, config.strides, config.dropout, config.negative_slope)
+    decoder = (config.classes, filters, config.strides, config.dropout, config.negative_slope)
     return CamlNetwork(
         Encoder(*encoder),
         AttentiveEncoder(

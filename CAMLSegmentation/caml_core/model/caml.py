@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import TransformerLayer, cross_sample_attention
+from .blocks import ConvStage
 from .vnet import Decoder, Encoder, Features
 
 
@@ -74,6 +75,25 @@ class CamlNetwork(nn.Module):
         for part in (self.encoder1, self.encoder2, self.decoder1, self.decoder2):
             part.recompute = stages
 
+    @torch.no_grad()
+    def take_over(self) -> None:
+        """Give sub-model a what v has learnt: all of the same shape, and as upsampling the mean of v's.
+
+        A transposed convolution whose stride is its kernel has one matrix for each position within a voxel; their mean
+        before trilinear upsampling is its smooth counterpart. Cross-sample attention has no counterpart in v: it begins
+        as the pass that changes least, see ``TransformerLayer.begin_as_identity``.
+        """
+        for target, source in ((self.encoder2, self.encoder1), (self.decoder2, self.decoder1)):
+            own = target.state_dict()
+            for name, value in source.state_dict().items():
+                if name in own and own[name].shape == value.shape:
+                    own[name].copy_(value)
+        for stage in ("block_five_up", "block_six_up", "block_seven_up", "block_eight_up"):
+            _take_over_upsampling(getattr(self.decoder2, stage).conv, getattr(self.decoder1, stage).conv)
+        mean, std = moments_after_activation(self.encoder1.block_four)
+        self.encoder2.intra_attention.begin_as_identity(mean, std)
+        self.encoder2.inter_attention.begin_as_identity(mean, std)
+
     def forward(self, x: Tensor, *, alone: bool = False) -> CamlOutput:
         """Run both sub-models on ``x`` [B, C, x, y, z]. ``alone``: see ``AttentiveEncoder.forward``."""
         logits_v, embedding_v = self.decoder1(self.encoder1(x))
@@ -92,3 +112,32 @@ class CamlNetwork(nn.Module):
         """Mean of both sub-models' softmax, float32 [B, classes, x, y, z]."""
         v, a = self.forward_v(x), self.forward_a(x)
         return 0.5 * (torch.softmax(v.float(), 1) + torch.softmax(a.float(), 1))
+
+
+def _take_over_upsampling(target: nn.Sequential, source: nn.Sequential) -> None:
+    """From transposed convolution - BatchNorm - ReLU to 1x1x1 convolution - trilinear - BatchNorm - ReLU."""
+    mixing, transposed = target[0], source[0]
+    if isinstance(mixing, nn.Conv3d) and isinstance(transposed, nn.ConvTranspose3d):
+        mixing.weight.copy_(transposed.weight.mean((2, 3, 4), keepdim=True).transpose(0, 1))
+        if mixing.bias is not None and transposed.bias is not None:
+            mixing.bias.copy_(transposed.bias)
+        target[2].load_state_dict(source[1].state_dict())
+
+
+def moments_after_activation(stage: ConvStage) -> tuple[float, float]:
+    """Mean and standard deviation over all channels that ``stage`` gives, taking each before its ReLU as normal."""
+    norm, activation = stage.conv[-2], stage.conv[-1]
+    assert isinstance(norm, nn.BatchNorm3d)
+    slope = activation.negative_slope if isinstance(activation, nn.LeakyReLU) else 0.0
+    mean, std = norm.bias.double(), norm.weight.double().abs().clamp_min(1e-6)
+    (above, above_squared), (below, below_squared) = _rectified(mean, std), _rectified(-mean, std)
+    first = float((above - slope * below).mean())
+    second = float((above_squared + slope**2 * below_squared).mean())
+    return first, max(second - first**2, 1e-12) ** 0.5
+
+
+def _rectified(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """First and second moment of max(x, 0) for normal x."""
+    normal = torch.distributions.Normal(torch.zeros_like(mean), torch.ones_like(std))
+    share, density = normal.cdf(mean / std), torch.exp(normal.log_prob(mean / std))
+    return mean * share + std * density, (mean**2 + std**2) * share + mean * std * density

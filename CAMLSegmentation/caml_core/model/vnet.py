@@ -33,18 +33,18 @@ class Encoder(nn.Module):
 
     recompute = 0
 
-    def __init__(self, in_channels: int, filters: int, strides: Strides, dropout: float) -> None:
+    def __init__(self, in_channels: int, filters: int, strides: Strides, dropout: float, slope: float = 0.0) -> None:
         super().__init__()
         n = filters
-        self.block_one = ConvStage(1, in_channels, n)
-        self.block_one_dw = Downsampling(n, 2 * n, strides[0])
-        self.block_two = ConvStage(2, 2 * n, 2 * n)
-        self.block_two_dw = Downsampling(2 * n, 4 * n, strides[1])
-        self.block_three = ConvStage(3, 4 * n, 4 * n)
-        self.block_three_dw = Downsampling(4 * n, 8 * n, strides[2])
-        self.block_four = ConvStage(3, 8 * n, 8 * n)
-        self.block_four_dw = Downsampling(8 * n, 16 * n, strides[3])
-        self.block_five = ConvStage(3, 16 * n, 16 * n)
+        self.block_one = ConvStage(1, in_channels, n, slope)
+        self.block_one_dw = Downsampling(n, 2 * n, strides[0], slope)
+        self.block_two = ConvStage(2, 2 * n, 2 * n, slope)
+        self.block_two_dw = Downsampling(2 * n, 4 * n, strides[1], slope)
+        self.block_three = ConvStage(3, 4 * n, 4 * n, slope)
+        self.block_three_dw = Downsampling(4 * n, 8 * n, strides[2], slope)
+        self.block_four = ConvStage(3, 8 * n, 8 * n, slope)
+        self.block_four_dw = Downsampling(8 * n, 16 * n, strides[3], slope)
+        self.block_five = ConvStage(3, 16 * n, 16 * n, slope)
         self.dropout = nn.Dropout3d(dropout)
 
     def forward(self, x: Tensor) -> Features:
@@ -72,7 +72,7 @@ class Encoder(nn.Module):
 class UpsamplingFactory(Protocol):
     """Makes the upsampling unit of a decoder stage."""
 
-    def __call__(self, in_channels: int, out_channels: int, stride: Triple) -> nn.Module: ...  # noqa: D102
+    def __call__(self, in_channels: int, out_channels: int, stride: Triple, slope: float) -> nn.Module: ...  # noqa: D102
 
 
 class Decoder(nn.Module):
@@ -84,18 +84,24 @@ class Decoder(nn.Module):
     recompute = 0
 
     def __init__(
-        self, upsampling: UpsamplingFactory, classes: int, filters: int, strides: Strides, dropout: float
+        self,
+        upsampling: UpsamplingFactory,
+        classes: int,
+        filters: int,
+        strides: Strides,
+        dropout: float,
+        slope: float = 0.0,
     ) -> None:
         super().__init__()
         n = filters
-        self.block_five_up = upsampling(16 * n, 8 * n, strides[3])
-        self.block_six = ConvStage(3, 8 * n, 8 * n)
-        self.block_six_up = upsampling(8 * n, 4 * n, strides[2])
-        self.block_seven = ConvStage(3, 4 * n, 4 * n)
-        self.block_seven_up = upsampling(4 * n, 2 * n, strides[1])
-        self.block_eight = ConvStage(2, 2 * n, 2 * n)
-        self.block_eight_up = upsampling(2 * n, n, strides[0])
-        self.block_nine = ConvStage(1, n, n)
+        self.block_five_up = upsampling(16 * n, 8 * n, strides[3], slope)
+        self.block_six = ConvStage(3, 8 * n, 8 * n, slope)
+        self.block_six_up = upsampling(8 * n, 4 * n, strides[2], slope)
+        self.block_seven = ConvStage(3, 4 * n, 4 * n, slope)
+        self.block_seven_up = upsampling(4 * n, 2 * n, strides[1], slope)
+        self.block_eight = ConvStage(2, 2 * n, 2 * n, slope)
+        self.block_eight_up = upsampling(2 * n, n, strides[0], slope)
+        self.block_nine = ConvStage(1, n, n, slope)
         self.dropout = nn.Dropout3d(dropout)
         self.out_conv = nn.Conv3d(n, classes, 1)
 

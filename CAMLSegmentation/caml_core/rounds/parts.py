@@ -7,7 +7,8 @@ import random
 
 from ..config import Plan
 from ..data.case import Cohort, Role
-from ..training.measurement import measure
+from ..training.measurement import early_share, measure
+from ..training.planner import with_phases
 from ..training.preflight import LEAST_FOLD_ITERATIONS
 
 
@@ -17,7 +18,7 @@ def labeled_only_plan(plan: Plan, iterations: int, labeled_cases: int) -> Plan:
     Steps of both are timed one after the other, so that neither suffers from what else the machine did at its time.
     """
     alone = _closed(plan, iterations, labeled_only=True)
-    ours, theirs = (measure(p, labeled_cases).seconds_per_iteration for p in (plan, alone))
+    ours, theirs = (measure(p, labeled_cases).seconds_per_iteration(early_share(p)) for p in (plan, alone))
     number = max(round(iterations * ours / theirs), 1)
     return dataclasses.replace(
         alone,
@@ -31,7 +32,7 @@ def fold_plan(plan: Plan, iterations: int, folds: int) -> Plan:
     """Return the plan of one of ``folds`` trainings, which together take about as long as the main one."""
     number = max(iterations // folds, LEAST_FOLD_ITERATIONS)
     # What is held out is scored in the end; on the way there is nothing to decide by it.
-    return dataclasses.replace(_closed(plan, number), validate_every=number)
+    return dataclasses.replace(_closed(plan, number), validate_every=number, losses=with_phases(plan.losses, number))
 
 
 def fold_cohorts(cohort: Cohort, folds: int, seed: int) -> tuple[Cohort, ...]:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import NumericMode, OptimizerConfig, Plan
 from ..data.sampler import Batch
@@ -16,15 +16,15 @@ from ..losses.ramps import gaussian_ramp, learning_rate_factor
 from ..memory_bank import MemoryBank
 from ..model import CamlNetwork, build_network
 from ..seeding import generator_for, seed_torch, torch_generator_for
-from .averaging import AveragedNetwork
-from .mixing import Composite, paste_both_ways, paste_labeled, side_by_side
+from .averaging import SUB_MODEL_A, AveragedNetwork
+from .mixing import Composite, half, paste_both_ways, paste_labeled, side_by_side
 from .pseudo_labels import pseudo_labels
 from .step import StepLosses, caml_losses, labeled_losses
 
 #: The published code counts its ramp in units of 150 iterations.
 PAPER_RAMP_UNIT = 150
-#: How often labelled cases are pasted into each other while there are no pseudo-labels.
-LABELED_PASTE_PROBABILITY = 0.5
+#: Share of the steps in which cases are pasted into each other; the others see scans as they are.
+PASTE_PROBABILITY = 0.5
 TORCH_DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -43,7 +43,7 @@ class Engine:
             self.network.load_state_dict(dict(start))
         self.network.to(self.device).to(memory_format=_memory_format(plan.numeric))  # type: ignore[call-overload]
         self.network.train().recompute(plan.numeric.recompute)
-        self.average = AveragedNetwork(self.network, plan.optimizer.ema) if plan.optimizer.ema > 0 else None
+        self.average = _average(self.network, plan.optimizer)
         self.optimizer = _optimizer(self.network, plan.optimizer)
         self.bank = MemoryBank(
             labeled_cases,
@@ -63,32 +63,40 @@ class Engine:
         """The network to validate and save: averaged weights where there are any."""
         return self.network if self.average is None else self.average.network
 
-    def learning_rate(self, iteration: int) -> float:
-        """Learning rate of ``iteration`` (from 0), after any reduction for non-finite losses."""
-        optimizer = self.plan.optimizer
+    def learning_rate(self, iteration: int, since: int = 0) -> float:
+        """Learning rate at ``iteration`` (from 0) of what learns from ``since`` on, lowered after any failures."""
+        optimizer, annealing = self.plan.optimizer, self.annealing
         factor = learning_rate_factor(
-            iteration, self.plan.iterations, optimizer.schedule, optimizer.warmup, self.annealing
+            max(iteration - since, 0),
+            self.plan.iterations - since,
+            optimizer.schedule,
+            optimizer.warmup,
+            None if annealing is None else (annealing[0] - since, annealing[1] - since),
         )
         return optimizer.learning_rate * factor * self.rate_scale
 
     def ramp(self, iteration: int) -> float:
         """Share of the unsupervised terms' weights at ``iteration``."""
-        losses = self.plan.losses
+        losses, span = self.plan.losses, self.plan.span
         if losses.ramp_units > 0:
             return gaussian_ramp(iteration // PAPER_RAMP_UNIT, losses.ramp_units)
-        return gaussian_ramp(iteration, losses.ramp_share * self.plan.span)
+        begin = self.plan.solo_iterations
+        return gaussian_ramp(max(iteration - begin, 0), losses.ramp_share * (span - begin))
 
     def step(self, batch: Batch, iteration: int) -> dict[str, float] | None:
         """Perform one iteration; return its losses, or None where they were not finite and nothing was changed."""
         seed_torch(self.plan.seed, "step", iteration)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(iteration)
+            since = self.plan.solo_iterations if group["sub_model"] == "a" else 0
+            group["lr"] = group["multiple"] * self.learning_rate(iteration, since)
+        if iteration > 0 and iteration == self.plan.solo_iterations:
+            self._begin_mutual_learning()
         self._keep_buffers()
         losses = self._losses(batch.to(self.device), iteration)
         values = losses.values()
         if math.isfinite(values["total"]) and self._descend(losses.total):
             if self.average is not None:
-                self.average.update(self.network, iteration)
+                self.average.update(self.network, iteration, self.plan.solo_iterations)
             return values
         self._restore_buffers()
         return None
@@ -124,7 +132,7 @@ class Engine:
             image = composite.image.contiguous(memory_format=torch.channels_last_3d)
             composite = Composite(image, composite.target, composite.weight, composite.labeled, composite.cases)
         with autocast(plan.numeric, self.device):
-            if plan.labeled_only:
+            if plan.labeled_only or iteration < plan.solo_iterations:
                 return labeled_losses(self.network, composite, plan.losses)
             rng = generator_for(plan.seed, "attention", iteration)
             return caml_losses(
@@ -142,13 +150,30 @@ class Engine:
         if losses.mixing == "none":
             return side_by_side(batch)
         rng = generator_for(self.plan.seed, "mixing", iteration)
-        warming_up = iteration < losses.warmup_share * self.plan.span
+        warming_up = iteration < max(losses.warmup_share * self.plan.span, self.plan.solo_iterations)
         if batch.unlabeled is None or warming_up or self.average is None:
-            return paste_labeled(batch, rng, LABELED_PASTE_PROBABILITY)
+            return paste_labeled(batch, rng, PASTE_PROBABILITY)
+        if rng.random() < PASTE_PROBABILITY:
+            return paste_both_ways(batch, self._pseudo_labels(batch.unlabeled, iteration), losses.pseudo_label, rng)
+        batch = half(batch)
+        assert batch.unlabeled is not None
+        return side_by_side(batch, self._pseudo_labels(batch.unlabeled, iteration), losses.pseudo_label)
+
+    def _pseudo_labels(self, image: Tensor, iteration: int) -> Tensor:
+        assert self.average is not None
         with autocast(self.plan.numeric, self.device):
-            image = batch.unlabeled.contiguous(memory_format=_memory_format(self.plan.numeric))
-            labels = pseudo_labels(self.average.network, image, largest_component=losses.pseudo_largest_component)
-        return paste_both_ways(batch, labels, losses.pseudo_label, rng)
+            return pseudo_labels(
+                self.average.network,
+                image.contiguous(memory_format=_memory_format(self.plan.numeric)),
+                largest_component=self.plan.losses.pseudo_largest_component,
+                v_alone=self.plan.solo_iterations > 0 and self.ramp(iteration) < 1.0,
+            )
+
+    def _begin_mutual_learning(self) -> None:
+        """Sub-model v has learnt alone so far: a begins where v is."""
+        self.network.take_over()
+        if self.average is not None:
+            self.average.network.take_over()
 
     def _descend(self, loss: Tensor) -> bool:
         """Backward and optimiser step; False, with nothing changed, where the gradient is not finite."""
@@ -179,6 +204,10 @@ class Engine:
             value.copy_(kept)
 
 
+def _average(network: CamlNetwork, config: OptimizerConfig) -> AveragedNetwork | None:
+    return AveragedNetwork(network, config.ema, settled=config.ema_settled) if config.ema > 0 else None
+
+
 def autocast(numeric: NumericMode, device: torch.device) -> AbstractContextManager[object]:
     """The autocast context of a numeric mode."""
     return torch.autocast(device.type, TORCH_DTYPE[numeric.dtype], enabled=numeric.dtype != "fp32")
@@ -191,11 +220,33 @@ def _memory_format(numeric: NumericMode) -> torch.memory_format:
 def _optimizer(network: CamlNetwork, config: OptimizerConfig) -> torch.optim.Optimizer:
     # Fused: one pass over all parameters instead of one a tensor and operation.
     common: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
+    groups = _parameter_groups(network, config)
     if config.kind == "sgd":
-        optimizer = torch.optim.SGD(network.parameters(), momentum=config.momentum, **common)
+        optimizer = torch.optim.SGD(groups, momentum=config.momentum, **common)
         # The heads may get their first gradient later than the rest, which torch's fused form cannot take; starting
         # from zero momentum is the same.
         for parameter in network.parameters():
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
-    return torch.optim.AdamW(network.parameters(), **common)
+    return torch.optim.AdamW(groups, **common)
+
+
+def _parameter_groups(network: CamlNetwork, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Groups by sub-model, which may begin to learn at different times, and by multiple of the learning rate.
+
+    AdamW moves every weight by about the rate. In front of a norm that is a turn whatever the weight's size, but the
+    logits' scale, which norms and output layers set, would take thousands of steps to grow.
+    """
+    scales = {
+        id(parameter)
+        for name, module in network.named_modules()
+        if isinstance(module, nn.BatchNorm3d) or name.endswith("out_conv")
+        for parameter in module.parameters()
+    }
+    groups = []
+    for sub_model in ("v", "a"):
+        own = [p for n, p in network.named_parameters() if n.startswith(SUB_MODEL_A) == (sub_model == "a")]
+        for multiple, scale in ((1.0, False), (config.scale_rate, True)):
+            parameters = [p for p in own if (id(p) in scales) == scale]
+            groups.append({"params": parameters, "sub_model": sub_model, "multiple": multiple})
+    return groups

@@ -29,11 +29,19 @@ WORTHWHILE = 1.1
 
 @dataclass(frozen=True)
 class Measurement:
-    """Seconds of a step, of a forward pass of both sub-models over one patch, and peak memory in MB."""
+    """Seconds of an early and of a late step, of both sub-models over one patch, and peak memory in MB.
 
-    seconds_per_iteration: float
+    The early ones, in which sub-model v learns alone, are the cheaper ones.
+    """
+
+    early_seconds: float
+    late_seconds: float
     seconds_per_window: float
     peak_memory_mb: float
+
+    def seconds_per_iteration(self, early_share: float) -> float:
+        """Mean over a training in which ``early_share`` of the steps are early ones."""
+        return early_share * self.early_seconds + (1.0 - early_share) * self.late_seconds
 
 
 def candidate_modes(device: str, threads: int, dtype: DTypeName | None = None) -> Iterator[NumericMode]:
@@ -86,9 +94,8 @@ def measure(plan: Plan, labeled_cases: int) -> Measurement:
     forget_peak_memory()
     engine = Engine(plan, labeled_cases)
     batch = random_batch(plan)
-    slow = _least(lambda i: engine.step(batch, max(plan.iterations - 1 - i, 0)), engine, repeats=3)
-    warmup = 0.0 if plan.labeled_only else plan.losses.warmup_share * (plan.losses.mixing != "none")
-    fast = _least(lambda i: engine.step(batch, i), engine, repeats=3) if warmup else slow
+    late = _least(lambda i: engine.step(batch, max(plan.iterations - 1 - i, 0)), engine, repeats=3)
+    early = _least(lambda i: engine.step(batch, 0), engine, repeats=3) if early_share(plan) else late
     image = batch.labeled[:1].to(plan.device)
     network = engine.final_network.eval()
 
@@ -100,7 +107,14 @@ def measure(plan: Plan, labeled_cases: int) -> Measurement:
                 network.probabilities(image)
 
     window = _least(forward, engine, repeats=2)
-    return Measurement(warmup * fast + (1 - warmup) * slow, window, peak_mb(plan))
+    return Measurement(early, late, window, peak_mb(plan))
+
+
+def early_share(plan: Plan) -> float:
+    """Share of the steps of ``plan`` that are cheaper than the others: v alone, or without pseudo-labels."""
+    if plan.labeled_only:
+        return 0.0
+    return plan.losses.solo_share or plan.losses.warmup_share * (plan.losses.mixing != "none")
 
 
 def with_small_patch(plan: Plan, voxels: int) -> Plan:

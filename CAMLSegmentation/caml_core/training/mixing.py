@@ -29,17 +29,29 @@ class Composite:
     cases: tuple[int, ...]
 
 
-def side_by_side(batch: Batch) -> Composite:
-    """The paper's batch: labelled samples first, unlabelled ones behind, without supervision."""
+def side_by_side(batch: Batch, pseudo_labels: Tensor | None = None, weight: float = 0.0) -> Composite:
+    """Labelled samples first, unlabelled ones behind: as in the paper, or with pseudo-labels of the unlabelled ones.
+
+    pseudo_labels: int64 [Bu, x, y, z]; ``weight`` is their weight against true labels.
+    """
     target, count = batch.labels.long(), 0
     image = batch.labeled
     if batch.unlabeled is not None:
         count = len(batch.unlabeled)
         image = torch.cat([image, batch.unlabeled])
-        target = torch.cat([target, target.new_zeros((count, *target.shape[1:]))])
+        behind = target.new_zeros((count, *target.shape[1:])) if pseudo_labels is None else pseudo_labels
+        target = torch.cat([target, behind])
     labeled = torch.zeros_like(target, dtype=torch.bool)
     labeled[: len(batch.labels)] = True
-    return Composite(image, target, labeled.float(), labeled, batch.cases + (-1,) * count)
+    weights = torch.where(labeled, 1.0, 0.0 if pseudo_labels is None else weight).float()
+    return Composite(image, target, weights, labeled, batch.cases + (-1,) * count)
+
+
+def half(batch: Batch) -> Batch:
+    """The first half of both streams, at least one sample of each: side by side they are as many as pasted ones."""
+    count = max(len(batch.labeled) // 2, 1)
+    unlabeled = None if batch.unlabeled is None else batch.unlabeled[: max(len(batch.unlabeled) // 2, 1)]
+    return Batch(batch.labeled[:count], batch.labels[:count], batch.cases[:count], unlabeled)
 
 
 def paste_labeled(batch: Batch, rng: np.random.Generator, probability: float) -> Composite:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from statistics import median
 
-from ..config import ChannelIntensity, Geometry, NetworkConfig, NumericMode, Plan, Spacing
+from ..config import ChannelIntensity, Geometry, LossConfig, NetworkConfig, NumericMode, Plan, Spacing
 from ..data.cohort import Cohort
 from ..data.fingerprint import Fingerprint, choose_channels
 from ..device import available_ram, total_ram, use_threads
@@ -15,7 +15,7 @@ from ..errors import ResourceError, UsageError
 from ..model_file import LoadedModel
 from ..presets import PAPER_ITERATIONS, PAPER_PATCH, Preset, default_preset, paper_preset
 from . import sizes
-from .measurement import Measurement, fastest_mode, measure
+from .measurement import Measurement, early_share, fastest_mode, measure
 from .memory import fit_to_memory
 from .request import Request
 from .validation import VALIDATION_CASES
@@ -23,6 +23,12 @@ from .validation import VALIDATION_CASES
 DEFAULT_BUDGET_SECONDS = 3600.0
 #: The most that a training takes which goes on until it no longer improves.
 LONGEST_SECONDS = 12 * 3600.0
+#: Starting from a model: share of the learning rate, and of the iterations before pseudo-labels begin.
+FINE_TUNING_RATE = 0.3
+FINE_TUNING_WARMUP = 0.2
+#: Sub-model v learns alone for so many iterations, but for no smaller and no larger share of them than this.
+SOLO_ITERATIONS = 600
+LEAST_SOLO, MOST_SOLO = 0.4, 0.7
 #: Share of a budget that validation, checkpoints and the final scores may take.
 VALIDATION_SHARE = 0.08
 OVERHEAD_SHARE = 0.04
@@ -61,7 +67,7 @@ def make_plan(
         geometry, network = _sized(found, traits, preset.network, request, notes)
     if request.base_filters is not None and start is None:
         network = dataclasses.replace(network, base_filters=request.base_filters)
-    plan = _assemble(request, preset, geometry, network, channels, found)
+    plan = _assemble(request, _fine_tuning(preset) if start is not None else preset, geometry, network, channels, found)
     stages = _recomputed_stages(plan, plan.numeric)
     plan = dataclasses.replace(plan, numeric=dataclasses.replace(plan.numeric, recompute=stages))
     check()
@@ -140,6 +146,16 @@ def _from_start(
     return spec.geometry, network, spec.channels
 
 
+def _fine_tuning(preset: Preset) -> Preset:
+    """The default preset for a network that knows something already: no solo, gentler steps."""
+    if preset.losses.solo_share <= 0:
+        return preset
+    losses = dataclasses.replace(preset.losses, solo_share=0.0, warmup_share=FINE_TUNING_WARMUP)
+    rate = FINE_TUNING_RATE * preset.optimizer.learning_rate
+    optimizer = dataclasses.replace(preset.optimizer, learning_rate=rate, ema_settled=True)
+    return dataclasses.replace(preset, losses=losses, optimizer=optimizer)
+
+
 def _assemble(
     request: Request,
     preset: Preset,
@@ -196,30 +212,42 @@ def _measured(
     numeric = fastest_mode(plan, labeled_cases, request.dtype, check)
     plan = dataclasses.replace(plan, numeric=dataclasses.replace(numeric, recompute=_recomputed_stages(plan, numeric)))
     measured = measure(plan, labeled_cases)
-    if budget and may_shrink and request.base_filters is None and _affordable(budget, measured) < FEW_ITERATIONS:
+    if budget and may_shrink and request.base_filters is None and _affordable(plan, budget, measured) < FEW_ITERATIONS:
         network = dataclasses.replace(plan.network, base_filters=SMALL_FILTERS)
         smaller = dataclasses.replace(plan, network=network)
         faster = measure(smaller, labeled_cases)
-        if faster.seconds_per_iteration < measured.seconds_per_iteration:
+        if faster.late_seconds < measured.late_seconds:
             plan, measured = smaller, faster
             notes.append(f"The budget is short: a network of {SMALL_FILTERS} base filters learns more in it.")
     _check_memory(measured, notes)
     iterations = request.iterations
     if iterations is None:
-        iterations = _affordable(budget, measured) if budget else PAPER_ITERATIONS
+        iterations = _affordable(plan, budget, measured) if budget else PAPER_ITERATIONS
     # A training of open end ramps up, and is validated, as one that takes the usual time.
-    horizon = min(iterations, _affordable(DEFAULT_BUDGET_SECONDS, measured)) if request.until_better else 0
-    return dataclasses.replace(
+    horizon = min(iterations, _affordable(plan, DEFAULT_BUDGET_SECONDS, measured)) if request.until_better else 0
+    plan = dataclasses.replace(plan, losses=with_phases(plan.losses, horizon or iterations))
+    plan = dataclasses.replace(
         plan,
         iterations=iterations,
         horizon=horizon,
-        validate_every=_validate_every(plan, found, horizon or iterations, measured, request.preview),
-        seconds_per_iteration=round(measured.seconds_per_iteration, 4),
+        seconds_per_iteration=round(measured.seconds_per_iteration(early_share(plan)), 4),
         seconds_per_window=round(measured.seconds_per_window, 5),
         peak_memory_mb=round(measured.peak_memory_mb, 1),
         budget_seconds=float(budget or 0.0),
         notes=tuple(notes),
     )
+    every = _validate_every(plan, found, horizon or iterations, measured.seconds_per_window, request.preview)
+    return dataclasses.replace(plan, validate_every=every)
+
+
+def with_phases(losses: LossConfig, iterations: int) -> LossConfig:
+    """Return ``losses`` with the share of ``iterations`` in which sub-model v learns alone, where it does at all.
+
+    Pseudo-labels are worth as much as the network that gives them: it must have learnt its few labels first.
+    """
+    if losses.solo_share <= 0:
+        return losses
+    return dataclasses.replace(losses, solo_share=min(max(SOLO_ITERATIONS / iterations, LEAST_SOLO), MOST_SOLO))
 
 
 def _recomputed_stages(plan: Plan, numeric: NumericMode) -> int:
@@ -231,9 +259,17 @@ def _recomputed_stages(plan: Plan, numeric: NumericMode) -> int:
     return 3 if numeric.dtype == "fp32" else 1
 
 
-def _affordable(budget: float, measured: Measurement) -> int:
-    share = 1.0 - VALIDATION_SHARE - OVERHEAD_SHARE
-    return max(int(share * budget / measured.seconds_per_iteration), 1)
+def _affordable(plan: Plan, budget: float, measured: Measurement) -> int:
+    """Iterations that take ``budget`` seconds, with ``with_phases``: what is dear begins after SOLO_ITERATIONS."""
+    seconds = (1.0 - VALIDATION_SHARE - OVERHEAD_SHARE) * budget
+    share = early_share(plan)
+    number = seconds / measured.seconds_per_iteration(share)
+    if not plan.labeled_only and plan.losses.solo_share > 0:
+        solo = SOLO_ITERATIONS
+        between = solo + (seconds - solo * measured.early_seconds) / measured.late_seconds
+        fewest, most = (seconds / measured.seconds_per_iteration(s) for s in (LEAST_SOLO, MOST_SOLO))
+        number = min(most, max(fewest, between))
+    return max(int(number), 1)
 
 
 def windows_per_case(plan: Plan, found: Fingerprint) -> int:
@@ -243,12 +279,12 @@ def windows_per_case(plan: Plan, found: Fingerprint) -> int:
 
 
 def _validate_every(
-    plan: Plan, found: Fingerprint, iterations: int, measured: Measurement, preview: bool = False
+    plan: Plan, found: Fingerprint, iterations: int, seconds_per_window: float, preview: bool = False
 ) -> int:
     """Validate as often as a small share of the run allows, at most twenty times."""
     cases = min(sum(c.role == "validation" for c in found.cases), VALIDATION_CASES) + preview
-    seconds = max(cases * windows_per_case(plan, found) * measured.seconds_per_window, 1e-3)
-    affordable = VALIDATION_SHARE * iterations * measured.seconds_per_iteration / seconds
+    seconds = max(cases * windows_per_case(plan, found) * seconds_per_window, 1e-3)
+    affordable = VALIDATION_SHARE * iterations * plan.seconds_per_iteration / seconds
     return max(math.ceil(iterations / min(max(int(affordable), 1), MOST_VALIDATIONS)), 1)
 
 

@@ -247,11 +247,18 @@ class Trainer:
         if time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS:
             self.save()
 
+    @property
+    def final_plan(self) -> Plan:
+        """The plan as it describes the network at hand: as long as v learns alone, a model has v alone."""
+        if self._iteration > self.plan.solo_iterations or self.plan.solo_iterations == 0:
+            return self.plan
+        return dataclasses.replace(self.plan, labeled_only=True)
+
     def _validate(self) -> None:
         """Validate, write the row that belongs to it, tell the observer; stays owed where asked to stop meanwhile."""
-        network = self.engine.final_network
+        network, plan = self.engine.final_network, self.final_plan
         if self._streams.validation:
-            scores = validate(network, self.plan, self._streams.validation, stop=self._stop, device=self.engine.device)
+            scores = validate(network, plan, self._streams.validation, stop=self._stop, device=self.engine.device)
             self.engine.network.train()
             if scores is None:
                 return
@@ -261,7 +268,7 @@ class Trainer:
         self._owed = False
         self._write_row(validated=True)
         if self._observer is not None:
-            self._observer(self.plan, network, self._iteration)
+            self._observer(plan, network, self._iteration)
 
     def _watch(self, dice: float) -> None:
         """Let the learning rate fall once the Dice has levelled off."""

@@ -33,6 +33,11 @@ def start_state(
                 state[name][new] = tensor[old]
         else:
             state[name] = tensor.clone()
+    if start.spec.labeled_only:  # sub-model a was never trained: it begins where v is
+        full = build_network(network)
+        full.load_state_dict(state)
+        full.take_over()
+        state = full.state_dict()
     return state
 
 

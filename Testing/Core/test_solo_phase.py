@@ -1,0 +1,225 @@
+"""Sub-model v learns alone first; then a begins where v is, and both learn from each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from synthetic import prepared, tiny_plan
+from torch import Tensor
+
+from caml_core.config import Plan
+from caml_core.data.sampler import Batch, TwoStreamSampler
+from caml_core.model import build_network
+from caml_core.model.attention import TransformerLayer
+from caml_core.model.blocks import ConvStage
+from caml_core.model.caml import moments_after_activation
+from caml_core.training.averaging import AveragedNetwork
+from caml_core.training.engine import Engine
+from caml_core.training.planner import with_phases
+from caml_core.training.pseudo_labels import pseudo_labels
+
+ALONE = 3
+
+
+@pytest.fixture
+def a_batch() -> Batch:
+    """Two labelled and two unlabelled patches."""
+    labeled, unlabeled = [prepared(i) for i in range(3)], [prepared(i, "unlabeled") for i in range(3, 6)]
+    return TwoStreamSampler(tiny_plan(), labeled, unlabeled).batch(0)
+
+
+def _plan(**changes: Any) -> Plan:
+    """Ten iterations, the first three of v alone."""
+    plan = tiny_plan(iterations=10)
+    losses = dataclasses.replace(plan.losses, solo_share=0.3, warmup_share=0.0)
+    return dataclasses.replace(plan, losses=losses, **changes)
+
+
+def _state(engine: Engine) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in engine.network.state_dict().items()}
+
+
+def _parts(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    return {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
+
+
+def test_v_learns_alone_first(a_batch: Batch) -> None:
+    engine = Engine(_plan(), 3)
+    assert engine.plan.solo_iterations == ALONE
+    before = _state(engine)
+    for iteration in range(ALONE):
+        values = engine.step(a_batch, iteration)
+        assert values is not None and values["consistency"] == values["omni"] == 0
+    assert _parts(before, _state(engine)) == {"encoder1", "decoder1"}
+
+
+def test_unlabelled_cases_do_not_matter_while_v_learns_alone(a_batch: Batch) -> None:
+    states = []
+    for unlabeled in (a_batch.unlabeled, torch.zeros_like(a_batch.labeled)):
+        engine = Engine(_plan(), 3)
+        for iteration in range(ALONE):
+            engine.step(dataclasses.replace(a_batch, unlabeled=unlabeled), iteration)
+        states.append(_state(engine))
+    assert _parts(*states) == set()
+
+
+def test_a_begins_where_v_is(a_batch: Batch) -> None:
+    # A rate of nothing leaves the weights as they are handed over.
+    plan = _plan()
+    engine = Engine(plan, 3)
+    for iteration in range(ALONE):
+        engine.step(a_batch, iteration)
+    v = {name: value.clone() for name, value in engine.network.named_parameters()}
+    engine.rate_scale = 0.0
+    engine.step(a_batch, ALONE)
+    for networks in (engine.network, engine.final_network):
+        mine = dict(networks.named_parameters())
+        shared = [n for n in mine if n.startswith(("encoder2.", "decoder2.")) and n.replace("2.", "1.", 1) in v]
+        equal = [n for n in shared if mine[n].shape == v[n.replace("2.", "1.", 1)].shape]
+        assert len(equal) > 20
+    taken = dict(engine.network.named_parameters())
+    assert all(torch.equal(taken[n], v[n.replace("2.", "1.", 1)]) for n in equal)
+
+
+def test_both_learn_after_it_and_what_is_resumed_is_the_same(a_batch: Batch) -> None:
+    whole, first = Engine(_plan(), 3), Engine(_plan(), 3)
+    for iteration in range(ALONE):
+        whole.step(a_batch, iteration)
+        first.step(a_batch, iteration)
+    resumed = Engine(_plan(), 3)
+    resumed.load_state_dict(first.state_dict())  # interrupted at the very handover
+    before = _state(whole)
+    for iteration in range(ALONE, ALONE + 2):
+        assert whole.step(a_batch, iteration) is not None
+        resumed.step(a_batch, iteration)
+    assert _parts(_state(whole), _state(resumed)) == set()
+    assert {"encoder1", "decoder1", "encoder2", "decoder2", "projection_head2"} <= _parts(before, _state(whole))
+
+
+def test_labels_alone_know_no_such_phase(a_batch: Batch) -> None:
+    plan = _plan(labeled_only=True)
+    assert plan.solo_iterations == 0
+    engine = Engine(plan, 3)
+    before = _state(engine)
+    for iteration in range(ALONE + 2):
+        engine.step(dataclasses.replace(a_batch, unlabeled=None), iteration)
+    assert _parts(before, _state(engine)) == {"encoder1", "decoder1"}
+
+
+def test_pseudo_labels_are_of_v_until_a_has_learnt(a_batch: Batch) -> None:
+    network = Engine(_plan(), 3).final_network
+    assert a_batch.unlabeled is not None
+    with torch.no_grad():
+        wanted = network.forward_v(a_batch.unlabeled).argmax(1)
+        mean = network.probabilities(a_batch.unlabeled).argmax(1)
+    assert not torch.equal(wanted, mean)
+    both = [
+        pseudo_labels(network, a_batch.unlabeled, largest_component=False, v_alone=alone) for alone in (True, False)
+    ]
+    assert torch.equal(both[0], wanted) and torch.equal(both[1], mean)
+
+
+def test_the_ramp_begins_with_the_mutual_learning() -> None:
+    engine = Engine(_plan(), 3)
+    assert engine.ramp(0) == engine.ramp(ALONE) < 0.01
+    assert engine.ramp(ALONE + 1) > engine.ramp(ALONE)
+    assert engine.ramp(9) == 1.0
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_averages_of_a_trained_network_are_not_forgotten_at_once(settled: bool) -> None:
+    network = Engine(_plan(), 3).network
+    average = AveragedNetwork(network, 0.99, settled=settled)
+    start = next(network.encoder1.parameters()).detach().clone()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1.0)
+    average.update(network, 0)
+    moved = float((next(average.network.encoder1.parameters()) - start).mean())
+    assert moved == pytest.approx(0.01 if settled else 0.9, abs=1e-4)
+
+
+def test_the_average_of_a_starts_anew_where_a_does() -> None:
+    network = Engine(_plan(), 3).network
+    average = AveragedNetwork(network, 0.99)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1.0)
+    before = [next(part.parameters()).clone() for part in (average.network.encoder1, average.network.encoder2)]
+    average.update(network, 10_000, a_since=10_000)
+    after = [next(part.parameters()) for part in (average.network.encoder1, average.network.encoder2)]
+    moved = [float((b - a).mean()) for a, b in zip(before, after)]
+    assert moved == pytest.approx([0.01, 0.9], abs=1e-4)
+
+
+def test_attention_that_begins_as_identity_keeps_what_has_its_scale() -> None:
+    torch.manual_seed(0)
+    layer = TransformerLayer(16, 4, 0.0)
+    tokens = torch.nn.functional.layer_norm(torch.randn(30, 2, 16), (16,)) * 0.7 + 0.4
+    assert float((layer(tokens) - tokens).abs().mean()) > 0.1
+    layer.begin_as_identity(0.4, 0.7)
+    assert torch.allclose(layer(tokens), tokens, atol=1e-3)
+    layer(tokens).square().mean().backward()
+    assert float(layer.encoder_layers.self_attn.out_proj.weight.grad.abs().sum()) > 0  # and it can learn
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+def test_moments_behind_a_stage_are_those_of_its_output(slope: float) -> None:
+    torch.manual_seed(1)
+    stage = ConvStage(1, 2, 6, slope)
+    torch.nn.init.normal_(stage.conv[1].weight, 1.0, 0.3)
+    torch.nn.init.normal_(stage.conv[1].bias, 0.0, 0.5)
+    with torch.no_grad():
+        output = stage(torch.randn(4, 2, 16, 16, 16))
+    assert moments_after_activation(stage) == pytest.approx((float(output.mean()), float(output.std())), abs=0.02)
+
+
+def test_a_agrees_with_v_where_it_begins(a_batch: Batch) -> None:
+    """With trained features the two sub-models draw nearly the same once a has taken over."""
+    plan = dataclasses.replace(_plan(labeled_only=True), iterations=60)
+    engine = Engine(plan, 3)
+    for iteration in range(60):
+        engine.step(dataclasses.replace(a_batch, unlabeled=None), iteration)
+    network = engine.final_network
+    agreement = []
+    for _ in range(2):
+        with torch.no_grad():
+            v, a = (torch.softmax(f(a_batch.labeled), 1) for f in (network.forward_v, network.forward_a))
+        agreement.append(float((v - a).abs().mean()))
+        network.take_over()
+    assert agreement[1] < 0.5 * agreement[0]
+
+
+@pytest.mark.parametrize(("iterations", "share"), [(100, 0.7), (1000, 0.6), (5000, 0.4)])
+def test_v_learns_alone_long_enough_and_not_too_long(iterations: int, share: float) -> None:
+    losses = with_phases(_plan().losses, iterations)
+    assert losses.solo_share == pytest.approx(share)
+    without = dataclasses.replace(losses, solo_share=0.0)
+    assert with_phases(without, iterations) == without
+
+
+def test_norms_and_outputs_learn_faster_and_everything_learns_once() -> None:
+    plan = _plan()
+    engine = Engine(dataclasses.replace(plan, optimizer=dataclasses.replace(plan.optimizer, scale_rate=5.0)), 3)
+    groups = engine.optimizer.param_groups
+    multiples = {id(p): group["multiple"] for group in groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(multiples) == len(list(engine.network.parameters()))
+    named = dict(engine.network.named_parameters())
+    assert (
+        multiples[id(named["decoder1.out_conv.weight"])] == multiples[id(named["encoder2.block_one.conv.1.bias"])] == 5
+    )
+    assert multiples[id(named["decoder1.block_nine.conv.0.weight"])] == 1
+
+
+def test_no_segment_starves_behind_dead_activations() -> None:
+    """Features that are zero in the whole of a segment get a gradient all the same, with a slope."""
+    plan = tiny_plan()
+    for slope in (0.0, 0.1):
+        network = build_network(dataclasses.replace(plan.network, negative_slope=slope))
+        torch.nn.init.constant_(network.decoder1.block_nine.conv[-2].bias, -100.0)
+        network.forward_v(torch.randn(2, 1, 16, 16, 16)).square().mean().backward()
+        gradient = network.decoder1.block_nine.conv[0].weight.grad
+        assert (float(gradient.abs().sum()) > 0) == (slope > 0)
