@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,8 @@ def test_from_scratch_against_labels_alone(
     panel.ui.useAsLabeledButton.click()
     select(panel, ids[labeled + unlabeled :])
     panel.ui.validationButton.click()
+    wanted = {"labeled": labeled, "unlabeled": unlabeled, "validation": validation}
+    wait_for(lambda: Counter(roles(panel).values()) == wanted, 60)  # labels are checked one after the other
     panel.ui.budgetComboBox.currentIndex = panel.ui.budgetComboBox.findData("10m")
     panel.ui.baselineCheckBox.checked = True
     found = train(panel, wait_for)
