@@ -188,7 +188,7 @@ class OptimizerConfig:
     schedule: Literal["cosine", "polynomial", "constant", "plateau"] = "cosine"
     warmup: int = 0
     ema: float = 0.0  # decay of the averaged weights; 0: none
-    #: The averaged weights begin as those of a trained model, which are not to be forgotten at once.
+    #: The weights are those of a trained model: averages do not forget them at once, and a does not take over from v.
     ema_settled: bool = False
     #: Multiple of the learning rate for norms and output layers: what sets scales, while all else is free of scale.
     scale_rate: float = 1.0

@@ -84,6 +84,16 @@ def test_a_begins_where_v_is(a_batch: Batch) -> None:
     assert all(torch.equal(taken[n], v[n.replace("2.", "1.", 1)]) for n in equal)
 
 
+def test_a_of_a_start_model_goes_on_from_its_own_weights(a_batch: Batch) -> None:
+    plan = _plan()
+    engine = Engine(dataclasses.replace(plan, optimizer=dataclasses.replace(plan.optimizer, ema_settled=True)), 3)
+    before = {name: value.clone() for name, value in engine.network.encoder2.named_parameters()}
+    for iteration in range(ALONE + 1):
+        engine.rate_scale = 1.0 if iteration < ALONE else 0.0
+        engine.step(a_batch, iteration)
+    assert all(torch.equal(value, before[name]) for name, value in engine.network.encoder2.named_parameters())
+
+
 def test_both_learn_after_it_and_what_is_resumed_is_the_same(a_batch: Batch) -> None:
     whole, first = Engine(_plan(), 3), Engine(_plan(), 3)
     for iteration in range(ALONE):

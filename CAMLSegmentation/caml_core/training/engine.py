@@ -150,7 +150,7 @@ class Engine:
         if losses.mixing == "none":
             return side_by_side(batch)
         rng = generator_for(self.plan.seed, "mixing", iteration)
-        warming_up = iteration < max(losses.warmup_share * self.plan.span, self.plan.solo_iterations)
+        warming_up = iteration < (losses.warmup_share * self.plan.span or self.plan.solo_iterations)
         if batch.unlabeled is None or warming_up or self.average is None:
             return paste_labeled(batch, rng, PASTE_PROBABILITY)
         if rng.random() < PASTE_PROBABILITY:
@@ -170,7 +170,9 @@ class Engine:
             )
 
     def _begin_mutual_learning(self) -> None:
-        """Sub-model v has learnt alone so far: a begins where v is."""
+        """Sub-model v has learnt alone so far: a begins where v is, or where the start model's a was."""
+        if self.plan.optimizer.ema_settled:
+            return
         self.network.take_over()
         if self.average is not None:
             self.average.network.take_over()

@@ -23,9 +23,8 @@ from .validation import VALIDATION_CASES
 DEFAULT_BUDGET_SECONDS = 3600.0
 #: The most that a training takes which goes on until it no longer improves.
 LONGEST_SECONDS = 12 * 3600.0
-#: Starting from a model: share of the learning rate, and of the iterations before pseudo-labels begin.
+#: Starting from a model: share of the learning rate.
 FINE_TUNING_RATE = 0.3
-FINE_TUNING_WARMUP = 0.2
 #: Sub-model v learns alone for so many iterations, but for no smaller and no larger share of them than this.
 SOLO_ITERATIONS = 600
 LEAST_SOLO, MOST_SOLO = 0.4, 0.7
@@ -147,13 +146,13 @@ def _from_start(
 
 
 def _fine_tuning(preset: Preset) -> Preset:
-    """The default preset for a network that knows something already: no solo, gentler steps."""
-    if preset.losses.solo_share <= 0:
+    """The preset for a network that knows something already: gentler steps, and averages that are worth keeping."""
+    if preset.optimizer.ema <= 0:
         return preset
-    losses = dataclasses.replace(preset.losses, solo_share=0.0, warmup_share=FINE_TUNING_WARMUP)
     rate = FINE_TUNING_RATE * preset.optimizer.learning_rate
-    optimizer = dataclasses.replace(preset.optimizer, learning_rate=rate, ema_settled=True)
-    return dataclasses.replace(preset, losses=losses, optimizer=optimizer)
+    return dataclasses.replace(
+        preset, optimizer=dataclasses.replace(preset.optimizer, learning_rate=rate, ema_settled=True)
+    )
 
 
 def _assemble(

@@ -22,7 +22,7 @@ from caml_core.data.case import Case, Cohort
 from caml_core.data.cohort import load_cohort, save_cohort
 from caml_core.data.labels import read_labels
 
-ITERATIONS, START_ITERATIONS = 300, 60
+ITERATIONS, START_ITERATIONS = 240, 120
 ATRIUM = "left atrium"
 
 
@@ -159,7 +159,7 @@ def test_left_atria_from_labels_to_predictions(
 
 
 @pytest.mark.parametrize(
-    ("name", "counts", "iterations"), [("hippocampus", (4, 60, 24), 900), ("vessels", (4, 20, 8), 500)]
+    ("name", "counts", "iterations"), [("hippocampus", (4, 60, 24), 900), ("vessels", (4, 20, 8), 400)]
 )
 def test_from_scratch_against_labels_alone(
     training, shared_folder, tmp_path, wait_for, set_iterations, report, name, counts, iterations
