@@ -167,8 +167,6 @@ class LossConfig:
     #: Share of all iterations in which sub-model v learns alone, from the labels, at a third of the cost; a then takes
     #: over from v.
     solo_share: float = 0.0
-    #: Share of all iterations in which labelled cases are mixed among themselves, before pseudo-labels start.
-    warmup_share: float = 0.0
     #: Keep only the largest component of each class of a pseudo-label (set where the labels are like that).
     pseudo_largest_component: bool = False
     dice_batch: bool = True  # Dice over the whole labelled half at once (paper)
@@ -188,8 +186,6 @@ class OptimizerConfig:
     schedule: Literal["cosine", "polynomial", "constant", "plateau"] = "cosine"
     warmup: int = 0
     ema: float = 0.0  # decay of the averaged weights; 0: none
-    #: The weights are those of a trained model: averages do not forget them at once, and a does not take over from v.
-    ema_settled: bool = False
     #: Multiple of the learning rate for norms and output layers: what sets scales, while all else is free of scale.
     scale_rate: float = 1.0
     gradient_clip: float = 0.0
@@ -225,6 +221,8 @@ class Plan:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     numeric: NumericMode = field(default_factory=NumericMode)
     labeled_only: bool = False
+    #: It begins with a trained model: averages do not forget it at once, and a goes on from its own weights, not v's.
+    from_model: bool = False
     #: Share of the labelled patches that are centred on a random foreground voxel.
     foreground_share: float = 0.0
     seed: int = 0

@@ -43,7 +43,8 @@ class Engine:
             self.network.load_state_dict(dict(start))
         self.network.to(self.device).to(memory_format=_memory_format(plan.numeric))  # type: ignore[call-overload]
         self.network.train().recompute(plan.numeric.recompute)
-        self.average = _average(self.network, plan.optimizer)
+        ema = plan.optimizer.ema
+        self.average = AveragedNetwork(self.network, ema, settled=plan.from_model) if ema > 0 else None
         self.optimizer = _optimizer(self.network, plan.optimizer)
         self.bank = MemoryBank(
             labeled_cases,
@@ -150,8 +151,7 @@ class Engine:
         if losses.mixing == "none":
             return side_by_side(batch)
         rng = generator_for(self.plan.seed, "mixing", iteration)
-        warming_up = iteration < (losses.warmup_share * self.plan.span or self.plan.solo_iterations)
-        if batch.unlabeled is None or warming_up or self.average is None:
+        if batch.unlabeled is None or iteration < self.plan.solo_iterations or self.average is None:
             return paste_labeled(batch, rng, PASTE_PROBABILITY)
         if rng.random() < PASTE_PROBABILITY:
             return paste_both_ways(batch, self._pseudo_labels(batch.unlabeled, iteration), losses.pseudo_label, rng)
@@ -171,7 +171,7 @@ class Engine:
 
     def _begin_mutual_learning(self) -> None:
         """Sub-model v has learnt alone so far: a begins where v is, or where the start model's a was."""
-        if self.plan.optimizer.ema_settled:
+        if self.plan.from_model:
             return
         self.network.take_over()
         if self.average is not None:
@@ -204,10 +204,6 @@ class Engine:
     def _restore_buffers(self) -> None:
         for kept, value in zip(self._buffers, self.network.buffers()):
             value.copy_(kept)
-
-
-def _average(network: CamlNetwork, config: OptimizerConfig) -> AveragedNetwork | None:
-    return AveragedNetwork(network, config.ema, settled=config.ema_settled) if config.ema > 0 else None
 
 
 def autocast(numeric: NumericMode, device: torch.device) -> AbstractContextManager[object]:

@@ -111,10 +111,8 @@ def measure(plan: Plan, labeled_cases: int) -> Measurement:
 
 
 def early_share(plan: Plan) -> float:
-    """Share of the steps of ``plan`` that are cheaper than the others: v alone, or without pseudo-labels."""
-    if plan.labeled_only:
-        return 0.0
-    return plan.losses.solo_share or plan.losses.warmup_share * (plan.losses.mixing != "none")
+    """Share of the steps of ``plan`` that are cheaper than the others, because v learns alone before a begins."""
+    return 0.0 if plan.labeled_only else plan.losses.solo_share
 
 
 def with_small_patch(plan: Plan, voxels: int) -> Plan:

@@ -67,6 +67,7 @@ def make_plan(
     if request.base_filters is not None and start is None:
         network = dataclasses.replace(network, base_filters=request.base_filters)
     plan = _assemble(request, _fine_tuning(preset) if start is not None else preset, geometry, network, channels, found)
+    plan = dataclasses.replace(plan, from_model=start is not None)
     stages = _recomputed_stages(plan, plan.numeric)
     plan = dataclasses.replace(plan, numeric=dataclasses.replace(plan.numeric, recompute=stages))
     check()
@@ -146,13 +147,11 @@ def _from_start(
 
 
 def _fine_tuning(preset: Preset) -> Preset:
-    """The preset for a network that knows something already: gentler steps, and averages that are worth keeping."""
-    if preset.optimizer.ema <= 0:
+    """The preset with gentler steps, for a network that knows something already; the published one stays as it is."""
+    if preset.losses.solo_share <= 0:
         return preset
     rate = FINE_TUNING_RATE * preset.optimizer.learning_rate
-    return dataclasses.replace(
-        preset, optimizer=dataclasses.replace(preset.optimizer, learning_rate=rate, ema_settled=True)
-    )
+    return dataclasses.replace(preset, optimizer=dataclasses.replace(preset.optimizer, learning_rate=rate))
 
 
 def _assemble(
