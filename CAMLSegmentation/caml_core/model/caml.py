@@ -129,7 +129,7 @@ def moments_after_activation(stage: ConvStage) -> tuple[float, float]:
     norm, activation = stage.conv[-2], stage.conv[-1]
     assert isinstance(norm, nn.BatchNorm3d)
     slope = activation.negative_slope if isinstance(activation, nn.LeakyReLU) else 0.0
-    mean, std = norm.bias.double(), norm.weight.double().abs().clamp_min(1e-6)
+    mean, std = norm.bias.detach().double(), norm.weight.detach().double().abs().clamp_min(1e-6)
     (above, above_squared), (below, below_squared) = _rectified(mean, std), _rectified(-mean, std)
     first = float((above - slope * below).mean())
     second = float((above_squared + slope**2 * below_squared).mean())
