@@ -6,6 +6,9 @@
 #   make lint         ruff and mypy
 #   make benchmarks   what docs/benchmarks.md reports (long)
 #   make screenshots  the pictures in Resources/Screenshots (trains on phantoms first; Debian: libosmesa6)
+#   make model-la     the left-atrium model that ships, in build/models (hours; needs ../shared); ARGS=--install ships it
+#   make model-vessels    the contrast-vessel model that ships, from procedural phantoms (hours)
+#   make models-accuracy  the left-atrium models with 4, 8 and 16 labels, to be measured by others (hours)
 #   make clean        remove the environment and everything made
 #
 # The first of them makes .venv once, with the versions of constraints.txt. Variables:
@@ -16,7 +19,7 @@
 #                                                  make demo TORCH_ARGS="--index-url ADDRESS_OF_THE_CPU_BUILD"
 #               (pip's own variables, such as PIP_INDEX_URL or PIP_FIND_LINKS, are honoured as well.)
 #   VENV        where the environment lies                                  make test VENV=/tmp/caml
-#   ARGS        more options for pytest, the demo or the benchmarks         make test ARGS="-k model_file"
+#   ARGS        more options for pytest, the demo, the benchmarks or the models   make test ARGS="-k model_file"
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -26,7 +29,7 @@ ARGS ?=
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test acceptance lint benchmarks screenshots clean
+.PHONY: demo test acceptance lint benchmarks screenshots model-la model-vessels models-accuracy clean
 
 demo: $(READY)
 	$(RUN) Testing/demo/run_demo.py $(ARGS)
@@ -48,6 +51,16 @@ benchmarks: $(READY)
 
 screenshots: $(READY)
 	$(RUN) Testing/screenshots/make_screenshots.py $(ARGS)
+
+# A model that was interrupted goes on with the same command; `make clean` removes what is not installed.
+model-la: $(READY)
+	$(RUN) Testing/models/train_models.py left-atrium $(ARGS)
+
+model-vessels: $(READY)
+	$(RUN) Testing/models/train_models.py contrast-vessels $(ARGS)
+
+models-accuracy: $(READY)
+	$(RUN) Testing/models/train_models.py la-04-labels la-08-labels la-16-labels $(ARGS)
 
 # PyTorch goes first and alone, so that TORCH_ARGS concerns nothing else.
 $(READY): constraints.txt pyproject.toml

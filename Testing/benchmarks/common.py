@@ -61,8 +61,8 @@ def run(command: Sequence[str], log: Path | None = None) -> Run:
     return Run(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / scale, output)
 
 
-def machine() -> str:
-    """Processor, cores, system and versions, as one sentence."""
+def machine(threads: int = 0) -> str:
+    """Processor, threads (0: PyTorch's own number), system and versions, as one sentence."""
     import numpy
     import torch
 
@@ -71,7 +71,7 @@ def machine() -> str:
 
     features = " ".join(f for f in ("avx512_bf16", "amx_bf16") if f in _cpu_flags()) or "no native bf16"
     return (
-        f"{cpu_title()} ({features}), {torch.get_num_threads()} threads, {platform.system()}, Python "
+        f"{cpu_title()} ({features}), {threads or torch.get_num_threads()} threads, {platform.system()}, Python "
         f"{platform.python_version()}, torch {torch.__version__}, numpy {numpy.__version__}, CAML {__version__}; "
         f"{time.strftime('%Y-%m-%d')}"
     )

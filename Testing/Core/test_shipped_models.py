@@ -1,0 +1,201 @@
+"""The models that are part of the project, and what writes their cards and installs them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import train_models
+from cards import MOST_BYTES, faults, write_model
+from recipes import BUNDLED, FOR_MEASURING, RECIPES
+from synthetic import tiny_plan, write_cohort
+
+from caml_core.data.cohort import load_cohort
+from caml_core.errors import CamlError
+from caml_core.events import silent
+from caml_core.model_file import ModelInfo, load_model, read_card, save_model
+from caml_core.training.run import Session, run_training
+from caml_core.training.run_folder import RunFolder
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RECIPE = RECIPES["left-atrium"]
+
+
+def models() -> list[Path]:
+    """The model files that belong to the project; one that was laid there to try it does not."""
+    found = sorted(path for home in (BUNDLED, FOR_MEASURING) for path in home.glob("*.caml"))
+    command = ["git", "-C", str(REPOSITORY), "ls-files", "--error-unmatch"]
+    return [p for p in found if subprocess.run([*command, str(p)], capture_output=True, check=False).returncode != 1]
+
+
+# What is there
+
+
+def test_every_model_is_small_opens_and_has_a_full_card():
+    assert {path.name: found for path in models() if (found := faults(path))} == {}
+
+
+def test_every_model_can_be_made_anew():
+    targets = re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {recipe.make for recipe in RECIPES.values()} <= set(targets)
+    for path in models():
+        recipe = RECIPES[path.stem]
+        assert path.parent == recipe.home
+        assert read_card(path).info.provenance["reproduction"] == f"make {recipe.make}"
+
+
+def test_bundled_models_are_listed_where_they_are_built():
+    listed = (REPOSITORY / "CAMLSegmentation" / "CMakeLists.txt").read_text(encoding="utf-8")
+    names = [path.name for path in models() if path.parent == BUNDLED]
+    assert sorted(re.findall(r"^\s*Resources/Models/(\S+\.caml)$", listed, re.MULTILINE)) == names
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_recipes_name_licence_sources_and_what_they_do_not_know(recipe):
+    assert "Gao" in recipe.citation and "Apache-2.0" in recipe.license and "research" in recipe.limits.lower()
+    if recipe.modality == "MR":
+        assert "Xiong" in recipe.citation and "Atrial Segmentation Challenge" in recipe.data
+    else:
+        assert "not known" in recipe.limits and "No patient" in recipe.data
+    assert len(recipe.about + recipe.limits) < 600  # the panel shows both
+
+
+# What writes a card
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[str, Path]:
+    """Two finished run folders of tiny networks: a twin with a held-out case, and a model without."""
+    home = tmp_path_factory.mktemp("runs")
+    for name, validation in (("twin", 1), ("final", 0)):
+        cohort = load_cohort(write_cohort(home / f"cohort-{name}", labeled=3, unlabeled=3, validation=validation))
+        folder, plan = RunFolder(home / name), tiny_plan()
+        with folder:
+            folder.create(plan, cohort)
+            session = Session(silent, lambda: False, home / "cache")
+            assert run_training(plan, cohort, folder, session, None, resumed=False).reason == "finished"
+    return {name: home / name for name in ("twin", "final")}
+
+
+@pytest.fixture
+def a_model(runs, tmp_path) -> Path:
+    """A model's file as it would ship."""
+    path = tmp_path / "models" / "left-atrium.caml"
+    assert write_model(RECIPE, runs["final"], runs["twin"], "case 7, by a twin", path) == []
+    return path
+
+
+def rewritten(path: Path, *, drop: str = "", **changes: object) -> list[str]:
+    """What a file lacks once its card says less."""
+    model = load_model(path)
+    info = model.info
+    if drop:
+        info = dataclasses.replace(info, provenance={k: v for k, v in info.provenance.items() if k != drop})
+    info = dataclasses.replace(info, **{k: v for k, v in changes.items() if k != "labeled_only"})
+    spec = dataclasses.replace(model.spec, labeled_only=bool(changes.get("labeled_only")))
+    save_model(path, spec=spec, state=model.state, info=info)
+    return faults(path)
+
+
+def test_a_card_has_its_words_counts_and_the_twin_s_figures(a_model, runs):
+    card, trained = read_card(a_model), read_card(RunFolder(runs["final"]).model)
+    info = card.info
+    assert (info.name, info.license, info.citation) == (RECIPE.title, RECIPE.license, RECIPE.citation)
+    assert RECIPE.about in info.description and RECIPE.limits in info.description
+    assert (info.labeled_cases, info.unlabeled_cases) == (3, 3)
+    held_out = info.metrics["held_out"]
+    assert (held_out["count"], held_out["of"]) == (1, "case 7, by a twin")
+    twin = read_card(RunFolder(runs["twin"]).model).info.metrics["held_out"]["summary"]
+    for segment, figures in held_out["summary"]["mean"].items():
+        assert {k: figures[k] for k in twin["mean"][segment]} == twin["mean"][segment]
+        assert figures["hd95_pooled_mm"]["mean"] <= figures["hd95_mm"]["mean"]
+    # What the training noted stays: a later training must know which cases this model has seen.
+    assert info.provenance["cases"] == trained.info.provenance["cases"] and info.plan == trained.info.plan
+
+
+def test_the_weights_stay_as_they_were_trained(a_model, runs):
+    before, after = load_model(RunFolder(runs["final"]).model), load_model(a_model)
+    assert before.spec == after.spec
+    assert all(torch.equal(before.state[name], after.state[name]) for name in before.state)
+
+
+def test_the_panel_can_show_the_card(a_model, caml):
+    code, out, _ = caml("info", a_model)
+    assert code == 0
+    for part in (RECIPE.title, "3 labelled and 3 unlabelled cases", "by a twin", "make model-la", "Xiong"):
+        assert part in out
+
+
+@pytest.mark.parametrize("word", ["data", "limits", "reproduction", "license", "citation", "anatomy", "modality"])
+def test_a_card_that_lacks_a_word_is_found(a_model, word):
+    of_the_info = word in {field.name for field in dataclasses.fields(ModelInfo)}
+    lacking = rewritten(a_model, **{word: " "}) if of_the_info else rewritten(a_model, drop=word)
+    assert len(lacking) == 1 and word in lacking[0]
+
+
+def test_a_card_without_counts_or_figures_is_found(a_model):
+    held_out = load_model(a_model).info.metrics["held_out"]
+    assert "labelled cases" in " ".join(rewritten(a_model, labeled_cases=0))
+    assert "how many" in " ".join(rewritten(a_model, labeled_cases=3, metrics={"held_out": {**held_out, "of": ""}}))
+    fewer = {"dim": held_out["summary"]["mean"]["dim"]}
+    (found,) = rewritten(a_model, metrics={"held_out": {**held_out, "summary": {"mean": fewer}}})
+    assert "bright" in found and "dim" not in found
+    assert len(rewritten(a_model, metrics={})) == 3
+
+
+def test_half_a_model_and_an_unfinished_one_are_found(a_model):
+    provenance = load_model(a_model).info.provenance
+    assert rewritten(a_model, labeled_only=True) == ["It has sub-model v alone."]
+    (found,) = rewritten(a_model, provenance={**provenance, "iterations": 7})
+    assert "not trained to its end (7" in found
+
+
+def test_limits_that_the_panel_would_not_show_are_found(a_model):
+    (found,) = rewritten(a_model, description="A model.")
+    assert "description" in found
+
+
+def test_a_damaged_file_is_found(a_model):
+    content = bytearray(a_model.read_bytes())
+    content[len(content) // 2] ^= 1
+    a_model.write_bytes(bytes(content))
+    (found,) = faults(a_model)
+    assert found.startswith("It cannot be opened")
+
+
+# What installs it
+
+
+def test_a_model_is_installed_under_its_name(a_model, tmp_path):
+    copy = train_models.install(a_model, tmp_path, [])
+    assert copy == tmp_path / "left-atrium.caml" and copy.read_bytes() == a_model.read_bytes()
+
+
+def test_a_model_that_is_too_large_or_lacks_something_is_not_installed(a_model, tmp_path):
+    with pytest.raises(CamlError, match="says nothing of: limits"):
+        train_models.install(a_model, tmp_path, ["The card says nothing of: limits."])
+    with a_model.open("ab") as stream:
+        stream.truncate(MOST_BYTES + 1)
+    assert any("at most 12" in fault for fault in faults(a_model))
+    with pytest.raises(CamlError, match="at most 12"):
+        train_models.install(a_model, tmp_path, [])
+    assert not (tmp_path / a_model.name).exists()
+
+
+def test_a_trial_goes_from_phantoms_to_a_full_card_and_is_not_installed(tmp_path):
+    words = ["contrast-vessels", "--trial", "--output", str(tmp_path), "--base-filters", "2", "--threads", "1"]
+    assert train_models.main(words) == 0
+    folder = tmp_path / "contrast-vessels-trial"
+    assert faults(folder / "contrast-vessels.caml") == []
+    card = read_card(folder / "contrast-vessels.caml")
+    assert (card.info.labeled_cases, card.info.unlabeled_cases) == (2, 2)
+    assert card.info.metrics["held_out"]["count"] == 2 and "trial" in card.info.name
+    roles = {name: case["role"] for name, case in card.info.provenance["cases"].items()}
+    assert all((role == "validation") == name.startswith("seed202") for name, role in roles.items())
+    assert (folder / "final.log").is_file() and (folder / "final" / "plan.json").is_file()
+    with pytest.raises(SystemExit):
+        train_models.main([*words, "--install"])

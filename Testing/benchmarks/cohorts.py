@@ -1,0 +1,60 @@
+"""Lists of cases of the real scans that benchmarks and models train on: who is labelled, unlabelled, held out."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from common import REPOSITORY  # noqa: F401  finds the engine
+
+from caml_core.anatomy import LEFT_ATRIUM
+from caml_core.config import Segment
+from caml_core.data.case import Case, Cohort, Role
+from caml_core.data.cohort import save_cohort
+
+#: Left atria that are trained on where the others are held out, and all that there are.
+LA_TRAINING, LA_CASES = 60, 80
+#: Vessels: the last labelled, the last unlabelled and the last held-out case.
+VESSEL_LABELED, VESSEL_UNLABELED, VESSEL_CASES = 4, 24, 32
+LUMEN = Segment("Vessel lumen", 1)
+
+
+def left_atria(path: Path, source: Path, labeled: int, training: int = LA_TRAINING, held_out: int = 20) -> Path:
+    """Write the list ``path`` of the cases in ``source``, in their official order, and return it.
+
+    The first ``labeled`` are labelled, the others up to case ``training`` are not (their labels stay unnamed), and
+    ``held_out`` ones from case 61 on are for validation, where the training ends before them.
+    """
+    with (source / "cases.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    cases = [
+        _case(row["case"], source / row["image"], source / row["label"], "labeled" if place < labeled else "unlabeled")
+        for place, row in enumerate(rows[:training])
+    ]
+    for row in rows[LA_TRAINING : LA_TRAINING + held_out] if training <= LA_TRAINING else ():
+        cases.append(_case(row["case"], source / row["image"], source / row["label"], "validation"))
+    return write_list(path, cases, (LEFT_ATRIUM,))
+
+
+def vessels(path: Path, source: Path) -> Path:
+    """Write the list ``path`` of the simulated CTAs of real vessel trees in ``source``, and return it."""
+    cases = []
+    for number in range(1, VESSEL_CASES + 1):
+        role: Role = "validation"
+        if number <= VESSEL_UNLABELED:
+            role = "labeled" if number <= VESSEL_LABELED else "unlabeled"
+        name = f"vessel_{number:03d}"
+        cases.append(_case(name, source / f"{name}_image.nii.gz", source / f"{name}_label.nii.gz", role))
+    return write_list(path, cases, (LUMEN,))
+
+
+def write_list(path: Path, cases: Sequence[Case], segments: Sequence[Segment]) -> Path:
+    """Write the list ``path`` (JSON) and return it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_cohort(Cohort(tuple(cases), path.parent, tuple(segments)), path)
+    return path
+
+
+def _case(name: str, image: Path, label: Path, role: Role) -> Case:
+    return Case(name, (image,), None if role == "unlabeled" else label, role)

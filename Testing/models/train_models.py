@@ -1,0 +1,150 @@
+"""Train the models that ship with the extension, and those for measuring; each to a file with a full card.
+
+    python Testing/models/train_models.py left-atrium --budget 100m
+
+A model of real scans is trained twice with the same plan: a twin on cases 1-60, whose figures on cases 61-80 the card
+carries, then the model itself on all 80. Everything stays in OUTPUT/NAME: lists of cases, the plan's measurement
+(which wants a quiet machine), both run folders with their logs, and NAME.caml. The same command goes on where an
+earlier one ended; `caml train --resume OUTPUT/NAME/twin` (or .../final) goes on with one training alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+from cards import MOST_BYTES, write_model
+from common import REPOSITORY, shared_folder
+from recipes import RECIPES, MissingScansError, Recipe
+from trainings import Finished, Training, length, planned, train
+
+from caml_core.errors import CamlError
+from caml_core.locking import FileLock
+
+OUTPUT = REPOSITORY / "build" / "models"
+#: So that a file holds both sub-models in 10 MB.
+BASE_FILTERS = 8
+#: To see that everything fits together, in a minute.
+TRIAL = ("--patch", "32,32,16", "--spacing", "1.6,1.6,1.6", "--dtype", "fp32")
+TRIAL_ITERATIONS = 10
+TRIAL_DATA = "A few cases and iterations, to see that everything fits together; of no use."
+#: Nothing is spared for validation: all labels count.
+ALL_LABELS = {"hold_out": False}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make one model after the other."""
+    options = _options(arguments)
+    try:
+        with FileLock(options.output / "lock", f"Models are being trained in {options.output} already."):
+            for name in options.models:
+                make(RECIPES[name], options)
+    except (CamlError, MissingScansError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except subprocess.CalledProcessError as error:
+        last = (error.output or "").strip().splitlines()[-3:]
+        print("\n".join(["A command ended early; give the same command again to go on.", *last]), file=sys.stderr)
+        return 1
+    return 0
+
+
+def make(recipe: Recipe, options: argparse.Namespace) -> Path:
+    """Train what is not trained yet and write the model's file; raise CamlError where it must not be installed."""
+    folder = options.output / (f"{recipe.name}-trial" if options.trial else recipe.name)
+    if options.trial:
+        recipe = dataclasses.replace(recipe, title=f"{recipe.title} (trial)", data=TRIAL_DATA)
+    cohorts = recipe.cohorts(folder, shared_folder(), options.trial)
+    words = _words(options)
+    first = Training(folder / ("final" if cohorts.twin is None else "twin"), cohorts.twin or cohorts.final, words)
+    steps = _length(folder, first, recipe, options)
+    if not options.plan_only:
+        done = _trained(Training(first.folder, first.cohort, (*words, *steps)))
+        if cohorts.twin is not None:
+            words = (*words, *length(done.plan), *_grid(done.plan))
+            _trained(Training(folder / "final", cohorts.final, words, ALL_LABELS))
+        target = folder / f"{recipe.name}.caml"
+        lacking = write_model(recipe, folder / "final", done.folder, cohorts.held_out, target)
+        print(f"{target}: {target.stat().st_size / 1e6:.2f} MB{''.join(f' {fault}' for fault in lacking)}", flush=True)
+        if options.install:
+            print(f"Installed as {install(target, recipe.home, lacking)}", flush=True)
+        return target
+    return folder
+
+
+def install(model: Path, home: Path, lacking: Sequence[str]) -> Path:
+    """Copy a finished model to where it ships from and return the copy; raise CamlError where it lacks something."""
+    if model.stat().st_size > MOST_BYTES or lacking:
+        size = f"{model.stat().st_size / 1e6:.1f} MB, at most {MOST_BYTES / 1e6:.0f} are allowed"
+        raise CamlError(f"{model} is not installed ({size}). {' '.join(lacking)}".strip())
+    return Path(shutil.copyfile(model, home / model.name))
+
+
+def _words(options: argparse.Namespace) -> tuple[str, ...]:
+    """Options of both trainings of a model."""
+    words: tuple[str, ...] = ("--device", "cpu", "--seed", str(options.seed))
+    words = (*words, "--base-filters", str(options.base_filters))
+    if options.threads is not None:
+        words = (*words, "--threads", str(options.threads))
+    return (*words, *TRIAL) if options.trial else words
+
+
+def _length(folder: Path, training: Training, recipe: Recipe, options: argparse.Namespace) -> tuple[str, ...]:
+    iterations = TRIAL_ITERATIONS if options.trial else options.iterations
+    if iterations is not None:
+        return "--iterations", str(iterations)
+    budget = options.budget or recipe.budget
+    plan = planned(folder / f"plan-{budget}.json", training, budget)
+    print(
+        f"{recipe.name}: {plan['iterations']} iterations of {plan['seconds_per_iteration']:.2f} s, "
+        f"{plan['numeric']['dtype']}, spacing {plan['geometry']['spacing']}, patch {plan['geometry']['patch']}",
+        flush=True,
+    )
+    return length(plan)
+
+
+def _grid(plan: Mapping[str, Any]) -> tuple[str, ...]:
+    """The twin's grid, so that twenty more cases do not shift it."""
+    geometry = plan["geometry"]
+    spacing, patch = (",".join(f"{value:g}" for value in geometry[key]) for key in ("spacing", "patch"))
+    return "--spacing", spacing, "--patch", patch
+
+
+def _trained(training: Training) -> Finished:
+    done = train(training)
+    minutes, name = done.measured["training_seconds"] / 60, f"{training.folder.parent.name}/{training.folder.name}"
+    print(f"{name}: {done.plan['iterations']} iterations in {minutes:.1f} minutes", flush=True)
+    return done
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", choices=RECIPES, metavar="MODEL", help=f"of: {', '.join(RECIPES)}")
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument("--budget", help="of each training, as caml train has it (default: 100m)")
+    amount.add_argument("--iterations", type=int, help="of each training instead of a budget")
+    amount.add_argument("--trial", action="store_true", help="a few iterations on a few cases; never to be installed")
+    parser.add_argument("--base-filters", type=int, default=BASE_FILTERS, help=f"(default: {BASE_FILTERS})")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, help="processor threads (default: PyTorch's)")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="where everything is kept (default: build/models)")
+    parser.add_argument("--plan-only", action="store_true", help="write the lists, measure, and train nothing")
+    parser.add_argument(
+        "--install", action="store_true", help=f"copy to where it ships from; refused above {MOST_BYTES / 1e6:.0f} MB"
+    )
+    options = parser.parse_args(arguments)
+    if options.install and options.trial:
+        parser.error("a trial is not installed")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())
