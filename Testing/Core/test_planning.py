@@ -20,6 +20,7 @@ from caml_core.model import build_network
 from caml_core.model_file import LoadedModel, ModelInfo, load_model
 from caml_core.serialization import from_json, read_json, to_json
 from caml_core.training import sizes
+from caml_core.training.measurement import bf16_gradients_are_right
 from caml_core.training.planner import Request, describe
 from caml_core.training.run import plan_training, survey
 from caml_core.training.warm_start import start_state
@@ -165,3 +166,33 @@ def test_real_left_atria_are_planned_with_the_measured_ceiling(shared_folder: Pa
     assert np.allclose(found.spacing, 0.625) and found.channels[0].modality == "MR"
     assert traits.ceilings[2.0] > 0.99 and traits.one_component and not traits.thin
     assert len(load_cohort(path).with_role("unlabeled")) == 1
+
+
+@pytest.mark.parametrize(
+    ("patch", "strides", "right"),
+    [
+        ((96, 64, 40), ((2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 1)), True),  # 96 48 24 12 6
+        ((32, 64, 48), ((2, 2, 2),) * 4, False),  # 32 16 8 4 2
+        ((64, 32, 32), ((2, 2, 2),) * 4, True),  # the other axes do not matter
+        ((16, 64, 48), ((2, 2, 2),) * 4, False),  # 16 8 4 2 1: on the way
+        ((32, 64, 48), ((2, 2, 2), (2, 2, 2), (2, 2, 2), (1, 2, 2)), True),
+    ],
+)
+def test_bf16_is_not_taken_where_its_gradients_are_wrong(
+    patch: tuple[int, int, int], strides: tuple[tuple[int, int, int], ...], right: bool
+) -> None:
+    network = dataclasses.replace(tiny_plan().network, strides=strides)  # type: ignore[arg-type]
+    plan = dataclasses.replace(tiny_plan(), network=network, geometry=Geometry((1.0, 1.0, 1.0), patch))
+    assert bf16_gradients_are_right(plan) is right
+    assert bf16_gradients_are_right(dataclasses.replace(plan, device="cuda"))
+
+
+def test_where_bf16_cannot_train_fp32_is_taken_and_the_plan_says_so(tmp_path: Path) -> None:
+    cohort, found = survey(write_cohort(tmp_path), 0, silent)
+    request = Request(dtype="bf16", iterations=4, base_filters=2, patch=(16, 16, 16))
+    plan, _ = plan_training(cohort, found, request, silent)
+    halvings = math.prod(stage[0] for stage in plan.network.strides)
+    assert plan.numeric.dtype == "bf16" and halvings < 16  # 16 voxels never become two
+    plan, _ = plan_training(cohort, found, dataclasses.replace(request, patch=(2 * halvings, 16, 16)), silent)
+    assert plan.numeric.dtype == "fp32"
+    assert any("bf16" in note and "fp32" in note for note in plan.notes)

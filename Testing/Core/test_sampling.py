@@ -12,7 +12,7 @@ from synthetic import SIZE, prepared, tiny_plan
 from caml_core.config import AugmentationConfig
 from caml_core.data.augmentation import augment_intensities, sample_patch
 from caml_core.data.cache import PreparedCase
-from caml_core.data.sampler import TwoStreamSampler, patch_center
+from caml_core.data.sampler import Batch, TwoStreamSampler, patch_center
 from caml_core.seeding import generator_for
 
 NONE = AugmentationConfig()
@@ -78,8 +78,9 @@ def test_the_default_keeps_the_true_orientation_and_the_paper_always_mirrors(a_c
 def test_intensity_augmentation_changes_values_but_neither_shape_nor_input() -> None:
     image = torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     before = image.clone()
-    config = AugmentationConfig(gamma=0.3, brightness=0.2, contrast=0.2, noise=0.2, blur=1.0, intensity_probability=1.0)
-    changed = augment_intensities(image, config, _rng())
+    config = AugmentationConfig(gamma=0.3, brightness=0.2, contrast=0.2, noise=0.2, blur=1.0)
+    assert torch.equal(augment_intensities(image, 0.0, config, _rng()), image)
+    changed = augment_intensities(image, 1.0, config, _rng())
     assert changed.shape == image.shape and torch.isfinite(changed).all()
     assert torch.equal(image, before) and not torch.allclose(changed, image)
 
@@ -114,7 +115,7 @@ def test_a_batch_depends_on_seed_and_iteration_alone() -> None:
     plan = tiny_plan()
     labeled, unlabeled = [prepared(i) for i in range(3)], [prepared(i, "unlabeled") for i in range(3, 6)]
     first, second = (TwoStreamSampler(plan, labeled, unlabeled) for _ in range(2))
-    for iteration in (5, 0, 3):
+    for iteration in (plan.solo_iterations + n for n in (5, 0, 3)):
         second.batch(iteration + 1)
         a, b = first.batch(iteration), second.batch(iteration)
         assert torch.equal(a.labeled, b.labeled) and torch.equal(a.labels, b.labels) and a.cases == b.cases
@@ -133,9 +134,42 @@ def test_every_labelled_case_is_drawn_once_before_any_a_second_time() -> None:
 
 def test_labelled_only_draws_no_unlabelled_patch() -> None:
     plan = tiny_plan(labeled_only=True)
-    assert TwoStreamSampler(plan, [prepared(0)], [prepared(1, "unlabeled")]).batch(0).unlabeled is None
+    assert TwoStreamSampler(plan, [prepared(0)], [prepared(1, "unlabeled")]).batch(plan.iterations - 1).unlabeled is None
 
 
 def test_generators_of_different_purposes_and_samples_differ() -> None:
     draws = {float(generator_for(0, p, i).random()) for p in ("labeled", "unlabeled") for i in range(50)}
     assert len(draws) == 100
+
+
+def _unlabeled_batches(**changes: object) -> list[Batch]:
+    plan = tiny_plan(iterations=12)
+    losses = dataclasses.replace(plan.losses, solo_share=1 / 3)
+    augmentation = dataclasses.replace(plan.augmentation, **changes)  # type: ignore[arg-type]
+    plan = dataclasses.replace(plan, losses=losses, augmentation=augmentation)
+    cases = [prepared(i) for i in range(3)], [prepared(i, "unlabeled") for i in range(3, 6)]
+    sampler = TwoStreamSampler(plan, *cases)
+    return [sampler.batch(iteration) for iteration in range(12)]
+
+
+def test_no_unlabelled_patch_is_made_while_v_learns_alone() -> None:
+    batches = _unlabeled_batches(unlabeled_probability=0.8)
+    assert all(b.unlabeled is None and b.plain is None for b in batches[:4])
+    assert all(b.unlabeled is not None and b.plain is not None for b in batches[4:])
+
+
+def test_the_teacher_sees_the_same_place_with_intensities_as_they_are() -> None:
+    changed = _unlabeled_batches(unlabeled_probability=1.0, noise=1e-4, gamma=0.0, contrast=0.0, brightness=0.0, blur=0.0)
+    for batch in changed[4:]:
+        assert batch.unlabeled is not None and batch.plain is not None
+        assert torch.allclose(batch.unlabeled, batch.plain, atol=1e-3) and not torch.equal(batch.unlabeled, batch.plain)
+    changes = {"noise": 0.15, "contrast": 0.2, "gamma": 0.3}
+    strong, weak = (_unlabeled_batches(unlabeled_probability=p, **changes)[4:] for p in (1.0, 0.1))
+    for a, b in zip(strong, weak):
+        assert a.plain is not None and b.plain is not None and torch.equal(a.plain, b.plain)
+    moved = [sum(float((b.unlabeled - b.plain).abs().mean()) for b in found) for found in (strong, weak)]  # type: ignore[operator]
+    assert moved[0] > 2 * moved[1]
+
+
+def test_without_a_probability_of_their_own_unlabelled_patches_are_changed_as_labelled_ones() -> None:
+    assert all(b.plain is None for b in _unlabeled_batches(unlabeled_probability=0.0))

@@ -28,7 +28,8 @@ ALONE = 3
 def a_batch() -> Batch:
     """Two labelled and two unlabelled patches."""
     labeled, unlabeled = [prepared(i) for i in range(3)], [prepared(i, "unlabeled") for i in range(3, 6)]
-    return TwoStreamSampler(tiny_plan(), labeled, unlabeled).batch(0)
+    plan = tiny_plan()
+    return TwoStreamSampler(plan, labeled, unlabeled).batch(plan.solo_iterations)
 
 
 def _plan(**changes: Any) -> Plan:
@@ -64,6 +65,19 @@ def test_unlabelled_cases_do_not_matter_while_v_learns_alone(a_batch: Batch) -> 
             engine.step(dataclasses.replace(a_batch, unlabeled=unlabeled), iteration)
         states.append(_state(engine))
     assert _parts(*states) == set()
+
+
+def test_pseudo_labels_come_from_the_patch_as_it_was(a_batch: Batch) -> None:
+    engine = Engine(_plan(), 3)
+    assert engine.average is not None
+    engine.average.network.decoder1.out_conv.bias.zero_()  # or fresh weights give every voxel the same class
+    images = [torch.randn_like(a_batch.labeled) for _ in range(2)]
+    found = [
+        engine._pseudo_labels(dataclasses.replace(a_batch, unlabeled=student, plain=teacher), ALONE)
+        for student, teacher in ((images[0], images[0]), (images[1], images[0]), (images[0], images[1]), (images[1], None))
+    ]
+    assert torch.equal(found[0], found[1]) and torch.equal(found[2], found[3])
+    assert not torch.equal(found[0], found[2])
 
 
 def test_a_begins_where_v_is(a_batch: Batch) -> None:
@@ -202,7 +216,7 @@ def test_a_agrees_with_v_where_it_begins(a_batch: Batch) -> None:
     assert agreement[1] < 0.5 * agreement[0]
 
 
-@pytest.mark.parametrize(("iterations", "share"), [(100, 0.7), (1000, 0.6), (5000, 0.4)])
+@pytest.mark.parametrize(("iterations", "share"), [(100, 0.7), (1000, 0.3), (5000, 0.1)])
 def test_v_learns_alone_long_enough_and_not_too_long(iterations: int, share: float) -> None:
     losses = with_phases(_plan().losses, iterations)
     assert losses.solo_share == pytest.approx(share)

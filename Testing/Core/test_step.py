@@ -24,7 +24,8 @@ from caml_core.training.step import StepLosses, caml_losses, near_boundary
 def a_batch() -> Batch:
     """Two labelled and two unlabelled patches."""
     labeled, unlabeled = [prepared(i) for i in range(3)], [prepared(i, "unlabeled") for i in range(3, 6)]
-    return TwoStreamSampler(tiny_plan(), labeled, unlabeled).batch(0)
+    plan = tiny_plan()
+    return TwoStreamSampler(plan, labeled, unlabeled).batch(plan.solo_iterations)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..config import Plan
 from ..seeding import generator_for
-from .augmentation import sample_patch
+from .augmentation import augment_intensities, place_patch, sample_patch
 from .cache import PreparedCase
 
 
@@ -22,18 +22,21 @@ from .cache import PreparedCase
 class Batch:
     """Patches of one iteration. Images float32 [B, C, x, y, z], labels uint8 [B, x, y, z].
 
-    ``cases``: index of each labelled sample's case. ``unlabeled`` is None when trained on labels only.
+    ``cases``: index of each labelled sample's case. ``unlabeled`` is None where nothing but labels is learnt from.
+    ``plain``: the unlabelled patches before their intensities were changed, of which the teacher makes pseudo-labels;
+    None where they were changed no more than labelled ones.
     """
 
     labeled: Tensor
     labels: Tensor
     cases: tuple[int, ...]
     unlabeled: Tensor | None
+    plain: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on ``device``."""
-        unlabeled = None if self.unlabeled is None else self.unlabeled.to(device)
-        return Batch(self.labeled.to(device), self.labels.to(device), self.cases, unlabeled)
+        unlabeled, plain = (None if t is None else t.to(device) for t in (self.unlabeled, self.plain))
+        return Batch(self.labeled.to(device), self.labels.to(device), self.cases, unlabeled, plain)
 
 
 class TwoStreamSampler:
@@ -50,30 +53,40 @@ class TwoStreamSampler:
         images, labels, cases = [], [], []
         for slot in range(plan.batch_labeled):
             index = self._case_index("labeled", len(self._labeled), iteration * plan.batch_labeled + slot)
-            image, label = self._patch(self._labeled[index], "labeled", iteration, slot)
+            rng = generator_for(plan.seed, "labeled", iteration, slot)
+            center = patch_center(self._labeled[index], plan.geometry.patch, plan.foreground_share, rng)
+            image, label = sample_patch(self._labeled[index], center, plan.geometry.patch, plan.augmentation, rng)
             images.append(image)
             labels.append(label)
             cases.append(index)
-        unlabeled = []
-        for slot in range(plan.batch_unlabeled if self._unlabeled else 0):
-            index = self._case_index("unlabeled", len(self._unlabeled), iteration * plan.batch_unlabeled + slot)
-            unlabeled.append(self._patch(self._unlabeled[index], "unlabeled", iteration, slot)[0])
+        unlabeled, plain = self._unlabeled_patches(iteration)
         return Batch(
             torch.stack(images),
             torch.stack([label for label in labels if label is not None]),
             tuple(cases),
-            torch.stack(unlabeled) if unlabeled else None,
+            unlabeled,
+            plain,
         )
+
+    def _unlabeled_patches(self, iteration: int) -> tuple[Tensor | None, Tensor | None]:
+        """What the networks learn from, and what the teacher sees; nothing while v learns alone from the labels."""
+        plan = self._plan
+        if not self._unlabeled or iteration < plan.solo_iterations:
+            return None, None
+        config, patches, plain = plan.augmentation, [], []
+        for slot in range(plan.batch_unlabeled):
+            index = self._case_index("unlabeled", len(self._unlabeled), iteration * plan.batch_unlabeled + slot)
+            rng = generator_for(plan.seed, "unlabeled", iteration, slot)
+            center = patch_center(self._unlabeled[index], plan.geometry.patch, 0.0, rng)
+            image = place_patch(self._unlabeled[index], center, plan.geometry.patch, config, rng)[0]
+            probability = config.unlabeled_probability or config.intensity_probability
+            plain.append(image)
+            patches.append(augment_intensities(image, probability, config, rng))
+        return torch.stack(patches), torch.stack(plain) if config.unlabeled_probability > 0 else None
 
     def _case_index(self, stream: str, count: int, position: int) -> int:
         epoch, place = divmod(position, count)
         return int(generator_for(self._plan.seed, f"{stream} order", epoch).permutation(count)[place])
-
-    def _patch(self, case: PreparedCase, stream: str, iteration: int, slot: int) -> tuple[Tensor, Tensor | None]:
-        rng = generator_for(self._plan.seed, stream, iteration, slot)
-        patch = self._plan.geometry.patch
-        center = patch_center(case, patch, self._plan.foreground_share if stream == "labeled" else 0.0, rng)
-        return sample_patch(case, center, patch, self._plan.augmentation, rng)
 
 
 def patch_center(

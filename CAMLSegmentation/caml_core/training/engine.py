@@ -154,13 +154,13 @@ class Engine:
         if batch.unlabeled is None or iteration < self.plan.solo_iterations or self.average is None:
             return paste_labeled(batch, rng, PASTE_PROBABILITY)
         if rng.random() < PASTE_PROBABILITY:
-            return paste_both_ways(batch, self._pseudo_labels(batch.unlabeled, iteration), losses.pseudo_label, rng)
+            return paste_both_ways(batch, self._pseudo_labels(batch, iteration), losses.pseudo_label, rng)
         batch = half(batch)
-        assert batch.unlabeled is not None
-        return side_by_side(batch, self._pseudo_labels(batch.unlabeled, iteration), losses.pseudo_label)
+        return side_by_side(batch, self._pseudo_labels(batch, iteration), losses.pseudo_label)
 
-    def _pseudo_labels(self, image: Tensor, iteration: int) -> Tensor:
-        assert self.average is not None
+    def _pseudo_labels(self, batch: Batch, iteration: int) -> Tensor:
+        image = batch.unlabeled if batch.plain is None else batch.plain
+        assert self.average is not None and image is not None
         with autocast(self.plan.numeric, self.device):
             return pseudo_labels(
                 self.average.network,

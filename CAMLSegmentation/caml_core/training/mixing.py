@@ -50,8 +50,8 @@ def side_by_side(batch: Batch, pseudo_labels: Tensor | None = None, weight: floa
 def half(batch: Batch) -> Batch:
     """The first half of both streams, at least one sample of each: side by side they are as many as pasted ones."""
     count = max(len(batch.labeled) // 2, 1)
-    unlabeled = None if batch.unlabeled is None else batch.unlabeled[: max(len(batch.unlabeled) // 2, 1)]
-    return Batch(batch.labeled[:count], batch.labels[:count], batch.cases[:count], unlabeled)
+    unlabeled, plain = (None if t is None else t[: max(len(t) // 2, 1)] for t in (batch.unlabeled, batch.plain))
+    return Batch(batch.labeled[:count], batch.labels[:count], batch.cases[:count], unlabeled, plain)
 
 
 def paste_labeled(batch: Batch, rng: np.random.Generator, probability: float) -> Composite:

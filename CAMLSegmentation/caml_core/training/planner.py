@@ -26,8 +26,8 @@ LONGEST_SECONDS = 12 * 3600.0
 #: Starting from a model: share of the learning rate.
 FINE_TUNING_RATE = 0.3
 #: Sub-model v learns alone for so many iterations, but for no smaller and no larger share of them than this.
-SOLO_ITERATIONS = 600
-LEAST_SOLO, MOST_SOLO = 0.4, 0.7
+SOLO_ITERATIONS = 300
+LEAST_SOLO, MOST_SOLO = 0.1, 0.7
 #: Share of a budget that validation, checkpoints and the final scores may take.
 VALIDATION_SHARE = 0.08
 OVERHEAD_SHARE = 0.04
@@ -208,6 +208,8 @@ def _measured(
         budget = LONGEST_SECONDS if request.until_better else DEFAULT_BUDGET_SECONDS
     check()
     numeric = fastest_mode(plan, labeled_cases, request.dtype, check)
+    if request.dtype is not None and numeric.dtype != request.dtype:
+        notes.append(f"{request.dtype} cannot train with this patch on this device; {numeric.dtype} was taken instead.")
     plan = dataclasses.replace(plan, numeric=dataclasses.replace(numeric, recompute=_recomputed_stages(plan, numeric)))
     measured = measure(plan, labeled_cases)
     if budget and may_shrink and request.base_filters is None and _affordable(plan, budget, measured) < FEW_ITERATIONS:
