@@ -67,6 +67,11 @@ class CohortSection:
         ):
             getattr(ui, f"{name}Button").connect("clicked(bool)", slot)
 
+    @property
+    def checking(self) -> bool:
+        """Whether labels are being checked, case by case: roles are about to change."""
+        return self._queue.running
+
     def setParameterNode(self, parameterNode: Any) -> None:
         """Follow a parameter node; None detaches."""
         self._parameterNode = parameterNode
@@ -252,7 +257,7 @@ class CohortSection:
 
         if role in ("labeled", "validation") and len(selected) > _AT_ONCE:
             self._queue.start(self._logic.cohort, selected, role)
-            self._showSelection()
+            self._onChange()
             return
 
         def act() -> None:

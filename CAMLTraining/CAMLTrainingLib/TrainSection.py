@@ -29,10 +29,15 @@ _PARTS = {"caml": "", "labeled-only": _("labels alone: "), "": ""}
 
 
 class TrainSection:
-    """Starts and follows trainings; calls ``onChange`` when the state changed."""
+    """Starts and follows trainings; calls ``onChange`` when the state changed.
 
-    def __init__(self, ui: Any, logic: CAMLTrainingLogic, onChange: Callable[[], None]) -> None:
-        self._ui, self._logic, self._onChange = ui, logic, onChange
+    rolesChange: whether labels are being checked, so that the cohort is not yet what the user has asked for.
+    """
+
+    def __init__(
+        self, ui: Any, logic: CAMLTrainingLogic, onChange: Callable[[], None], rolesChange: Callable[[], bool]
+    ) -> None:
+        self._ui, self._logic, self._onChange, self._rolesChange = ui, logic, onChange, rolesChange
         self._parameterNode: Any = None
         self._updating = self._trainNext = self._stopNext = False
         self._checkedKey: Any = None
@@ -116,6 +121,8 @@ class TrainSection:
             return _("A training is running.")
         if self._logic.checking:
             return _("The check is running.")
+        if self._rolesChange():
+            return _("Labels are being checked; the cases have their new roles after that.")
         if not project.with_role("labeled"):
             return _("No case is labelled yet: edit a case and press Use as labeled.")
         if self._parameterNode.budget == "better" and not project.with_role("validation"):

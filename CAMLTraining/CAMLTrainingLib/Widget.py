@@ -31,7 +31,7 @@ class TrainingPanel(Listener):
         logic.listener = self
         self.edit = EditPage(ui, logic, self.update)
         self.cohort = CohortSection(ui, logic, self.update, self.openCase)
-        self.train = TrainSection(ui, logic, self.update)
+        self.train = TrainSection(ui, logic, self.update, lambda: self.cohort.checking)
         self.rounds = RoundSection(ui, logic, self.train.startFrom)
         self.loop = LoopSection(ui, logic, self.update, self.openCase)
         # A scene that is loading adds node after node, and a volume's voxels come after its node.

@@ -61,8 +61,12 @@ def test_many_labels_are_checked_while_the_window_stays_alive(training, tmp_path
     training.update()
     accept(training, *roles(training))
     assert not training.ui.useAsLabeledButton.enabled, "not twice at once"
+    for name in ("train", "check"):
+        button = getattr(training.ui, f"{name}Button")
+        assert not button.enabled and "being checked" in button.toolTip
     assert set(roles(training).values()) == {"unlabeled"}, "nothing has happened before the next turn"
     wait_for(lambda: training.ui.useAsLabeledButton.enabled)
+    assert training.ui.trainButton.enabled and training.ui.checkButton.enabled
     assert list(roles(training).values()) == ["labeled"] * 7 + ["unlabeled"]
     assert "case-07 has no segmentation" in message(training)
     assert [c.role for c in load_cohort(training.logic.project.file).cases] == list(roles(training).values())
