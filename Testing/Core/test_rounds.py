@@ -275,8 +275,8 @@ def test_the_baseline_gets_the_same_time(monkeypatch):
     alone = parts.labeled_only_plan(plan, 200, labeled_cases=3)
     assert (alone.iterations, alone.validate_every, alone.horizon) == (400, 100, 0)
     assert alone.labeled_only and alone.optimizer.schedule == "cosine"
-    assert parts.fold_plan(plan, 200, 3).iterations == 66 and parts.fold_plan(plan, 90, 3).iterations == 50
-    assert parts.fold_plan(plan, 200, 3).losses.solo_share == planner.MOST_SOLO
+    assert parts.fold_plan(plan, 200, 3, 2).iterations == 66 and parts.fold_plan(plan, 90, 3, 2).iterations == 50
+    assert parts.fold_plan(plan, 200, 3, 2).losses.solo_share == planner.MOST_SOLO
 
 
 # The result

@@ -216,12 +216,22 @@ def test_a_agrees_with_v_where_it_begins(a_batch: Batch) -> None:
     assert agreement[1] < 0.5 * agreement[0]
 
 
-@pytest.mark.parametrize(("iterations", "share"), [(100, 0.7), (1000, 0.3), (5000, 0.1)])
-def test_v_learns_alone_long_enough_and_not_too_long(iterations: int, share: float) -> None:
-    losses = with_phases(_plan().losses, iterations)
+@pytest.mark.parametrize(
+    ("iterations", "labeled", "share"),
+    [
+        (100, 4, 0.7),  # at most so much
+        (1000, 1, 0.3),
+        (1000, 4, 0.4),
+        (2000, 8, 0.4),
+        (10_000, 8, 0.1),  # at least so much
+        (5000, 80, 0.3),
+    ],
+)
+def test_v_learns_alone_long_enough_for_its_labels(iterations: int, labeled: int, share: float) -> None:
+    losses = with_phases(_plan().losses, iterations, labeled)
     assert losses.solo_share == pytest.approx(share)
     without = dataclasses.replace(losses, solo_share=0.0)
-    assert with_phases(without, iterations) == without
+    assert with_phases(without, iterations, labeled) == without
 
 
 def test_norms_and_outputs_learn_faster_and_everything_learns_once() -> None:

@@ -28,11 +28,12 @@ def labeled_only_plan(plan: Plan, iterations: int, labeled_cases: int) -> Plan:
     )
 
 
-def fold_plan(plan: Plan, iterations: int, folds: int) -> Plan:
+def fold_plan(plan: Plan, iterations: int, folds: int, labeled_cases: int) -> Plan:
     """Return the plan of one of ``folds`` trainings, which together take about as long as the main one."""
     number = max(iterations // folds, LEAST_FOLD_ITERATIONS)
     # What is held out is scored in the end; on the way there is nothing to decide by it.
-    return dataclasses.replace(_closed(plan, number), validate_every=number, losses=with_phases(plan.losses, number))
+    losses = with_phases(plan.losses, number, labeled_cases)
+    return dataclasses.replace(_closed(plan, number), validate_every=number, losses=losses)
 
 
 def fold_cohorts(cohort: Cohort, folds: int, seed: int) -> tuple[Cohort, ...]:

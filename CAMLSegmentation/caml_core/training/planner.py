@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from statistics import median
@@ -25,8 +26,10 @@ DEFAULT_BUDGET_SECONDS = 3600.0
 LONGEST_SECONDS = 12 * 3600.0
 #: Starting from a model: share of the learning rate.
 FINE_TUNING_RATE = 0.3
-#: Sub-model v learns alone for so many iterations, but for no smaller and no larger share of them than this.
-SOLO_ITERATIONS = 300
+#: Sub-model v learns alone for so many iterations a labelled case, within these limits, but for no smaller and no larger
+#: share of all iterations than this.
+SOLO_ITERATIONS_A_CASE = 100
+FEWEST_SOLO_ITERATIONS, MOST_SOLO_ITERATIONS = 300, 1500
 LEAST_SOLO, MOST_SOLO = 0.1, 0.7
 #: Share of a budget that validation, checkpoints and the final scores may take.
 VALIDATION_SHARE = 0.08
@@ -212,20 +215,22 @@ def _measured(
         notes.append(f"{request.dtype} cannot train with this patch on this device; {numeric.dtype} was taken instead.")
     plan = dataclasses.replace(plan, numeric=dataclasses.replace(numeric, recompute=_recomputed_stages(plan, numeric)))
     measured = measure(plan, labeled_cases)
-    if budget and may_shrink and request.base_filters is None and _affordable(plan, budget, measured) < FEW_ITERATIONS:
+    affordable = functools.partial(_affordable, plan, measured=measured, labeled_cases=labeled_cases)
+    if budget and may_shrink and request.base_filters is None and affordable(budget) < FEW_ITERATIONS:
         network = dataclasses.replace(plan.network, base_filters=SMALL_FILTERS)
         smaller = dataclasses.replace(plan, network=network)
         faster = measure(smaller, labeled_cases)
         if faster.late_seconds < measured.late_seconds:
             plan, measured = smaller, faster
+            affordable = functools.partial(_affordable, plan, measured=measured, labeled_cases=labeled_cases)
             notes.append(f"The budget is short: a network of {SMALL_FILTERS} base filters learns more in it.")
     _check_memory(measured, notes)
     iterations = request.iterations
     if iterations is None:
-        iterations = _affordable(plan, budget, measured) if budget else PAPER_ITERATIONS
+        iterations = affordable(budget) if budget else PAPER_ITERATIONS
     # A training of open end ramps up, and is validated, as one that takes the usual time.
-    horizon = min(iterations, _affordable(plan, DEFAULT_BUDGET_SECONDS, measured)) if request.until_better else 0
-    plan = dataclasses.replace(plan, losses=with_phases(plan.losses, horizon or iterations))
+    horizon = min(iterations, affordable(DEFAULT_BUDGET_SECONDS)) if request.until_better else 0
+    plan = dataclasses.replace(plan, losses=with_phases(plan.losses, horizon or iterations, labeled_cases))
     plan = dataclasses.replace(
         plan,
         iterations=iterations,
@@ -240,14 +245,20 @@ def _measured(
     return dataclasses.replace(plan, validate_every=every)
 
 
-def with_phases(losses: LossConfig, iterations: int) -> LossConfig:
+def solo_iterations(labeled_cases: int) -> int:
+    """Iterations after which sub-model v has learnt what so few labels teach: more cases take longer to wear out."""
+    return min(max(SOLO_ITERATIONS_A_CASE * labeled_cases, FEWEST_SOLO_ITERATIONS), MOST_SOLO_ITERATIONS)
+
+
+def with_phases(losses: LossConfig, iterations: int, labeled_cases: int) -> LossConfig:
     """Return ``losses`` with the share of ``iterations`` in which sub-model v learns alone, where it does at all.
 
     Pseudo-labels are worth as much as the network that gives them: it must have learnt its few labels first.
     """
     if losses.solo_share <= 0:
         return losses
-    return dataclasses.replace(losses, solo_share=min(max(SOLO_ITERATIONS / iterations, LEAST_SOLO), MOST_SOLO))
+    share = solo_iterations(labeled_cases) / iterations
+    return dataclasses.replace(losses, solo_share=min(max(share, LEAST_SOLO), MOST_SOLO))
 
 
 def _recomputed_stages(plan: Plan, numeric: NumericMode) -> int:
@@ -259,13 +270,13 @@ def _recomputed_stages(plan: Plan, numeric: NumericMode) -> int:
     return 3 if numeric.dtype == "fp32" else 1
 
 
-def _affordable(plan: Plan, budget: float, measured: Measurement) -> int:
-    """Iterations that take ``budget`` seconds, with ``with_phases``: what is dear begins after SOLO_ITERATIONS."""
+def _affordable(plan: Plan, budget: float, *, measured: Measurement, labeled_cases: int) -> int:
+    """Iterations that take ``budget`` seconds, with ``with_phases``: what is dear begins after ``solo_iterations``."""
     seconds = (1.0 - VALIDATION_SHARE - OVERHEAD_SHARE) * budget
     share = early_share(plan)
     number = seconds / measured.seconds_per_iteration(share)
     if not plan.labeled_only and plan.losses.solo_share > 0:
-        solo = SOLO_ITERATIONS
+        solo = solo_iterations(labeled_cases)
         between = solo + (seconds - solo * measured.early_seconds) / measured.late_seconds
         fewest, most = (seconds / measured.seconds_per_iteration(s) for s in (LEAST_SOLO, MOST_SOLO))
         number = min(most, max(fewest, between))

@@ -159,7 +159,7 @@ def test_left_atria_from_labels_to_predictions(
 
 
 @pytest.mark.parametrize(
-    ("name", "counts", "iterations"), [("hippocampus", (4, 60, 24), 900), ("vessels", (4, 20, 8), 400)]
+    ("name", "counts", "iterations"), [("hippocampus", (4, 60, 24), 900), ("vessels", (4, 20, 8), 600)]
 )
 def test_from_scratch_against_labels_alone(
     training, shared_folder, tmp_path, wait_for, set_iterations, report, name, counts, iterations
