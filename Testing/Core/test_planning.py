@@ -19,8 +19,9 @@ from caml_core.events import silent
 from caml_core.model import build_network
 from caml_core.model_file import LoadedModel, ModelInfo, load_model
 from caml_core.serialization import from_json, read_json, to_json
-from caml_core.training import sizes
-from caml_core.training.measurement import bf16_gradients_are_right
+from caml_core.training import measurement, sizes
+from caml_core.training.engine import Engine
+from caml_core.training.measurement import bf16_gradients_are_right, last_of_each_kind, seconds_in_turn
 from caml_core.training.planner import Request, describe
 from caml_core.training.run import plan_training, survey
 from caml_core.training.warm_start import start_state
@@ -196,3 +197,26 @@ def test_where_bf16_cannot_train_fp32_is_taken_and_the_plan_says_so(tmp_path: Pa
     plan, _ = plan_training(cohort, found, dataclasses.replace(request, patch=(2 * halvings, 16, 16)), silent)
     assert plan.numeric.dtype == "fp32"
     assert any("bf16" in note and "fp32" in note for note in plan.notes)
+
+
+def test_both_kinds_of_late_steps_are_measured() -> None:
+    engine = Engine(tiny_plan(iterations=60), 3)
+    steps = last_of_each_kind(engine)
+    assert {engine.pastes(i) for i in steps} == {True, False} and min(steps) > engine.plan.solo_iterations
+    assert max(steps) == 59 and all(engine.pastes(i) == engine.pastes(59) for i in range(min(steps) + 1, 60))
+    assert last_of_each_kind(Engine(tiny_plan(iterations=1), 3)) == [0]
+
+
+def test_two_plans_take_turns_and_late_steps_of_both_kinds_count_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is an input: pasted steps of the first plan take 3 s, others 1 s, all of the second 0.5 s."""
+    first = tiny_plan(iterations=60)
+    second = dataclasses.replace(first, labeled_only=True)
+    order = []
+
+    def clock(engine: Engine, batch: object, iteration: int) -> float:
+        order.append(engine.plan.labeled_only)
+        return 0.5 if engine.plan.labeled_only else 3.0 if engine.pastes(iteration) else 1.0
+
+    monkeypatch.setattr(measurement, "_timed_step", clock)
+    assert seconds_in_turn(first, second, 3) == (2.0, 0.5)
+    assert order == [False, True] * (len(order) // 2) and len(order) > 8

@@ -39,7 +39,6 @@ from caml_core.rounds.request import RoundRequest
 from caml_core.rounds.round import start_round
 from caml_core.rounds.round_folder import RoundFolder
 from caml_core.training import planner
-from caml_core.training.measurement import Measurement
 from caml_core.training.request import Request
 
 
@@ -267,10 +266,9 @@ def test_every_labelled_case_is_held_out_in_one_fold(labeled, folds, number):
 
 def test_the_baseline_gets_the_same_time(monkeypatch):
     """Half of our steps are three times as slow as its (an input of the machine): it gets twice as many."""
-    speeds = {False: Measurement(0.2, 0.6, 0.1, 100.0), True: Measurement(0.2, 0.2, 0.1, 100.0)}
-    monkeypatch.setattr(parts, "measure", lambda plan, _: speeds[plan.labeled_only])
+    monkeypatch.setattr(parts, "seconds_in_turn", lambda plan, alone, _: (0.6, 0.2))
     optimizer = dataclasses.replace(a_plan().optimizer, schedule="plateau")
-    losses = dataclasses.replace(a_plan().losses, solo_share=0.5)
+    losses = dataclasses.replace(a_plan().losses, solo_share=0.25)
     plan = a_plan(1000, validate_every=50, optimizer=optimizer, horizon=400, losses=losses)
     alone = parts.labeled_only_plan(plan, 200, labeled_cases=3)
     assert (alone.iterations, alone.validate_every, alone.horizon) == (400, 100, 0)

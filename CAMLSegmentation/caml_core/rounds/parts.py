@@ -7,7 +7,7 @@ import random
 
 from ..config import Plan
 from ..data.case import Cohort, Role
-from ..training.measurement import early_share, measure
+from ..training.measurement import seconds_in_turn
 from ..training.planner import with_phases
 from ..training.preflight import LEAST_FOLD_ITERATIONS
 
@@ -15,11 +15,13 @@ from ..training.preflight import LEAST_FOLD_ITERATIONS
 def labeled_only_plan(plan: Plan, iterations: int, labeled_cases: int) -> Plan:
     """Return the plan of a training on the labels alone that takes as long as ``iterations`` of ``plan``.
 
-    Steps of both are timed one after the other, so that neither suffers from what else the machine did at its time.
+    Steps of both are timed in turn, so that neither suffers from what else the machine did at its time. While v learns
+    alone, a step of ``plan`` is one on the labels alone.
     """
     alone = _closed(plan, iterations, labeled_only=True)
-    ours, theirs = (measure(p, labeled_cases).seconds_per_iteration(early_share(p)) for p in (plan, alone))
-    number = max(round(iterations * ours / theirs), 1)
+    ours, theirs = seconds_in_turn(_closed(plan, iterations), alone, labeled_cases)
+    early = min(plan.solo_iterations / iterations, 1.0)
+    number = max(round(iterations * (early + (1.0 - early) * ours / theirs)), 1)
     return dataclasses.replace(
         alone,
         iterations=number,

@@ -153,10 +153,15 @@ class Engine:
         rng = generator_for(self.plan.seed, "mixing", iteration)
         if batch.unlabeled is None or iteration < self.plan.solo_iterations or self.average is None:
             return paste_labeled(batch, rng, PASTE_PROBABILITY)
-        if rng.random() < PASTE_PROBABILITY:
+        if rng.random() < PASTE_PROBABILITY:  # as ``pastes`` says
             return paste_both_ways(batch, self._pseudo_labels(batch, iteration), losses.pseudo_label, rng)
         batch = half(batch)
         return side_by_side(batch, self._pseudo_labels(batch, iteration), losses.pseudo_label)
+
+    def pastes(self, iteration: int) -> bool:
+        """Whether this iteration of mutual learning pastes cases into each other, if the plan has it at all."""
+        rng = generator_for(self.plan.seed, "mixing", iteration)
+        return self.plan.losses.mixing != "none" and bool(rng.random() < PASTE_PROBABILITY)
 
     def _pseudo_labels(self, batch: Batch, iteration: int) -> Tensor:
         image = batch.unlabeled if batch.plain is None else batch.plain

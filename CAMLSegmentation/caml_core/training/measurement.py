@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 
@@ -21,6 +22,8 @@ SMALL_PATCH_VOXELS = 160_000
 MORE_ROUNDS = 3
 #: Seconds after which nothing is repeated: on a busy machine a figure that is rough must do.
 PATIENCE = 15.0
+#: Steps of each of two plans that are compared; even, so that both kinds of late steps count alike.
+TURNS = 8
 #: A mode slower than the best by this factor in the first round is not tried again.
 HOPELESS = 1.5
 #: A mode of lower precision must be faster by this factor to be chosen.
@@ -108,7 +111,8 @@ def measure(plan: Plan, labeled_cases: int) -> Measurement:
     forget_peak_memory()
     engine = Engine(plan, labeled_cases)
     batch = random_batch(plan)
-    late = _least(lambda i: engine.step(batch, max(plan.iterations - 1 - i, 0)), engine, repeats=3)
+    kinds = last_of_each_kind(engine)
+    late = fmean(_least(lambda _, i=i: engine.step(batch, i), engine, repeats=2) for i in kinds)  # type: ignore[misc]
     early = _least(lambda i: engine.step(batch, 0), engine, repeats=3) if early_share(plan) else late
     image = batch.labeled[:1].to(plan.device)
     network = engine.final_network.eval()
@@ -122,6 +126,29 @@ def measure(plan: Plan, labeled_cases: int) -> Measurement:
 
     window = _least(forward, engine, repeats=2)
     return Measurement(early, late, window, peak_mb(plan))
+
+
+def seconds_in_turn(plan: Plan, other: Plan, labeled_cases: int) -> tuple[float, float]:
+    """Mean seconds of a late step of both plans, which take turns: what else the machine does slows both alike."""
+    engines = [Engine(p, labeled_cases) for p in (plan, other)]
+    batches = [random_batch(p) for p in (plan, other)]
+    kinds = [last_of_each_kind(engine) for engine in engines]
+    for engine, batch, iterations in zip(engines, batches, kinds):
+        _timed_step(engine, batch, iterations[0])  # prepares its kernels
+    seconds: list[list[float]] = [[], []]
+    for turn in range(TURNS):
+        for engine, batch, iterations, found in zip(engines, batches, kinds, seconds):
+            found.append(_timed_step(engine, batch, iterations[turn % len(iterations)]))
+    return fmean(seconds[0]), fmean(seconds[1])
+
+
+def last_of_each_kind(engine: Engine) -> list[int]:
+    """The last iteration that pastes cases into each other and the last that does not: they differ in cost."""
+    last = engine.plan.iterations - 1
+    found = {engine.pastes(last): last}
+    for iteration in range(last, max(last - 64, engine.plan.solo_iterations), -1):
+        found.setdefault(engine.pastes(iteration), iteration)
+    return sorted(found.values())
 
 
 def early_share(plan: Plan) -> float:
@@ -141,9 +168,9 @@ def with_small_patch(plan: Plan, voxels: int) -> Plan:
     return dataclasses.replace(plan, geometry=dataclasses.replace(plan.geometry, patch=(x, y, z)))
 
 
-def _timed_step(engine: Engine, batch: Batch) -> float:
+def _timed_step(engine: Engine, batch: Batch, iteration: int | None = None) -> float:
     start = time.perf_counter()
-    engine.step(batch, engine.plan.iterations - 1)
+    engine.step(batch, engine.plan.iterations - 1 if iteration is None else iteration)
     if engine.device.type == "cuda":
         torch.cuda.synchronize(engine.device)
     return time.perf_counter() - start
