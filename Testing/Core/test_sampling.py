@@ -134,7 +134,9 @@ def test_every_labelled_case_is_drawn_once_before_any_a_second_time() -> None:
 
 def test_labelled_only_draws_no_unlabelled_patch() -> None:
     plan = tiny_plan(labeled_only=True)
-    assert TwoStreamSampler(plan, [prepared(0)], [prepared(1, "unlabeled")]).batch(plan.iterations - 1).unlabeled is None
+    assert (
+        TwoStreamSampler(plan, [prepared(0)], [prepared(1, "unlabeled")]).batch(plan.iterations - 1).unlabeled is None
+    )
 
 
 def test_generators_of_different_purposes_and_samples_differ() -> None:
@@ -159,7 +161,9 @@ def test_no_unlabelled_patch_is_made_while_v_learns_alone() -> None:
 
 
 def test_the_teacher_sees_the_same_place_with_intensities_as_they_are() -> None:
-    changed = _unlabeled_batches(unlabeled_probability=1.0, noise=1e-4, gamma=0.0, contrast=0.0, brightness=0.0, blur=0.0)
+    changed = _unlabeled_batches(
+        unlabeled_probability=1.0, noise=1e-4, gamma=0.0, contrast=0.0, brightness=0.0, blur=0.0
+    )
     for batch in changed[4:]:
         assert batch.unlabeled is not None and batch.plain is not None
         assert torch.allclose(batch.unlabeled, batch.plain, atol=1e-3) and not torch.equal(batch.unlabeled, batch.plain)

@@ -74,7 +74,12 @@ def test_pseudo_labels_come_from_the_patch_as_it_was(a_batch: Batch) -> None:
     images = [torch.randn_like(a_batch.labeled) for _ in range(2)]
     found = [
         engine._pseudo_labels(dataclasses.replace(a_batch, unlabeled=student, plain=teacher), ALONE)
-        for student, teacher in ((images[0], images[0]), (images[1], images[0]), (images[0], images[1]), (images[1], None))
+        for student, teacher in (
+            (images[0], images[0]),
+            (images[1], images[0]),
+            (images[0], images[1]),
+            (images[1], None),
+        )
     ]
     assert torch.equal(found[0], found[1]) and torch.equal(found[2], found[3])
     assert not torch.equal(found[0], found[2])

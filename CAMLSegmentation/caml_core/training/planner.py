@@ -26,8 +26,8 @@ DEFAULT_BUDGET_SECONDS = 3600.0
 LONGEST_SECONDS = 12 * 3600.0
 #: Starting from a model: share of the learning rate.
 FINE_TUNING_RATE = 0.3
-#: Sub-model v learns alone for so many iterations a labelled case, within these limits, but for no smaller and no larger
-#: share of all iterations than this.
+#: Sub-model v learns alone for so many iterations a labelled case, within these limits, but for no smaller and no
+#: larger share of all iterations than this.
 SOLO_ITERATIONS_A_CASE = 100
 FEWEST_SOLO_ITERATIONS, MOST_SOLO_ITERATIONS = 300, 1500
 LEAST_SOLO, MOST_SOLO = 0.1, 0.7

@@ -1,4 +1,4 @@
-"""The whole workflow on real scans, through the panel's buttons: `make acceptance`. Takes about three quarters of an hour.
+"""The whole workflow on real scans, through the panel's buttons: `make acceptance`. Three quarters of an hour.
 
 Not part of `make test`: a training that is worth something takes minutes. What it saw last is in docs/verification.md.
 """
