@@ -72,7 +72,7 @@ def default_preset(in_channels: int, classes: int, *, thin: bool = False, one_co
             boundary_share=0.5,
             separate_banks=True,
             mixing="copy-paste",
-            pseudo_label=1.0,
+            pseudo_label=0.5,
             solo_share=0.4,
             pseudo_largest_component=one_component,
         ),
@@ -95,7 +95,7 @@ def default_preset(in_channels: int, classes: int, *, thin: bool = False, one_co
             noise=0.15,
             blur=1.0,
             intensity_probability=0.3,
-            unlabeled_probability=0.8,
+            unlabeled_probability=0.3,
         ),
         foreground_share=0.67 if thin else 0.33,
     )
