@@ -132,8 +132,6 @@ class AugmentationConfig:
     noise: float = 0.0  # largest standard deviation, in standard deviations of the image
     blur: float = 0.0  # largest sigma in voxels
     intensity_probability: float = 0.0
-    #: The same of unlabelled patches, whose pseudo-labels come from the patch before it was changed.
-    unlabeled_probability: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,6 @@ def default_preset(in_channels: int, classes: int, *, thin: bool = False, one_co
             noise=0.15,
             blur=1.0,
             intensity_probability=0.3,
-            unlabeled_probability=0.3,
         ),
         foreground_share=0.67 if thin else 0.33,
     )

@@ -78,9 +78,8 @@ def test_the_default_keeps_the_true_orientation_and_the_paper_always_mirrors(a_c
 def test_intensity_augmentation_changes_values_but_neither_shape_nor_input() -> None:
     image = torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     before = image.clone()
-    config = AugmentationConfig(gamma=0.3, brightness=0.2, contrast=0.2, noise=0.2, blur=1.0)
-    assert torch.equal(augment_intensities(image, 0.0, config, _rng()), image)
-    changed = augment_intensities(image, 1.0, config, _rng())
+    config = AugmentationConfig(gamma=0.3, brightness=0.2, contrast=0.2, noise=0.2, blur=1.0, intensity_probability=1.0)
+    changed = augment_intensities(image, config, _rng())
     assert changed.shape == image.shape and torch.isfinite(changed).all()
     assert torch.equal(image, before) and not torch.allclose(changed, image)
 
@@ -155,25 +154,21 @@ def _unlabeled_batches(**changes: object) -> list[Batch]:
 
 
 def test_no_unlabelled_patch_is_made_while_v_learns_alone() -> None:
-    batches = _unlabeled_batches(unlabeled_probability=0.8)
+    batches = _unlabeled_batches()
     assert all(b.unlabeled is None and b.plain is None for b in batches[:4])
     assert all(b.unlabeled is not None and b.plain is not None for b in batches[4:])
 
 
 def test_the_teacher_sees_the_same_place_with_intensities_as_they_are() -> None:
     changed = _unlabeled_batches(
-        unlabeled_probability=1.0, noise=1e-4, gamma=0.0, contrast=0.0, brightness=0.0, blur=0.0
+        intensity_probability=1.0, noise=1e-4, gamma=0.0, contrast=0.0, brightness=0.0, blur=0.0
     )
     for batch in changed[4:]:
         assert batch.unlabeled is not None and batch.plain is not None
         assert torch.allclose(batch.unlabeled, batch.plain, atol=1e-3) and not torch.equal(batch.unlabeled, batch.plain)
     changes = {"noise": 0.15, "contrast": 0.2, "gamma": 0.3}
-    strong, weak = (_unlabeled_batches(unlabeled_probability=p, **changes)[4:] for p in (1.0, 0.1))
+    strong, weak = (_unlabeled_batches(intensity_probability=p, **changes)[4:] for p in (1.0, 0.1))
     for a, b in zip(strong, weak):
         assert a.plain is not None and b.plain is not None and torch.equal(a.plain, b.plain)
     moved = [sum(float((b.unlabeled - b.plain).abs().mean()) for b in found) for found in (strong, weak)]  # type: ignore[operator]
     assert moved[0] > 2 * moved[1]
-
-
-def test_without_a_probability_of_their_own_unlabelled_patches_are_changed_as_labelled_ones() -> None:
-    assert all(b.plain is None for b in _unlabeled_batches(unlabeled_probability=0.0))

@@ -25,7 +25,7 @@ from accuracy_report import (
     words_of_runs,
 )
 from cohorts import LA_TRAINING, left_atria
-from common import shared_folder, write_section
+from common import left_atria_folder, write_section
 from trainings import Training, length, planned, train
 from variants import VARIANTS
 
@@ -37,13 +37,12 @@ PUBLISHED = {4: (87.3, 6.10), 8: (89.6, 5.48), 16: (90.8, 3.82)}
 def main() -> None:
     """Plan, train and score what is not there yet; write a section for each number of labels."""
     options = _options()
-    shared = shared_folder()
-    if shared is None or not (shared / "la2018" / "cases.csv").is_file():
-        print("No la2018 folder: set CAML_SHARED. Nothing was measured.")
+    source = left_atria_folder()
+    if source is None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.output or Path(scratch)
-        jobs = {labels: _jobs(folder / f"la-{labels}", shared / "la2018", labels, options) for labels in options.labels}
+        jobs = {labels: _jobs(folder / f"la-{labels}", source, labels, options) for labels in options.labels}
         for labels, runs in jobs.items():
             if not options.plan_only:
                 results = [result(name, seed, train(training)) for (name, seed), training in runs.items()]

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cohorts import left_atria
-from common import run, shared_folder, write_section
+from common import left_atria_folder, run, write_section
 from convolutions import DTYPES, SHAPES, peak
 from peers_report import Step, data_section, prediction_section, step_section, training_section
 from prediction_parts import our_parts
@@ -75,15 +75,14 @@ def main() -> None:
     parser.add_argument("--nnunet-python", type=Path, metavar="PATH", help="interpreter of nnU-Net's environment")
     parser.add_argument("--quick", action="store_true", help="see whether it runs; nothing is written")
     options = parser.parse_args()
-    shared = shared_folder()
-    if shared is None or not (shared / "la2018" / "cases.csv").is_file():
-        print("No la2018 folder: set CAML_SHARED. Nothing was measured.")
+    source = left_atria_folder()
+    if source is None:
         return
     sizes = Sizes(QUICK["iterations"], 2, 2, 2, SHAPES[:1]) if options.quick else Sizes()
     request = Request(**QUICK) if options.quick else Request(iterations=sizes.iterations)
     with tempfile.TemporaryDirectory() as name:
         os.environ["CAML_CACHE_DIR"] = name  # no measurement that an earlier, busier day has left
-        sections = measure(Path(name), shared / "la2018", request, sizes, options.nnunet_python)
+        sections = measure(Path(name), source, request, sizes, options.nnunet_python)
     for title, text in sections.items():
         if options.quick:
             print(text)

@@ -17,7 +17,7 @@ from statistics import mean
 
 import numpy as np
 from cohorts import LA_TRAINING
-from common import machine, shared_folder, table, write_section
+from common import left_atria_folder, machine, table, write_section
 
 from caml_core.config import DTypeName, NumericMode
 from caml_core.data.io import read_volume
@@ -47,11 +47,10 @@ def main() -> None:
     parser.add_argument("--quality", choices=tuple(OVERLAPS), default="balanced")
     parser.add_argument("--quick", action="store_true", help="one case; nothing is written")
     options = parser.parse_args()
-    shared = shared_folder()
-    if shared is None or not (shared / "la2018" / "cases.csv").is_file():
-        print("No la2018 folder: set CAML_SHARED. Nothing was measured.")
+    source = left_atria_folder()
+    if source is None:
         return
-    cases = held_out(shared / "la2018")[: 1 if options.quick else None]
+    cases = held_out(source)[: 1 if options.quick else None]
     model = load_model(options.model)
     text = section(compared(model, options.quality, cases), model, options.quality)
     if options.quick:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from bench_accuracy import command_line
 from cohorts import LA_CASES, LA_TRAINING, left_atria, write_list
-from common import caml, run, shared_folder, write_section
+from common import caml, left_atria_folder, run, write_section
 from quality_report import Model, report
 from trainings import Training, train
 
@@ -54,18 +54,17 @@ WEAK = (Weak(2, 150), Weak(4, 250), Weak(8, 400))
 def main() -> None:
     """Train, predict and compare what is not there yet; write the section."""
     options = _options()
-    shared = shared_folder()
-    if shared is None or not (shared / "la2018" / "cases.csv").is_file():
-        print("No la2018 folder: set CAML_SHARED. Nothing was measured.")
+    source = left_atria_folder()
+    if source is None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.output or Path(scratch)
-        cases = left_atria(folder / "cases.json", shared / "la2018", LA_TRAINING, held_out=LA_CASES - LA_TRAINING)
+        cases = left_atria(folder / "cases.json", source, LA_TRAINING, held_out=LA_CASES - LA_TRAINING)
         # A model that must not be used is refused before others are trained for hours.
         given = {f"strong-{place}": path for place, path in enumerate(options.model or (), 1)}
         for path in given.values():
             _check(read_card(path), cases)
-        strong = given or {"strong": _trained_strong(folder, shared / "la2018", options)}
+        strong = given or {"strong": _trained_strong(folder, source, options)}
         models = [_measured(file, folder / name, cases, "strong", options) for name, file in strong.items()]
         for weak in options.weak:
             for seed in options.seeds:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import caml, run, shared_folder, write_section
+from common import caml, left_atria_folder, run, write_section
 from suggestion_report import report
 
 from caml_core.project.suggestion import disagreement, rank_at_random, rank_by_disagreement  # found by `common`
@@ -30,17 +30,14 @@ ARMS = ("suggested", "random", "none")
 def main() -> None:
     """Train, predict and score what is not there yet; write the tables."""
     options = _options()
-    shared = shared_folder()
-    if shared is None or not (shared / "la2018" / "cases.csv").is_file():
-        print("No la2018 folder: set CAML_SHARED. Nothing was measured.")
+    source = left_atria_folder()
+    if source is None:
         return
-    with (shared / "la2018" / "cases.csv").open(newline="") as stream:
+    with (source / "cases.csv").open(newline="") as stream:
         cases = {row["case"]: row for row in csv.DictReader(stream)}
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.output or Path(scratch)
-        work = {
-            seed: Experiment(folder / f"seed-{seed}", seed, shared / "la2018", cases, options) for seed in options.seeds
-        }
+        work = {seed: Experiment(folder / f"seed-{seed}", seed, source, cases, options) for seed in options.seeds}
         for arms in (ARMS[:2], ARMS):  # what the question is about comes first
             seeds = {seed: experiment.measure(arms) for seed, experiment in work.items()}
     write_section("suggestion", report(seeds, options))

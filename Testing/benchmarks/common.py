@@ -33,6 +33,15 @@ def shared_folder() -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def left_atria_folder() -> Path | None:
+    """The real left atria; says so where there are none."""
+    shared = shared_folder()
+    if shared is not None and (shared / "la2018" / "cases.csv").is_file():
+        return shared / "la2018"
+    print("No la2018 folder: set CAML_SHARED. Nothing was measured.")
+    return None
+
+
 def caml(*arguments: object) -> list[str]:
     """The command line of ``caml`` in this interpreter."""
     return [sys.executable, "-m", "caml_core", *map(str, arguments)]

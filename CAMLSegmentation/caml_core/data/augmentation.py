@@ -27,7 +27,7 @@ def sample_patch(
     Voxels outside the case are 0, the mean of a normalised image, and background.
     """
     image, label = place_patch(case, center, patch, config, rng)
-    return augment_intensities(image, config.intensity_probability, config, rng), label
+    return augment_intensities(image, config, rng), label
 
 
 def place_patch(
@@ -39,10 +39,9 @@ def place_patch(
     return _mirror(image, label, config, rng)
 
 
-def augment_intensities(
-    image: Tensor, probability: float, config: AugmentationConfig, rng: np.random.Generator
-) -> Tensor:
-    """Gamma, contrast, brightness, blur and noise on a normalised image [C, x, y, z], each with ``probability``."""
+def augment_intensities(image: Tensor, config: AugmentationConfig, rng: np.random.Generator) -> Tensor:
+    """Gamma, contrast, brightness, blur and noise on a normalised image [C, x, y, z], each drawn by itself."""
+    probability = config.intensity_probability
     if probability <= 0:
         return image
     if config.gamma > 0 and rng.random() < probability:

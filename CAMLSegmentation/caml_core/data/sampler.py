@@ -23,8 +23,8 @@ class Batch:
     """Patches of one iteration. Images float32 [B, C, x, y, z], labels uint8 [B, x, y, z].
 
     ``cases``: index of each labelled sample's case. ``unlabeled`` is None where nothing but labels is learnt from.
-    ``plain``: the unlabelled patches before their intensities were changed, of which the teacher makes pseudo-labels;
-    None where they were changed no more than labelled ones.
+    ``plain``: the unlabelled patches before their intensities were changed, of which the teacher makes pseudo-labels
+    (None: of ``unlabeled``).
     """
 
     labeled: Tensor
@@ -79,10 +79,9 @@ class TwoStreamSampler:
             rng = generator_for(plan.seed, "unlabeled", iteration, slot)
             center = patch_center(self._unlabeled[index], plan.geometry.patch, 0.0, rng)
             image = place_patch(self._unlabeled[index], center, plan.geometry.patch, config, rng)[0]
-            probability = config.unlabeled_probability or config.intensity_probability
             plain.append(image)
-            patches.append(augment_intensities(image, probability, config, rng))
-        return torch.stack(patches), torch.stack(plain) if config.unlabeled_probability > 0 else None
+            patches.append(augment_intensities(image, config, rng))
+        return torch.stack(patches), torch.stack(plain)
 
     def _case_index(self, stream: str, count: int, position: int) -> int:
         epoch, place = divmod(position, count)

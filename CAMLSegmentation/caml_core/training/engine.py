@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -150,18 +151,22 @@ class Engine:
         losses = self.plan.losses
         if losses.mixing == "none":
             return side_by_side(batch)
-        rng = generator_for(self.plan.seed, "mixing", iteration)
         if batch.unlabeled is None or iteration < self.plan.solo_iterations or self.average is None:
-            return paste_labeled(batch, rng, PASTE_PROBABILITY)
-        if rng.random() < PASTE_PROBABILITY:  # as ``pastes`` says
+            return paste_labeled(batch, generator_for(self.plan.seed, "mixing", iteration), PASTE_PROBABILITY)
+        pasted, rng = self._mixing(iteration)
+        if pasted:
             return paste_both_ways(batch, self._pseudo_labels(batch, iteration), losses.pseudo_label, rng)
         batch = half(batch)
         return side_by_side(batch, self._pseudo_labels(batch, iteration), losses.pseudo_label)
 
     def pastes(self, iteration: int) -> bool:
         """Whether this iteration of mutual learning pastes cases into each other, if the plan has it at all."""
+        return self.plan.losses.mixing != "none" and self._mixing(iteration)[0]
+
+    def _mixing(self, iteration: int) -> tuple[bool, np.random.Generator]:
+        """Whether to paste, and the generator that then draws where."""
         rng = generator_for(self.plan.seed, "mixing", iteration)
-        return self.plan.losses.mixing != "none" and bool(rng.random() < PASTE_PROBABILITY)
+        return bool(rng.random() < PASTE_PROBABILITY), rng
 
     def _pseudo_labels(self, batch: Batch, iteration: int) -> Tensor:
         image = batch.unlabeled if batch.plain is None else batch.plain

@@ -20,6 +20,8 @@ from .engine import Engine, autocast
 #: Modes are compared on a patch of at most so many voxels.
 SMALL_PATCH_VOXELS = 160_000
 MORE_ROUNDS = 3
+#: Times that a step is measured besides the first, which prepares its kernels.
+REPEATS = 2
 #: Seconds after which nothing is repeated: on a busy machine a figure that is rough must do.
 PATIENCE = 15.0
 #: Steps of each of two plans that are compared; even, so that both kinds of late steps count alike.
@@ -80,7 +82,7 @@ def fastest_mode(
     called in between; what it raises ends the measurement.
     """
     small, seconds = with_small_patch(plan, SMALL_PATCH_VOXELS), {}
-    batch = random_batch(small)
+    batch, last = random_batch(small), small.iterations - 1
     engines = {}
     for mode in candidate_modes(plan.device, torch.get_num_threads(), dtype):
         if mode.dtype == "bf16" and not bf16_gradients_are_right(plan):
@@ -88,8 +90,8 @@ def fastest_mode(
         check()
         try:
             engines[mode] = Engine(dataclasses.replace(small, numeric=mode), labeled_cases)
-            _timed_step(engines[mode], batch)  # the first step of a mode prepares its kernels and is not counted
-            seconds[mode] = _timed_step(engines[mode], batch)
+            _timed_step(engines[mode], batch, last)  # the first step of a mode prepares its kernels and is not counted
+            seconds[mode] = _timed_step(engines[mode], batch, last)
         except (RuntimeError, NotImplementedError):  # a mode that this build or device does not know
             engines.pop(mode, None)
     if not seconds:
@@ -101,7 +103,7 @@ def fastest_mode(
             break
         hopeful = [mode for mode in seconds if seconds[mode] < HOPELESS * min(seconds.values())]
         for mode in hopeful:
-            seconds[mode] = min(seconds[mode], _timed_step(engines[mode], batch))
+            seconds[mode] = min(seconds[mode], _timed_step(engines[mode], batch, last))
     return min(seconds, key=lambda mode: seconds[mode] * (1.0 if mode.dtype == "fp32" else WORTHWHILE))
 
 
@@ -111,20 +113,23 @@ def measure(plan: Plan, labeled_cases: int) -> Measurement:
     forget_peak_memory()
     engine = Engine(plan, labeled_cases)
     batch = random_batch(plan)
-    kinds = last_of_each_kind(engine)
-    late = fmean(_least(lambda _, i=i: engine.step(batch, i), engine, repeats=2) for i in kinds)  # type: ignore[misc]
-    early = _least(lambda i: engine.step(batch, 0), engine, repeats=3) if early_share(plan) else late
+
+    def step(iteration: int) -> float:
+        return _least(lambda: engine.step(batch, iteration), engine)
+
+    late = fmean(step(iteration) for iteration in last_of_each_kind(engine))
+    early = step(0) if early_share(plan) else late
     image = batch.labeled[:1].to(plan.device)
     network = engine.final_network.eval()
 
-    def forward(_: int) -> None:
+    def forward() -> None:
         with torch.inference_mode(), autocast(plan.numeric, engine.device):
             if plan.labeled_only:
                 network.forward_v(image)
             else:
                 network.probabilities(image)
 
-    window = _least(forward, engine, repeats=2)
+    window = _least(forward, engine)
     return Measurement(early, late, window, peak_mb(plan))
 
 
@@ -134,7 +139,8 @@ def seconds_in_turn(plan: Plan, other: Plan, labeled_cases: int) -> tuple[float,
     batches = [random_batch(p) for p in (plan, other)]
     kinds = [last_of_each_kind(engine) for engine in engines]
     for engine, batch, iterations in zip(engines, batches, kinds):
-        _timed_step(engine, batch, iterations[0])  # prepares its kernels
+        for iteration in iterations:
+            _timed_step(engine, batch, iteration)  # prepares its kernels
     seconds: list[list[float]] = [[], []]
     for turn in range(TURNS):
         for engine, batch, iterations, found in zip(engines, batches, kinds, seconds):
@@ -168,24 +174,24 @@ def with_small_patch(plan: Plan, voxels: int) -> Plan:
     return dataclasses.replace(plan, geometry=dataclasses.replace(plan.geometry, patch=(x, y, z)))
 
 
-def _timed_step(engine: Engine, batch: Batch, iteration: int | None = None) -> float:
+def _timed_step(engine: Engine, batch: Batch, iteration: int) -> float:
     start = time.perf_counter()
-    engine.step(batch, engine.plan.iterations - 1 if iteration is None else iteration)
+    engine.step(batch, iteration)
     if engine.device.type == "cuda":
         torch.cuda.synchronize(engine.device)
     return time.perf_counter() - start
 
 
-def _least(action: Callable[[int], object], engine: Engine, repeats: int) -> float:
-    """The shortest of ``repeats`` calls after one that is not counted; of fewer where they take long."""
+def _least(action: Callable[[], object], engine: Engine) -> float:
+    """The shortest of a few calls after one that is not counted; of fewer where they take long."""
     seconds = []
-    for index in range(repeats + 1):
+    for _ in range(REPEATS + 1):
         start = time.perf_counter()
-        action(index)
+        action()
         if engine.device.type == "cuda":
             torch.cuda.synchronize(engine.device)
         seconds.append(time.perf_counter() - start)
-        if index and sum(seconds) > PATIENCE:
+        if len(seconds) > 1 and sum(seconds) > PATIENCE:
             break
     return min(seconds[1:])
 
