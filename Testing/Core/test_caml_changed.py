@@ -15,6 +15,7 @@ from synthetic import prepared, tiny_plan, write_cohort
 from trainings import Training, planned, train
 from variants import VARIANTS
 
+from caml_core import config
 from caml_core.data.sampler import TwoStreamSampler
 from caml_core.errors import UsageError
 from caml_core.model import caml
@@ -27,8 +28,10 @@ TOUCHED = (
     (planner, "default_preset"),
     (run, "hold_out"),
     (caml, "cross_sample_attention"),
-    (engine, "caml_losses"),
     (engine, "pseudo_labels"),
+    (planner, "solo_iterations"),
+    (config.Plan, "learners"),
+    (config.Plan, "steps_of_each"),
     (trainer.Trainer, "final_plan"),
 )
 QUICK = ("--threads", "1", "--base-filters", "2", "--patch", "16,16,16", "--device", "cpu")
@@ -47,7 +50,7 @@ def changed(monkeypatch):
 
 
 def steps(plan):
-    """An engine after all steps of ``plan``, and its weights when v had learnt alone and a had taken over from it."""
+    """An engine after all steps of ``plan``, and its weights after the first in which both could learn."""
     learner, before = engine.Engine(plan, 3), {}
     sampler = TwoStreamSampler(plan, [prepared(i) for i in range(3)], [prepared(3 + i, "unlabeled") for i in range(3)])
     for iteration in range(plan.iterations):
@@ -98,7 +101,7 @@ def test_a_field_that_is_not_there_is_refused():
 
 
 def test_the_default_trains_everything():
-    learner, before = steps(tiny_plan(12))
+    learner, before = steps(tiny_plan(40))
     for part in ("encoder1", "encoder2", "decoder2", *ATTENTION, *HEADS):
         assert moved(learner, before, part), part
 
@@ -107,7 +110,7 @@ def test_without_attention_it_neither_learns_nor_takes_part(changed):
     changed(attention=False)
     preset = planner.default_preset(1, 3)
     assert preset.network.attention_evaluation == "skip"
-    plan = tiny_plan(12)
+    plan = tiny_plan(40)
     plan = dataclasses.replace(plan, network=dataclasses.replace(plan.network, attention_evaluation="skip"))
     learner, before = steps(plan)
     assert not moved(learner, before, ATTENTION)
@@ -124,7 +127,7 @@ def test_without_attention_it_neither_learns_nor_takes_part(changed):
 
 def test_without_omni_correlation_the_heads_stay(changed):
     changed(**VARIANTS["no-occ"].changes)
-    plan = dataclasses.replace(tiny_plan(12), losses=planner.default_preset(1, 3).losses)
+    plan = dataclasses.replace(tiny_plan(40), losses=planner.default_preset(1, 3).losses)
     learner, before = steps(plan)
     assert not moved(learner, before, HEADS)
     assert moved(learner, before, "encoder2") and moved(learner, before, ATTENTION)
@@ -132,7 +135,7 @@ def test_without_omni_correlation_the_heads_stay(changed):
 
 def test_a_mean_teacher_is_v_with_pseudo_labels_of_v(changed):
     changed(sub_model_a=False)
-    plan = tiny_plan(12)
+    plan = tiny_plan(40)
     learner, before = steps(plan)
     assert moved(learner, before, ("encoder1", "decoder1"))
     assert not moved(learner, before, ("encoder2", "decoder2", *HEADS))

@@ -224,17 +224,21 @@ def test_both_kinds_of_late_steps_are_measured() -> None:
     assert last_of_each_kind(Engine(tiny_plan(iterations=1), 3)) == [0]
 
 
-def test_two_plans_take_turns_and_late_steps_of_both_kinds_count_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock is an input: pasted steps of the first plan take 3 s, others 1 s, all of the second 0.5 s."""
+def test_two_plans_take_turns_and_steps_of_both_kinds_count_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is an input: pasted steps of the first plan take 3 s, others 1 s, its early ones 0.6 and 0.8 s."""
     first = tiny_plan(iterations=60)
     second = dataclasses.replace(first, labeled_only=True)
     order = []
 
     def clock(engine: Engine, batch: object, iteration: int) -> float:
-        order.append(engine.plan.labeled_only)
-        return 0.5 if engine.plan.labeled_only else 3.0 if engine.pastes(iteration) else 1.0
+        order.append("other" if engine.plan.labeled_only else "late" if iteration > 1 else "early")
+        if order[-1] == "other":
+            return 0.5
+        if order[-1] == "early":
+            return 0.8 if iteration else 0.6
+        return 3.0 if engine.pastes(iteration) else 1.0
 
     monkeypatch.setattr(measurement, "_timed_step", clock)
-    assert seconds_in_turn(first, second, 3) == (2.0, 0.5)
-    turns = order[-2 * measurement.TURNS :]  # what comes before prepares kernels
-    assert turns == [False, True] * measurement.TURNS and measurement.TURNS % 2 == 0
+    assert seconds_in_turn(first, second, 3) == pytest.approx((0.7, 2.0, 0.5))
+    turns = order[-3 * measurement.TURNS :]  # what comes before prepares kernels
+    assert turns == ["early", "late", "other"] * measurement.TURNS and measurement.TURNS % 2 == 0

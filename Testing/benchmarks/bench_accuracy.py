@@ -2,7 +2,8 @@
 
 Left atrium, LGE-MRI: the first K of cases 1-60 labelled, the rest of them without labels; validation on 61-80. All
 runs are planned first, from a short measurement each, which wants a quiet machine; then they are trained one after the
-other. With --output nothing that is finished there is repeated, and a run that was ended goes on.
+other, or with --at-once side by side on a share of the processors each: the iterations stay those of the budget on all
+of them. With --output nothing that is finished there is repeated, and a run that was ended goes on.
 
     python Testing/benchmarks/bench_accuracy.py --labels 8 --budget 20m --output build/accuracy
 """
@@ -26,7 +27,7 @@ from accuracy_report import (
 )
 from cohorts import LA_TRAINING, left_atria
 from common import left_atria_folder, write_section
-from trainings import Training, length, planned, train
+from trainings import Training, length, planned, threads_of_each, train_all
 from variants import VARIANTS
 
 PLAIN = ("caml", "labeled-only")
@@ -43,11 +44,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.output or Path(scratch)
         jobs = {labels: _jobs(folder / f"la-{labels}", source, labels, options) for labels in options.labels}
-        for labels, runs in jobs.items():
-            if not options.plan_only:
-                results = [result(name, seed, train(training)) for (name, seed), training in runs.items()]
-                text = report(results, labels, options)
-                print(text) if options.show else write_section(_section(labels, options), text)
+        together = {(labels, *key): training for labels, runs in jobs.items() for key, training in runs.items()}
+        if options.plan_only:
+            return
+        done = train_all(together, options.at_once)
+        for labels in jobs:
+            results = [result(name, seed, finished) for (of, name, seed), finished in done.items() if of == labels]
+            text = report(results, labels, options)
+            print(text) if options.show else write_section(_section(labels, options), text)
 
 
 def _jobs(folder: Path, source: Path, labels: int, options: argparse.Namespace) -> dict[tuple[str, int], Training]:
@@ -73,6 +77,8 @@ def prepare(folder: Path, cohort: Path, name: str, seed: int, options: argparse.
         steps = length(plan) if options.dtype is None else length(plan)[:2]
         seconds = plan["seconds_per_iteration"]
         print(f"{folder.name}, {name}: {plan['iterations']} iterations of {seconds:.2f} s", flush=True)
+    if options.at_once > 1:
+        steps = (*steps, "--threads", str(threads_of_each(options.at_once)))
     return Training(folder / f"{name}-seed-{seed}", cohort, (*words, *steps, "--seed", str(seed)), variant.changes)
 
 
@@ -89,8 +95,8 @@ def report(results: Sequence[Result], labels: int, options: argparse.Namespace) 
             runs_table(results),
             f"Mean and standard deviation over the {len(held_out)} held-out cases (61-80) at full resolution, averaged "
             "weights of the last iteration. The budget was fixed as iterations, by a measurement before all runs; "
-            f"minutes are those of steps and live validations. {conditions(results)} The published CAML has "
-            f"{dice} % and {distance:.2f} mm with {labels} labels, on other held-out cases.",
+            f"minutes are those of steps and live validations{side_by_side(options)}. {conditions(results)} The "
+            f"published CAML has {dice} % and {distance:.2f} mm with {labels} labels, on other held-out cases.",
             words_of_runs(results),
             comparison_table(results),
             "Each case counts with the mean over its run's seeds. Intervals: 10,000 bootstrap draws of the cases, "
@@ -101,11 +107,18 @@ def report(results: Sequence[Result], labels: int, options: argparse.Namespace) 
     )
 
 
+def side_by_side(options: argparse.Namespace) -> str:
+    """How many trainings ran at once, where it was more than one."""
+    if options.at_once == 1:
+        return ""
+    return f" with {options.at_once} trainings side by side on a share of the processors each"
+
+
 def command_line(script: str, options: argparse.Namespace) -> str:
     """The command that writes the section anew, as far as it is not the default."""
     words = [f"python Testing/benchmarks/{script}"]
     for name, value in vars(options).items():
-        superseded = name == "budget" and options.iterations is not None
+        superseded = (name, value) == ("at_once", 1) or (name == "budget" and options.iterations is not None)
         if value is not None and not superseded and not isinstance(value, (bool, Path)):
             words.append(
                 f"--{name.replace('_', '-')} {' '.join(map(str, value if isinstance(value, list) else [value]))}"
@@ -124,6 +137,7 @@ def add_options(parser: argparse.ArgumentParser, runs: Sequence[str]) -> None:
     parser.add_argument("--patch", help="voxels of a patch (default: the planner's)")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), help="arithmetic (default: measured)")
     parser.add_argument("--threads", type=int, help="processor threads (default: PyTorch's)")
+    parser.add_argument("--at-once", type=int, default=1, metavar="N", help="trainings side by side (default: 1)")
     parser.add_argument("--output", type=Path, help="keep the runs in this folder, and go on with what it holds")
     parser.add_argument("--plan-only", action="store_true", help="measure and plan all runs, and train none")
     parser.add_argument("--show", action="store_true", help="print the section, and leave the page as it is")

@@ -153,7 +153,7 @@ def train(streams: Streams, sizes: Sizes) -> list[Step]:
     last = range(plan.iterations - sizes.measured, plan.iterations)
     for iteration in range(last.start):
         if iteration == last_solo.start:
-            found.append(step_of("v alone", engine, sampler, last_solo))
+            found.append(step_of("one alone, in turn", engine, sampler, last_solo))
         if iteration not in last_solo:
             engine.step(sampler.batch(iteration), iteration)
     found.append(step_of(BOTH, engine, sampler, last))

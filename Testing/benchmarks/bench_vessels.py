@@ -27,11 +27,11 @@ from accuracy_report import (
     runs_table,
     words_of_runs,
 )
-from bench_accuracy import PLAIN, add_options, command_line, prepare
+from bench_accuracy import PLAIN, add_options, command_line, prepare, side_by_side
 from centreline import centreline
 from cohorts import VESSEL_LABELED, VESSEL_UNLABELED, vessels
 from common import caml, run, shared_folder, write_section
-from trainings import Finished, train
+from trainings import Finished, train_all
 
 CL_DICE = Column("cl_dice", "clDice %", 100)
 COLUMNS = (
@@ -60,10 +60,10 @@ def main() -> None:
         }
         if options.plan_only:
             return
-        results = []
-        for (name, seed), training in runs.items():
-            finished = train(training)
-            results.append(result(name, seed, finished, _centrelines(finished, cohort)))
+        results = [
+            result(name, seed, finished, _centrelines(finished, cohort))
+            for (name, seed), finished in train_all(runs, options.at_once).items()
+        ]
     text = report(results, options)
     print(text) if options.show else write_section("vessels", text)
 
@@ -110,7 +110,7 @@ def report(results: Sequence[Result], options: argparse.Namespace) -> str:
             f"Mean and standard deviation over {len(results[0].cases)} held-out cases (025-032) at full resolution, "
             "averaged weights of the last iteration; centrelines of the predictions that stand for the run (clDice: "
             "Shit et al., CVPR 2021; skeletons by scikit-image). The budget was fixed as iterations, by a measurement "
-            f"before all runs. {conditions(results)}",
+            f"before all runs{side_by_side(options)}. {conditions(results)}",
             words_of_runs(results),
             comparison_table(results),
             comparison_table(results, CL_DICE),

@@ -52,7 +52,8 @@ KINDS = ("strong", "weaker")
 
 @dataclass(frozen=True)
 class Model:
-    """One model and its held-out cases. ``kind``: of KINDS; ``alone``: iterations in which v learned alone.
+    """One model and its held-out cases. ``kind``: of KINDS; ``alone``: iterations in which the sub-models learned
+    alone, in turn.
 
     ``cases``: case -> "dice", "found", and the SIGNALS.
     """
@@ -157,7 +158,7 @@ def _model_table(pool: Pool) -> str:
         follows = spearman(pool.pairs("agreement", [place]))
         rows.append((*row, int(pool.failed[place].sum()), _spread(agreement), _figure(follows)))
     header = (
-        *("model", "of them v alone", "Dice %", "lowest", "need correction"),
+        *("model", "of them alone", "Dice %", "lowest", "need correction"),
         *("Dice(v, a) %", "Spearman of Dice(v, a) and Dice"),
     )
     return table(header, rows)
@@ -167,8 +168,8 @@ def _model_words(pool: Pool) -> str:
     nothing = sum(not figures["found"] for model in pool.models for figures in model.cases.values())
     empty = f" In {nothing} pairs nothing was found: all signals count as 0 there." if nothing else ""
     return (
-        "Sub-model a takes over v's weights when v has learned alone, so that in a short training the two have had "
-        f"little time to differ.{empty}"
+        '"Alone": in so many of the iterations one sub-model learned from the labels, v and a in turn, each from a '
+        f"start of its own.{empty}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Trainings one after the other, in folders that tell how far each of them is: run, resumed, or found finished."""
+"""Trainings in folders that tell how far each of them is: run, resumed, or found finished."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from common import caml, machine, run
 
+Key = TypeVar("Key", bound=Hashable)
 CHANGED = Path(__file__).resolve().parent / "caml_changed.py"
 
 
@@ -86,6 +88,19 @@ def train(training: Training) -> Finished:
         json.loads(scores.read_text()) if scores.is_file() else None,
         json.loads(measured.read_text()),
     )
+
+
+def train_all(trainings: Mapping[Key, Training], at_once: int = 1) -> dict[Key, Finished]:
+    """Train ``at_once`` of them side by side; the result has the order of ``trainings``."""
+    with ThreadPoolExecutor(at_once) as pool:
+        return dict(zip(trainings, pool.map(train, trainings.values())))
+
+
+def threads_of_each(at_once: int) -> int:
+    """Threads of a training among ``at_once``, so that together they take what PyTorch would take for one."""
+    import torch
+
+    return max(torch.get_num_threads() // at_once, 1)
 
 
 def _command(changes: Mapping[str, Any], words: Sequence[object]) -> list[str]:

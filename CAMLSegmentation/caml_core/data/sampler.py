@@ -69,7 +69,7 @@ class TwoStreamSampler:
         )
 
     def _unlabeled_patches(self, iteration: int) -> tuple[Tensor | None, Tensor | None]:
-        """What the networks learn from, and what the teacher sees; nothing while v learns alone from the labels."""
+        """What the networks learn from, and what the teacher sees; nothing while the labels alone teach."""
         plan = self._plan
         if not self._unlabeled or iteration < plan.solo_iterations:
             return None, None

@@ -104,9 +104,9 @@ class CamlNetwork(nn.Module):
         """Logits of sub-model v alone, [B, classes, x, y, z]."""
         return self.decoder1(self.encoder1(x))[0]
 
-    def forward_a(self, x: Tensor) -> Tensor:
-        """Logits of sub-model a alone, [B, classes, x, y, z]."""
-        return self.decoder2(self.encoder2(x))[0]
+    def forward_a(self, x: Tensor, *, alone: bool = False) -> Tensor:
+        """Logits of sub-model a alone, [B, classes, x, y, z]. ``alone``: see ``AttentiveEncoder.forward``."""
+        return self.decoder2(self.encoder2(x, alone))[0]
 
     def probabilities(self, x: Tensor) -> Tensor:
         """Mean of both sub-models' softmax, float32 [B, classes, x, y, z]."""

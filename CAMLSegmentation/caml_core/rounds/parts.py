@@ -15,13 +15,12 @@ from ..training.preflight import LEAST_FOLD_ITERATIONS
 def labeled_only_plan(plan: Plan, iterations: int, labeled_cases: int) -> Plan:
     """Return the plan of a training on the labels alone that takes as long as ``iterations`` of ``plan``.
 
-    Steps of both are timed in turn, so that neither suffers from what else the machine did at its time. While v learns
-    alone, a step of ``plan`` is one on the labels alone.
+    Steps of both are timed in turn, so that neither suffers from what else the machine did at its time.
     """
     alone = _closed(plan, iterations, labeled_only=True)
-    ours, theirs = seconds_in_turn(_closed(plan, iterations), alone, labeled_cases)
-    early = min(plan.solo_iterations / iterations, 1.0)
-    number = max(round(iterations * (early + (1.0 - early) * ours / theirs)), 1)
+    early, late, theirs = seconds_in_turn(_closed(plan, iterations), alone, labeled_cases)
+    solo = min(plan.solo_iterations, iterations)
+    number = max(round((solo * early + (iterations - solo) * late) / theirs), 1)
     return dataclasses.replace(
         alone,
         iterations=number,

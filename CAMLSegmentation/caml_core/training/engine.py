@@ -17,7 +17,7 @@ from ..losses.ramps import gaussian_ramp, learning_rate_factor
 from ..memory_bank import MemoryBank
 from ..model import CamlNetwork, build_network
 from ..seeding import generator_for, seed_torch, torch_generator_for
-from .averaging import SUB_MODEL_A, AveragedNetwork
+from .averaging import AveragedNetwork
 from .mixing import Composite, half, paste_both_ways, paste_labeled, side_by_side
 from .pseudo_labels import pseudo_labels
 from .step import StepLosses, caml_losses, labeled_losses
@@ -65,15 +65,15 @@ class Engine:
         """The network to validate and save: averaged weights where there are any."""
         return self.network if self.average is None else self.average.network
 
-    def learning_rate(self, iteration: int, since: int = 0) -> float:
-        """Learning rate at ``iteration`` (from 0) of what learns from ``since`` on, lowered after any failures."""
-        optimizer, annealing = self.plan.optimizer, self.annealing
+    def learning_rate(self, iteration: int) -> float:
+        """Learning rate at ``iteration`` (from 0), lowered after any failures; the schedule counts each one's steps."""
+        optimizer, steps = self.plan.optimizer, self.plan.steps_of_each
         factor = learning_rate_factor(
-            max(iteration - since, 0),
-            self.plan.iterations - since,
+            steps(iteration),
+            steps(self.plan.iterations),
             optimizer.schedule,
             optimizer.warmup,
-            None if annealing is None else (annealing[0] - since, annealing[1] - since),
+            None if self.annealing is None else (steps(self.annealing[0]), steps(self.annealing[1])),
         )
         return optimizer.learning_rate * factor * self.rate_scale
 
@@ -89,16 +89,13 @@ class Engine:
         """Perform one iteration; return its losses, or None where they were not finite and nothing was changed."""
         seed_torch(self.plan.seed, "step", iteration)
         for group in self.optimizer.param_groups:
-            since = self.plan.solo_iterations if group["sub_model"] == "a" else 0
-            group["lr"] = group["multiple"] * self.learning_rate(iteration, since)
-        if iteration > 0 and iteration == self.plan.solo_iterations:
-            self._begin_mutual_learning()
+            group["lr"] = group["multiple"] * self.learning_rate(iteration)
         self._keep_buffers()
         losses = self._losses(batch.to(self.device), iteration)
         values = losses.values()
         if math.isfinite(values["total"]) and self._descend(losses.total):
             if self.average is not None:
-                self.average.update(self.network, iteration, self.plan.solo_iterations)
+                self.average.update(self.network, self.plan.steps_of_each(iteration), self.plan.learners(iteration))
             return values
         self._restore_buffers()
         return None
@@ -134,9 +131,9 @@ class Engine:
             image = composite.image.contiguous(memory_format=torch.channels_last_3d)
             composite = Composite(image, composite.target, composite.weight, composite.labeled, composite.cases)
         with autocast(plan.numeric, self.device):
-            if plan.labeled_only or iteration < plan.solo_iterations:
-                return labeled_losses(self.network, composite, plan.losses)
-            rng = generator_for(plan.seed, "attention", iteration)
+            alone = generator_for(plan.seed, "attention", iteration).random() < plan.network.attention_alone
+            if len(learners := plan.learners(iteration)) == 1:
+                return labeled_losses(self.network, composite, plan.losses, sub_model=learners[0], alone=alone)
             return caml_losses(
                 self.network,
                 composite,
@@ -144,7 +141,7 @@ class Engine:
                 plan.losses,
                 ramp=self.ramp(iteration) if batch.unlabeled is not None else 0.0,
                 generator=torch_generator_for(plan.seed, "voxels", iteration),
-                alone=rng.random() < plan.network.attention_alone,
+                alone=alone,
             )
 
     def _compose(self, batch: Batch, iteration: int) -> Composite:
@@ -176,16 +173,7 @@ class Engine:
                 self.average.network,
                 image.contiguous(memory_format=_memory_format(self.plan.numeric)),
                 largest_component=self.plan.losses.pseudo_largest_component,
-                v_alone=self.plan.solo_iterations > 0 and self.ramp(iteration) < 1.0,
             )
-
-    def _begin_mutual_learning(self) -> None:
-        """Sub-model v has learnt alone so far: a begins where v is, or where the start model's a was."""
-        if self.plan.from_model:
-            return
-        self.network.take_over()
-        if self.average is not None:
-            self.average.network.take_over()
 
     def _descend(self, loss: Tensor) -> bool:
         """Backward and optimiser step; False, with nothing changed, where the gradient is not finite."""
@@ -240,7 +228,7 @@ def _optimizer(network: CamlNetwork, config: OptimizerConfig) -> torch.optim.Opt
 
 
 def _parameter_groups(network: CamlNetwork, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Groups by sub-model, which may begin to learn at different times, and by multiple of the learning rate.
+    """Two groups, by multiple of the learning rate.
 
     AdamW moves every weight by about the rate. In front of a norm that is a turn whatever the weight's size, but the
     logits' scale, which norms and output layers set, would take thousands of steps to grow.
@@ -251,10 +239,7 @@ def _parameter_groups(network: CamlNetwork, config: OptimizerConfig) -> list[dic
         if isinstance(module, nn.BatchNorm3d) or name.endswith("out_conv")
         for parameter in module.parameters()
     }
-    groups = []
-    for sub_model in ("v", "a"):
-        own = [p for n, p in network.named_parameters() if n.startswith(SUB_MODEL_A) == (sub_model == "a")]
-        for multiple, scale in ((1.0, False), (config.scale_rate, True)):
-            parameters = [p for p in own if (id(p) in scales) == scale]
-            groups.append({"params": parameters, "sub_model": sub_model, "multiple": multiple})
-    return groups
+    return [
+        {"params": [p for p in network.parameters() if (id(p) in scales) == scale], "multiple": multiple}
+        for multiple, scale in ((1.0, False), (config.scale_rate, True))
+    ]

@@ -36,7 +36,7 @@ WORTHWHILE = 1.1
 class Measurement:
     """Seconds of an early and of a late step, of both sub-models over one patch, and peak memory in MB.
 
-    The early ones, in which sub-model v learns alone, are the cheaper ones.
+    The early ones, in which one sub-model learns alone, are the cheaper ones.
     """
 
     early_seconds: float
@@ -118,7 +118,7 @@ def measure(plan: Plan, labeled_cases: int) -> Measurement:
         return _least(lambda: engine.step(batch, iteration), engine)
 
     late = fmean(step(iteration) for iteration in last_of_each_kind(engine))
-    early = step(0) if early_share(plan) else late
+    early = fmean(step(iteration) for iteration in (0, 1)) if early_share(plan) else late
     image = batch.labeled[:1].to(plan.device)
     network = engine.final_network.eval()
 
@@ -133,19 +133,23 @@ def measure(plan: Plan, labeled_cases: int) -> Measurement:
     return Measurement(early, late, window, peak_mb(plan))
 
 
-def seconds_in_turn(plan: Plan, other: Plan, labeled_cases: int) -> tuple[float, float]:
-    """Mean seconds of a late step of both plans, which take turns: what else the machine does slows both alike."""
-    engines = [Engine(p, labeled_cases) for p in (plan, other)]
-    batches = [random_batch(p) for p in (plan, other)]
-    kinds = [last_of_each_kind(engine) for engine in engines]
-    for engine, batch, iterations in zip(engines, batches, kinds):
+def seconds_in_turn(plan: Plan, other: Plan, labeled_cases: int) -> tuple[float, float, float]:
+    """Mean seconds of an early and of a late step of ``plan``, and of a late step of ``other``.
+
+    They take turns: what else the machine does slows all alike.
+    """
+    ours, theirs = (Engine(p, labeled_cases) for p in (plan, other))
+    kinds = [(ours, [0, 1]), (ours, last_of_each_kind(ours)), (theirs, last_of_each_kind(theirs))]
+    batches = {id(engine): random_batch(engine.plan) for engine in (ours, theirs)}
+    for engine, iterations in kinds:
         for iteration in iterations:
-            _timed_step(engine, batch, iteration)  # prepares its kernels
-    seconds: list[list[float]] = [[], []]
+            _timed_step(engine, batches[id(engine)], iteration)  # prepares its kernels
+    seconds: list[list[float]] = [[] for _ in kinds]
     for turn in range(TURNS):
-        for engine, batch, iterations, found in zip(engines, batches, kinds, seconds):
-            found.append(_timed_step(engine, batch, iterations[turn % len(iterations)]))
-    return fmean(seconds[0]), fmean(seconds[1])
+        for (engine, iterations), found in zip(kinds, seconds):
+            found.append(_timed_step(engine, batches[id(engine)], iterations[turn % len(iterations)]))
+    early, late, other_late = (fmean(found) for found in seconds)
+    return early, late, other_late
 
 
 def last_of_each_kind(engine: Engine) -> list[int]:
@@ -158,7 +162,7 @@ def last_of_each_kind(engine: Engine) -> list[int]:
 
 
 def early_share(plan: Plan) -> float:
-    """Share of the steps of ``plan`` that are cheaper than the others, because v learns alone before a begins."""
+    """Share of the steps of ``plan`` that are cheaper than the others, because one sub-model learns alone."""
     return 0.0 if plan.labeled_only else plan.losses.solo_share
 
 

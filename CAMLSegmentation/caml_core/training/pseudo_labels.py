@@ -10,13 +10,12 @@ from ..model import CamlNetwork
 
 
 @torch.no_grad()
-def pseudo_labels(teacher: CamlNetwork, image: Tensor, *, largest_component: bool, v_alone: bool = False) -> Tensor:
+def pseudo_labels(teacher: CamlNetwork, image: Tensor, *, largest_component: bool) -> Tensor:
     """Classes that the mean of both averaged sub-models gives to ``image`` [B, C, x, y, z] -> int64 [B, x, y, z].
 
-    largest_component keeps of each class and patch only its largest connected part. v_alone: a has only begun to learn.
+    largest_component keeps of each class and patch only its largest connected part.
     """
-    scores = teacher.forward_v(image) if v_alone else teacher.probabilities(image)
-    labels = scores.max(1).indices
+    labels = teacher.probabilities(image).max(1).indices
     return keep_largest_components(labels) if largest_component else labels
 
 

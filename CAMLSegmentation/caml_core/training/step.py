@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import LossConfig
+from ..config import LossConfig, SubModel
 from ..losses.consistency import mutual_consistency
 from ..losses.correlation import (
     class_anchor,
@@ -53,6 +53,7 @@ def caml_losses(
     """Forward ``composite`` through both sub-models and return all terms; updates the memory bank.
 
     ramp: lambda_c(t) and lambda_o(t) as a share of their final weights. generator: on the CPU, for all draws.
+    alone: each sample attends to itself alone.
     """
     output = network(composite.image, alone=alone)
     # Losses are sums over millions of voxels: always in float32, whatever the convolutions run in.
@@ -66,9 +67,18 @@ def caml_losses(
     return StepLosses(total, supervised, consistency, omni)
 
 
-def labeled_losses(network: CamlNetwork, composite: Composite, config: LossConfig) -> StepLosses:
-    """The labelled-only baseline: sub-model v and the supervised term."""
-    supervised = _supervised(network.forward_v(composite.image).float(), composite, config)
+def labeled_losses(
+    network: CamlNetwork,
+    composite: Composite,
+    config: LossConfig,
+    *,
+    sub_model: SubModel = "v",
+    alone: bool = False,
+) -> StepLosses:
+    """The supervised term of one sub-model; that of v is the labelled-only baseline. alone: as in ``caml_losses``."""
+    image = composite.image
+    logits = network.forward_v(image) if sub_model == "v" else network.forward_a(image, alone=alone)
+    supervised = _supervised(logits.float(), composite, config)
     zero = supervised.detach() * 0
     return StepLosses(supervised, supervised, zero, zero)
 

@@ -249,8 +249,8 @@ class Trainer:
 
     @property
     def final_plan(self) -> Plan:
-        """The plan as it describes the network at hand: as long as v learns alone, a model has v alone."""
-        if self._iteration > self.plan.solo_iterations or self.plan.solo_iterations == 0:
+        """The plan as it describes the network at hand: before a has made its first step, a model has v alone."""
+        if self._iteration > 1 or self.plan.solo_iterations == 0:
             return self.plan
         return dataclasses.replace(self.plan, labeled_only=True)
 
