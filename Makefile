@@ -2,7 +2,7 @@
 #
 #   make demo         train a few minutes on procedural phantoms; pictures and figures in demo/index.html
 #   make test         all quick tests
-#   make acceptance   the training module's whole workflow on real scans (three quarters of an hour; needs ../shared)
+#   make acceptance   the training module's whole workflow on real scans (about an hour; needs ../shared)
 #   make lint         ruff and mypy
 #   make benchmarks   what docs/benchmarks.md reports (long)
 #   make screenshots  the pictures in Resources/Screenshots (trains on phantoms first; Debian: libosmesa6)

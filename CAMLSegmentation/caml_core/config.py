@@ -11,7 +11,6 @@ from .errors import UsageError
 Triple = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 DTypeName = Literal["fp32", "bf16", "fp16"]
-SubModel = Literal["v", "a"]
 
 PRESETS = ("default", "paper")
 #: Slicer's own coding of "Tissue", the terminology of a segment of which nothing better is known.
@@ -165,7 +164,7 @@ class LossConfig:
     #: Pseudo-labels of the averaged (EMA) networks on the unlabelled voxels, in bidirectional copy-paste.
     mixing: Literal["none", "copy-paste"] = "none"
     pseudo_label: float = 0.0
-    #: Share of all iterations in which the sub-models learn alone, in turn, from the labels; then from each other, too.
+    #: Share of all iterations in which the sub-models learn from the labels alone, before they learn from each other.
     solo_share: float = 0.0
     #: Keep only the largest component of each class of a pseudo-label (set where the labels are like that).
     pseudo_largest_component: bool = False
@@ -265,20 +264,8 @@ class Plan:
 
     @property
     def solo_iterations(self) -> int:
-        """Iterations at the beginning in which the sub-models learn alone, in turn, from the labelled cases; even."""
-        return 0 if self.labeled_only else 2 * math.ceil(0.5 * self.losses.solo_share * self.span)
-
-    def learners(self, iteration: int) -> tuple[SubModel, ...]:
-        """The sub-models that learn in ``iteration``."""
-        if self.labeled_only:
-            return ("v",)
-        if iteration < self.solo_iterations:
-            return ("v",) if iteration % 2 == 0 else ("a",)
-        return ("v", "a")
-
-    def steps_of_each(self, iteration: int) -> int:
-        """Steps that each sub-model has made before ``iteration``."""
-        return iteration - min(math.ceil(0.5 * iteration), self.solo_iterations // 2)
+        """Iterations at the beginning in which each sub-model learns alone, from labelled patches of its own."""
+        return 0 if self.labeled_only else math.ceil(self.losses.solo_share * self.span)
 
     @property
     def model_spec(self) -> ModelSpec:

@@ -15,7 +15,6 @@ from synthetic import prepared, tiny_plan, write_cohort
 from trainings import Training, planned, train
 from variants import VARIANTS
 
-from caml_core import config
 from caml_core.data.sampler import TwoStreamSampler
 from caml_core.errors import UsageError
 from caml_core.model import caml
@@ -28,10 +27,9 @@ TOUCHED = (
     (planner, "default_preset"),
     (run, "hold_out"),
     (caml, "cross_sample_attention"),
+    (engine, "solo_losses"),
+    (engine, "caml_losses"),
     (engine, "pseudo_labels"),
-    (planner, "solo_iterations"),
-    (config.Plan, "learners"),
-    (config.Plan, "steps_of_each"),
     (trainer.Trainer, "final_plan"),
 )
 QUICK = ("--threads", "1", "--base-filters", "2", "--patch", "16,16,16", "--device", "cpu")

@@ -18,6 +18,7 @@ from caml_core.losses.correlation import correlation_matrix, most_confident, omn
 from caml_core.losses.ramps import gaussian_ramp
 from caml_core.losses.supervised import dice_loss
 from caml_core.model import CamlNetwork, CamlOutput, build_network
+from caml_core.model.blocks import ChannelDropout
 from caml_core.presets import paper_preset
 
 #: Logits reach 6: the reference numbers ask for this absolute tolerance.
@@ -63,7 +64,7 @@ def a_tensor(seeded: ModuleType) -> Callable[..., torch.Tensor]:
 
 def _without_dropout(network: CamlNetwork) -> CamlNetwork:
     for module in network.modules():
-        if isinstance(module, (torch.nn.Dropout, torch.nn.Dropout3d)):
+        if isinstance(module, (torch.nn.Dropout, ChannelDropout)):
             module.p = 0.0
         if isinstance(module, torch.nn.MultiheadAttention):
             module.dropout = 0.0

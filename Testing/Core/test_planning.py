@@ -225,17 +225,17 @@ def test_both_kinds_of_late_steps_are_measured() -> None:
 
 
 def test_two_plans_take_turns_and_steps_of_both_kinds_count_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock is an input: pasted steps of the first plan take 3 s, others 1 s, its early ones 0.6 and 0.8 s."""
+    """The clock is an input: pasted steps of the first plan take 3 s, others 1 s, its early ones 0.7 s."""
     first = tiny_plan(iterations=60)
     second = dataclasses.replace(first, labeled_only=True)
     order = []
 
     def clock(engine: Engine, batch: object, iteration: int) -> float:
-        order.append("other" if engine.plan.labeled_only else "late" if iteration > 1 else "early")
+        order.append("other" if engine.plan.labeled_only else "late" if iteration else "early")
         if order[-1] == "other":
             return 0.5
         if order[-1] == "early":
-            return 0.8 if iteration else 0.6
+            return 0.7
         return 3.0 if engine.pastes(iteration) else 1.0
 
     monkeypatch.setattr(measurement, "_timed_step", clock)

@@ -125,7 +125,7 @@ def test_a_batch_depends_on_seed_and_iteration_alone() -> None:
 
 
 def test_every_labelled_case_is_drawn_once_before_any_a_second_time() -> None:
-    plan = tiny_plan()
+    plan = tiny_plan(labeled_only=True)
     sampler = TwoStreamSampler(plan, [prepared(i) for i in range(5)], [])
     drawn = [case for iteration in range(5) for case in sampler.batch(iteration).cases]
     assert sorted(drawn[:5]) == sorted(drawn[5:]) == list(range(5))

@@ -79,17 +79,17 @@ def _leave_out_attention() -> None:
 
 def _leave_out_sub_model_a() -> None:
     """A mean teacher: v and its average, with the composites, weights and schedule of the default preset."""
-    from caml_core.config import Plan
-    from caml_core.training import engine, planner, trainer
+    from caml_core.training import engine, trainer
+
+    def losses(network: Any, composite: Any, other: Any, config: Any, **_: Any) -> Any:
+        return engine.labeled_losses(network, composite, config)
 
     def taught_by_v(original: Callable[..., Any]) -> Callable[..., Any]:
         return lambda teacher, *arguments, **named: original(_TeacherV(teacher), *arguments, **named)
 
+    _replace(engine, "solo_losses", lambda _: losses)
+    _replace(engine, "caml_losses", lambda _: losses)
     _replace(engine, "pseudo_labels", taught_by_v)
-    # v learns in every step, and alone for as many as in the product.
-    _replace(Plan, "learners", lambda _: lambda plan, iteration: ("v",))
-    _replace(Plan, "steps_of_each", lambda _: lambda plan, iteration: iteration)
-    _replace(planner, "solo_iterations", lambda original: lambda labeled: original(labeled) // 2)
     # What is validated, scored and saved is v.
     alone = property(lambda self: dataclasses.replace(self.plan, labeled_only=True))
     _replace(trainer.Trainer, "final_plan", lambda _: alone)

@@ -22,6 +22,7 @@ from .cache import PreparedCase
 class Batch:
     """Patches of one iteration. Images float32 [B, C, x, y, z], labels uint8 [B, x, y, z].
 
+    While the sub-models learn alone, the first half of the labelled ones is for v, the second for a.
     ``cases``: index of each labelled sample's case. ``unlabeled`` is None where nothing but labels is learnt from.
     ``plain``: the unlabelled patches before their intensities were changed, of which the teacher makes pseudo-labels
     (None: of ``unlabeled``).
@@ -38,6 +39,21 @@ class Batch:
         unlabeled, plain = (None if t is None else t.to(device) for t in (self.unlabeled, self.plain))
         return Batch(self.labeled.to(device), self.labels.to(device), self.cases, unlabeled, plain)
 
+    def halves(self) -> tuple[Batch, Batch]:
+        """The labelled patches for v and those for a."""
+        middle = len(self.labeled) // 2
+        first, second = slice(None, middle), slice(middle, None)
+        v, a = (Batch(self.labeled[part], self.labels[part], self.cases[part], None) for part in (first, second))
+        return v, a
+
+
+def labeled_patches(plan: Plan, iteration: int) -> tuple[int, int]:
+    """How many labelled patches ``iteration`` has, and how many all before it had."""
+    solo, count = plan.solo_iterations, plan.batch_labeled
+    if iteration < solo:
+        return 2 * count, 2 * count * iteration
+    return count, count * (solo + iteration)
+
 
 class TwoStreamSampler:
     """Draws every case of a stream once before any a second time; the patch's place is drawn over the whole case."""
@@ -51,8 +67,9 @@ class TwoStreamSampler:
         """Return the batch of ``iteration`` (from 0)."""
         plan = self._plan
         images, labels, cases = [], [], []
-        for slot in range(plan.batch_labeled):
-            index = self._case_index("labeled", len(self._labeled), iteration * plan.batch_labeled + slot)
+        count, before = labeled_patches(plan, iteration)
+        for slot in range(count):
+            index = self._case_index("labeled", len(self._labeled), before + slot)
             rng = generator_for(plan.seed, "labeled", iteration, slot)
             center = patch_center(self._labeled[index], plan.geometry.patch, plan.foreground_share, rng)
             image, label = sample_patch(self._labeled[index], center, plan.geometry.patch, plan.augmentation, rng)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from ..config import Triple
@@ -25,6 +26,25 @@ class ConvStage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, x, y, z] -> [B, out, x, y, z]."""
         return self.conv(x)
+
+
+class ChannelDropout(nn.Module):
+    """Dropout of whole channels, as ``nn.Dropout3d``, which can draw from a generator of its own.
+
+    generator: None is PyTorch's own; otherwise it must be on the device of the input.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.p = probability
+        self.generator: torch.Generator | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, x, y, z] -> the same shape."""
+        if not self.training or self.p == 0:
+            return x
+        kept = torch.empty(x.shape[:2] + (1, 1, 1), dtype=x.dtype, device=x.device)
+        return x * kept.bernoulli_(1 - self.p, generator=self.generator).div_(1 - self.p)
 
 
 class Downsampling(nn.Module):

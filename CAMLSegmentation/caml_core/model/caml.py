@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .attention import TransformerLayer, cross_sample_attention
 from .blocks import ConvStage
+from .concurrency import at_once
 from .vnet import Decoder, Encoder, Features
 
 
@@ -45,7 +46,7 @@ class AttentiveEncoder(Encoder):
             def attend(four: Tensor) -> Tensor:
                 return cross_sample_attention(four, self.intra_attention, self.inter_attention, alone=alone)
 
-            four = self._stage(2, attend, (), four)
+            four = self._stage(2, attend, (), four, draws=True)
         return Features(one, two, three, four, self.deepest(four))
 
 
@@ -53,7 +54,10 @@ class CamlNetwork(nn.Module):
     """Both sub-models. State-dict names and order are those of the published checkpoints.
 
     The sides of every input must be divisible by the product of the strides along that axis.
+    ``threads``: where both sub-models run at once, on the CPU, on so many together (below two: one after the other).
     """
+
+    threads = 0
 
     def __init__(
         self,
@@ -69,6 +73,10 @@ class CamlNetwork(nn.Module):
         self.decoder1 = decoder_v
         self.decoder2 = decoder_a
         self.projection_head1, self.prediction_head1, self.projection_head2, self.prediction_head2 = heads
+
+    def draw_from(self, generator: torch.Generator | None) -> None:
+        """Let sub-model v's dropout draw from ``generator``, so that a alone draws from PyTorch's own."""
+        self.encoder1.dropout.generator = self.decoder1.dropout.generator = generator
 
     def recompute(self, stages: int) -> None:
         """Compute the features of the first ``stages`` (0 to 3) again in the backward pass instead of keeping them."""
@@ -96,21 +104,26 @@ class CamlNetwork(nn.Module):
 
     def forward(self, x: Tensor, *, alone: bool = False) -> CamlOutput:
         """Run both sub-models on ``x`` [B, C, x, y, z]. ``alone``: see ``AttentiveEncoder.forward``."""
-        logits_v, embedding_v = self.decoder1(self.encoder1(x))
-        logits_a, embedding_a = self.decoder2(self.encoder2(x, alone))
+        return self.forward_each(x, x, alone=alone)
+
+    def forward_each(self, x_v: Tensor, x_a: Tensor, *, alone: bool = False) -> CamlOutput:
+        """As ``forward``, with an input for each sub-model."""
+        (logits_v, embedding_v), (logits_a, embedding_a) = at_once(
+            lambda: self.decoder1(self.encoder1(x_v)), lambda: self.decoder2(self.encoder2(x_a, alone)), self.threads
+        )
         return CamlOutput(logits_v, logits_a, embedding_v, embedding_a)
 
     def forward_v(self, x: Tensor) -> Tensor:
         """Logits of sub-model v alone, [B, classes, x, y, z]."""
         return self.decoder1(self.encoder1(x))[0]
 
-    def forward_a(self, x: Tensor, *, alone: bool = False) -> Tensor:
-        """Logits of sub-model a alone, [B, classes, x, y, z]. ``alone``: see ``AttentiveEncoder.forward``."""
-        return self.decoder2(self.encoder2(x, alone))[0]
+    def forward_a(self, x: Tensor) -> Tensor:
+        """Logits of sub-model a alone, [B, classes, x, y, z]."""
+        return self.decoder2(self.encoder2(x))[0]
 
     def probabilities(self, x: Tensor) -> Tensor:
         """Mean of both sub-models' softmax, float32 [B, classes, x, y, z]."""
-        v, a = self.forward_v(x), self.forward_a(x)
+        (v,), (a,) = at_once(lambda: (self.forward_v(x),), lambda: (self.forward_a(x),), self.threads)
         return 0.5 * (torch.softmax(v.float(), 1) + torch.softmax(a.float(), 1))
 
 

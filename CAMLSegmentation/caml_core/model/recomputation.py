@@ -10,10 +10,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-def recomputed(function: Callable[..., Tensor], modules: Iterable[nn.Module], *inputs: Tensor) -> Tensor:
+def recomputed(
+    function: Callable[..., Tensor], modules: Iterable[nn.Module], *inputs: Tensor, draws: bool = False
+) -> Tensor:
     """Return ``function(*inputs)`` and keep only ``inputs`` for the backward pass.
 
     modules: those that ``function`` runs; BatchNorm among them must not count the same batch twice.
+    draws: ``function`` draws random numbers, which must be the same the second time. Otherwise the generator is left
+    alone.
     """
     if not torch.is_grad_enabled():
         return function(*inputs)
@@ -22,7 +26,7 @@ def recomputed(function: Callable[..., Tensor], modules: Iterable[nn.Module], *i
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _frozen_statistics(norms)
 
-    return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=draws, context_fn=contexts)
 
 
 @contextmanager

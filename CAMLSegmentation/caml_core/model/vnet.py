@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor, nn
 
 from ..config import Triple
-from .blocks import ConvStage, Downsampling
+from .blocks import ChannelDropout, ConvStage, Downsampling
 from .recomputation import recomputed
 
 Strides = tuple[Triple, Triple, Triple, Triple]
@@ -45,7 +45,7 @@ class Encoder(nn.Module):
         self.block_four = ConvStage(3, 8 * n, 8 * n, slope)
         self.block_four_dw = Downsampling(8 * n, 16 * n, strides[3], slope)
         self.block_five = ConvStage(3, 16 * n, 16 * n, slope)
-        self.dropout = nn.Dropout3d(dropout)
+        self.dropout = ChannelDropout(dropout)
 
     def forward(self, x: Tensor) -> Features:
         """[B, in_channels, x, y, z] -> the five features."""
@@ -61,8 +61,10 @@ class Encoder(nn.Module):
         three = self._stage(3, lambda two: self.block_three(self.block_two_dw(two)), modules, two)
         return one, two, three, self.block_four(self.block_three_dw(three))
 
-    def _stage(self, depth: int, function: Callable[..., Tensor], modules: Modules, *inputs: Tensor) -> Tensor:
-        return recomputed(function, modules, *inputs) if depth <= self.recompute else function(*inputs)
+    def _stage(
+        self, depth: int, function: Callable[..., Tensor], modules: Modules, *inputs: Tensor, draws: bool = False
+    ) -> Tensor:
+        return recomputed(function, modules, *inputs, draws=draws) if depth <= self.recompute else function(*inputs)
 
     def deepest(self, four: Tensor) -> Tensor:
         """Stage five, with channel dropout."""
@@ -102,7 +104,7 @@ class Decoder(nn.Module):
         self.block_eight = ConvStage(2, 2 * n, 2 * n, slope)
         self.block_eight_up = upsampling(2 * n, n, strides[0], slope)
         self.block_nine = ConvStage(1, n, n, slope)
-        self.dropout = nn.Dropout3d(dropout)
+        self.dropout = ChannelDropout(dropout)
         self.out_conv = nn.Conv3d(n, classes, 1)
 
     def forward(self, features: Features) -> tuple[Tensor, Tensor]:

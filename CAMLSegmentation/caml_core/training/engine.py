@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -20,7 +21,7 @@ from ..seeding import generator_for, seed_torch, torch_generator_for
 from .averaging import AveragedNetwork
 from .mixing import Composite, half, paste_both_ways, paste_labeled, side_by_side
 from .pseudo_labels import pseudo_labels
-from .step import StepLosses, caml_losses, labeled_losses
+from .step import StepLosses, caml_losses, labeled_losses, solo_losses
 
 #: The published code counts its ramp in units of 150 iterations.
 PAPER_RAMP_UNIT = 150
@@ -44,6 +45,8 @@ class Engine:
             self.network.load_state_dict(dict(start))
         self.network.to(self.device).to(memory_format=_memory_format(plan.numeric))  # type: ignore[call-overload]
         self.network.train().recompute(plan.numeric.recompute)
+        if self.device.type == "cpu":
+            self.network.threads = plan.numeric.threads or torch.get_num_threads()
         ema = plan.optimizer.ema
         self.average = AveragedNetwork(self.network, ema, settled=plan.from_model) if ema > 0 else None
         self.optimizer = _optimizer(self.network, plan.optimizer)
@@ -66,14 +69,10 @@ class Engine:
         return self.network if self.average is None else self.average.network
 
     def learning_rate(self, iteration: int) -> float:
-        """Learning rate at ``iteration`` (from 0), lowered after any failures; the schedule counts each one's steps."""
-        optimizer, steps = self.plan.optimizer, self.plan.steps_of_each
+        """Learning rate at ``iteration`` (from 0), lowered after any failures."""
+        optimizer = self.plan.optimizer
         factor = learning_rate_factor(
-            steps(iteration),
-            steps(self.plan.iterations),
-            optimizer.schedule,
-            optimizer.warmup,
-            None if self.annealing is None else (steps(self.annealing[0]), steps(self.annealing[1])),
+            iteration, self.plan.iterations, optimizer.schedule, optimizer.warmup, self.annealing
         )
         return optimizer.learning_rate * factor * self.rate_scale
 
@@ -88,6 +87,8 @@ class Engine:
     def step(self, batch: Batch, iteration: int) -> dict[str, float] | None:
         """Perform one iteration; return its losses, or None where they were not finite and nothing was changed."""
         seed_torch(self.plan.seed, "step", iteration)
+        if self.device.type == "cpu":  # the sub-models run at once: their dropouts must not draw in turns
+            self.network.draw_from(torch_generator_for(self.plan.seed, "dropout v", iteration))
         for group in self.optimizer.param_groups:
             group["lr"] = group["multiple"] * self.learning_rate(iteration)
         self._keep_buffers()
@@ -95,7 +96,7 @@ class Engine:
         values = losses.values()
         if math.isfinite(values["total"]) and self._descend(losses.total):
             if self.average is not None:
-                self.average.update(self.network, self.plan.steps_of_each(iteration), self.plan.learners(iteration))
+                self.average.update(self.network, iteration)
             return values
         self._restore_buffers()
         return None
@@ -125,36 +126,50 @@ class Engine:
         self.annealing = None if begin_and_end is None else (int(begin_and_end[0]), int(begin_and_end[1]))
 
     def _losses(self, batch: Batch, iteration: int) -> StepLosses:
-        composite = self._compose(batch, iteration)
-        plan = self.plan
-        if plan.numeric.channels_last:
-            image = composite.image.contiguous(memory_format=torch.channels_last_3d)
-            composite = Composite(image, composite.target, composite.weight, composite.labeled, composite.cases)
+        plan, losses = self.plan, self.plan.losses
+        alone = generator_for(plan.seed, "attention", iteration).random() < plan.network.attention_alone
+        if iteration < plan.solo_iterations:
+            v, a = (self._formatted(self._labeled(part, iteration, turn)) for turn, part in enumerate(batch.halves()))
+            with autocast(plan.numeric, self.device):
+                return solo_losses(self.network, v, a, losses, alone=alone)
+        composite = self._formatted(self._compose(batch, iteration))
         with autocast(plan.numeric, self.device):
-            alone = generator_for(plan.seed, "attention", iteration).random() < plan.network.attention_alone
-            if len(learners := plan.learners(iteration)) == 1:
-                return labeled_losses(self.network, composite, plan.losses, sub_model=learners[0], alone=alone)
+            if plan.labeled_only:
+                return labeled_losses(self.network, composite, losses)
             return caml_losses(
                 self.network,
                 composite,
                 self.bank,
-                plan.losses,
+                losses,
                 ramp=self.ramp(iteration) if batch.unlabeled is not None else 0.0,
                 generator=torch_generator_for(plan.seed, "voxels", iteration),
                 alone=alone,
             )
 
+    def _formatted(self, composite: Composite) -> Composite:
+        if not self.plan.numeric.channels_last:
+            return composite
+        image = composite.image.contiguous(memory_format=torch.channels_last_3d)
+        return dataclasses.replace(composite, image=image)
+
     def _compose(self, batch: Batch, iteration: int) -> Composite:
         losses = self.plan.losses
         if losses.mixing == "none":
             return side_by_side(batch)
-        if batch.unlabeled is None or iteration < self.plan.solo_iterations or self.average is None:
-            return paste_labeled(batch, generator_for(self.plan.seed, "mixing", iteration), PASTE_PROBABILITY)
+        if batch.unlabeled is None or self.average is None:
+            return self._labeled(batch, iteration)
         pasted, rng = self._mixing(iteration)
         if pasted:
-            return paste_both_ways(batch, self._pseudo_labels(batch, iteration), losses.pseudo_label, rng)
+            return paste_both_ways(batch, self._pseudo_labels(batch), losses.pseudo_label, rng)
         batch = half(batch)
-        return side_by_side(batch, self._pseudo_labels(batch, iteration), losses.pseudo_label)
+        return side_by_side(batch, self._pseudo_labels(batch), losses.pseudo_label)
+
+    def _labeled(self, batch: Batch, iteration: int, turn: int = 0) -> Composite:
+        """Labelled patches alone; ``turn`` tells several of an iteration apart."""
+        if self.plan.losses.mixing == "none":
+            return side_by_side(dataclasses.replace(batch, unlabeled=None, plain=None))
+        rng = generator_for(self.plan.seed, "mixing", iteration, turn)
+        return paste_labeled(batch, rng, PASTE_PROBABILITY)
 
     def pastes(self, iteration: int) -> bool:
         """Whether this iteration of mutual learning pastes cases into each other, if the plan has it at all."""
@@ -165,7 +180,7 @@ class Engine:
         rng = generator_for(self.plan.seed, "mixing", iteration)
         return bool(rng.random() < PASTE_PROBABILITY), rng
 
-    def _pseudo_labels(self, batch: Batch, iteration: int) -> Tensor:
+    def _pseudo_labels(self, batch: Batch) -> Tensor:
         image = batch.unlabeled if batch.plain is None else batch.plain
         assert self.average is not None and image is not None
         with autocast(self.plan.numeric, self.device):

@@ -13,7 +13,7 @@ from statistics import fmean
 import torch
 
 from ..config import DTypeName, NumericMode, Plan
-from ..data.sampler import Batch
+from ..data.sampler import Batch, labeled_patches
 from ..device import forget_peak_memory, peak_memory
 from .engine import Engine, autocast
 
@@ -36,7 +36,7 @@ WORTHWHILE = 1.1
 class Measurement:
     """Seconds of an early and of a late step, of both sub-models over one patch, and peak memory in MB.
 
-    The early ones, in which one sub-model learns alone, are the cheaper ones.
+    The early ones, in which each sub-model learns alone, are the cheaper ones.
     """
 
     early_seconds: float
@@ -114,11 +114,11 @@ def measure(plan: Plan, labeled_cases: int) -> Measurement:
     engine = Engine(plan, labeled_cases)
     batch = random_batch(plan)
 
-    def step(iteration: int) -> float:
+    def step(batch: Batch, iteration: int) -> float:
         return _least(lambda: engine.step(batch, iteration), engine)
 
-    late = fmean(step(iteration) for iteration in last_of_each_kind(engine))
-    early = fmean(step(iteration) for iteration in (0, 1)) if early_share(plan) else late
+    late = fmean(step(batch, iteration) for iteration in last_of_each_kind(engine))
+    early = step(random_batch(plan, 0), 0) if early_share(plan) else late
     image = batch.labeled[:1].to(plan.device)
     network = engine.final_network.eval()
 
@@ -139,15 +139,18 @@ def seconds_in_turn(plan: Plan, other: Plan, labeled_cases: int) -> tuple[float,
     They take turns: what else the machine does slows all alike.
     """
     ours, theirs = (Engine(p, labeled_cases) for p in (plan, other))
-    kinds = [(ours, [0, 1]), (ours, last_of_each_kind(ours)), (theirs, last_of_each_kind(theirs))]
-    batches = {id(engine): random_batch(engine.plan) for engine in (ours, theirs)}
-    for engine, iterations in kinds:
+    kinds = [
+        (ours, random_batch(plan, 0), [0]),
+        (ours, random_batch(plan), last_of_each_kind(ours)),
+        (theirs, random_batch(other), last_of_each_kind(theirs)),
+    ]
+    for engine, batch, iterations in kinds:
         for iteration in iterations:
-            _timed_step(engine, batches[id(engine)], iteration)  # prepares its kernels
+            _timed_step(engine, batch, iteration)  # prepares its kernels
     seconds: list[list[float]] = [[] for _ in kinds]
     for turn in range(TURNS):
-        for (engine, iterations), found in zip(kinds, seconds):
-            found.append(_timed_step(engine, batches[id(engine)], iterations[turn % len(iterations)]))
+        for (engine, batch, iterations), found in zip(kinds, seconds):
+            found.append(_timed_step(engine, batch, iterations[turn % len(iterations)]))
     early, late, other_late = (fmean(found) for found in seconds)
     return early, late, other_late
 
@@ -162,7 +165,7 @@ def last_of_each_kind(engine: Engine) -> list[int]:
 
 
 def early_share(plan: Plan) -> float:
-    """Share of the steps of ``plan`` that are cheaper than the others, because one sub-model learns alone."""
+    """Share of the steps of ``plan`` that are cheaper than the others, because the labels alone teach."""
     return 0.0 if plan.labeled_only else plan.losses.solo_share
 
 
@@ -200,14 +203,15 @@ def _least(action: Callable[[], object], engine: Engine) -> float:
     return min(seconds[1:])
 
 
-def random_batch(plan: Plan) -> Batch:
-    """Patches of noise in the sizes of ``plan``, for measurements."""
+def random_batch(plan: Plan, iteration: int | None = None) -> Batch:
+    """Patches of noise as ``iteration`` of ``plan`` has them (None: the last one), for measurements."""
     generator = torch.Generator().manual_seed(plan.seed)
     shape = plan.geometry.patch
-    labeled = torch.randn((plan.batch_labeled, plan.network.in_channels, *shape), generator=generator)
-    labels = torch.randint(0, plan.network.classes, (plan.batch_labeled, *shape), generator=generator).to(torch.uint8)
+    count, _ = labeled_patches(plan, plan.iterations - 1 if iteration is None else iteration)
+    labeled = torch.randn((count, plan.network.in_channels, *shape), generator=generator)
+    labels = torch.randint(0, plan.network.classes, (count, *shape), generator=generator).to(torch.uint8)
     unlabeled = torch.randn((plan.batch_unlabeled, plan.network.in_channels, *shape), generator=generator)
-    cases = tuple(range(plan.batch_labeled))
+    cases = tuple(range(count))
     return Batch(labeled, labels, cases, None if plan.labeled_only else unlabeled)
 
 

@@ -26,10 +26,10 @@ DEFAULT_BUDGET_SECONDS = 3600.0
 LONGEST_SECONDS = 12 * 3600.0
 #: Starting from a model: share of the learning rate.
 FINE_TUNING_RATE = 0.3
-#: Each sub-model learns alone for so many steps a labelled case, within these limits, but both together for no smaller
-#: and no larger share of all iterations than this.
-SOLO_STEPS_A_CASE = 100
-FEWEST_SOLO_STEPS, MOST_SOLO_STEPS = 300, 1500
+#: Each sub-model learns alone for so many iterations a labelled case, within these limits, but for no smaller and no
+#: larger share of all iterations than this.
+SOLO_ITERATIONS_A_CASE = 100
+FEWEST_SOLO_ITERATIONS, MOST_SOLO_ITERATIONS = 1000, 1500
 LEAST_SOLO, MOST_SOLO = 0.1, 0.7
 #: Share of a budget that validation, checkpoints and the final scores may take.
 VALIDATION_SHARE = 0.08
@@ -246,8 +246,8 @@ def _measured(
 
 
 def solo_iterations(labeled_cases: int) -> int:
-    """Iterations in which both have learnt, in turn, what so few labels teach: more cases take longer to wear out."""
-    return 2 * min(max(SOLO_STEPS_A_CASE * labeled_cases, FEWEST_SOLO_STEPS), MOST_SOLO_STEPS)
+    """Iterations in which each has learnt alone what so few labels teach: more cases take longer to wear out."""
+    return min(max(SOLO_ITERATIONS_A_CASE * labeled_cases, FEWEST_SOLO_ITERATIONS), MOST_SOLO_ITERATIONS)
 
 
 def with_phases(losses: LossConfig, iterations: int, labeled_cases: int) -> LossConfig:

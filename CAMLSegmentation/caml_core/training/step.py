@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import LossConfig, SubModel
+from ..config import LossConfig
 from ..losses.consistency import mutual_consistency
 from ..losses.correlation import (
     class_anchor,
@@ -67,18 +67,21 @@ def caml_losses(
     return StepLosses(total, supervised, consistency, omni)
 
 
-def labeled_losses(
-    network: CamlNetwork,
-    composite: Composite,
-    config: LossConfig,
-    *,
-    sub_model: SubModel = "v",
-    alone: bool = False,
+def solo_losses(
+    network: CamlNetwork, for_v: Composite, for_a: Composite, config: LossConfig, *, alone: bool = False
 ) -> StepLosses:
-    """The supervised term of one sub-model; that of v is the labelled-only baseline. alone: as in ``caml_losses``."""
-    image = composite.image
-    logits = network.forward_v(image) if sub_model == "v" else network.forward_a(image, alone=alone)
-    supervised = _supervised(logits.float(), composite, config)
+    """The supervised terms of both sub-models, each from labelled patches of its own. alone: as in ``caml_losses``."""
+    output = network.forward_each(for_v.image, for_a.image, alone=alone)
+    supervised = _supervised(output.logits_v.float(), for_v, config) + _supervised(
+        output.logits_a.float(), for_a, config
+    )
+    zero = supervised.detach() * 0
+    return StepLosses(0.5 * supervised, supervised, zero, zero)
+
+
+def labeled_losses(network: CamlNetwork, composite: Composite, config: LossConfig) -> StepLosses:
+    """The labelled-only baseline: sub-model v and the supervised term."""
+    supervised = _supervised(network.forward_v(composite.image).float(), composite, config)
     zero = supervised.detach() * 0
     return StepLosses(supervised, supervised, zero, zero)
 

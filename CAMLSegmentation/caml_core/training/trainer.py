@@ -249,10 +249,8 @@ class Trainer:
 
     @property
     def final_plan(self) -> Plan:
-        """The plan as it describes the network at hand: before a has made its first step, a model has v alone."""
-        if self._iteration > 1 or self.plan.solo_iterations == 0:
-            return self.plan
-        return dataclasses.replace(self.plan, labeled_only=True)
+        """The plan as it describes what is validated and saved: a comparison may leave sub-model a out of that."""
+        return self.plan
 
     def _validate(self) -> None:
         """Validate, write the row that belongs to it, tell the observer; stays owed where asked to stop meanwhile."""

@@ -1,4 +1,4 @@
-"""The whole workflow on real scans, through the panel's buttons: `make acceptance`. Three quarters of an hour.
+"""The whole workflow on real scans, through the panel's buttons: `make acceptance`. About an hour.
 
 Not part of `make test`: a training that is worth something takes minutes. What it saw last is in docs/verification.md.
 """
@@ -160,7 +160,7 @@ def test_left_atria_from_labels_to_predictions(
 
 
 @pytest.mark.parametrize(
-    ("name", "counts", "iterations"), [("hippocampus", (4, 60, 24), 900), ("vessels", (4, 20, 8), 700)]
+    ("name", "counts", "iterations"), [("hippocampus", (4, 60, 24), 1500), ("vessels", (4, 20, 8), 1400)]
 )
 def test_from_scratch_against_labels_alone(
     training, shared_folder, tmp_path, wait_for, set_iterations, report, name, counts, iterations
