@@ -205,12 +205,12 @@ class Predictor:
                 assembly.add(rows)
         return assembly
 
-    def _foregrounds(self, models: Sequence[str], window: Tensor) -> Sequence[Tensor]:
+    def _foregrounds(self, models: Sequence[str], window: Tensor) -> list[Tensor]:
         if len(models) < 2 or self.device != "cpu":
             return [self._foreground(name, window) for name in models]
         first, second = (functools.partial(self._alone, name, window) for name in models)
         (v,), (a,) = at_once(first, second, self.numeric.threads or torch.get_num_threads())
-        return v, a
+        return [v, a]
 
     def _alone(self, name: str, window: Tensor) -> tuple[Tensor]:
         return (self._foreground(name, window),)
