@@ -30,8 +30,8 @@ BACKWARD = "autograd::engine::evaluate_function:"
 class StepParts:
     """Means over iterations. ``seconds``: of a step, without the profiler, and ``data`` of its batch.
 
-    The other parts are seconds within ``profiled`` seconds of a step. ``gflop``: of its convolutions. ``samples``:
-    patches of a step that are trained on.
+    The other parts are seconds within ``profiled`` seconds of a step whose sub-models compute in turn. ``gflop``: of
+    its convolutions. ``samples``: patches of a step that are trained on.
     """
 
     seconds: float
@@ -60,15 +60,19 @@ class StepParts:
 
 
 def measure_parts(engine: Engine, make_batch: Callable[[int], Batch], iterations: Sequence[int]) -> StepParts:
-    """Do ``iterations`` three times: timed, in the profiler, and counting operations. The training goes on in all."""
+    """Do ``iterations`` three times: timed, in the profiler, and counting operations. The training goes on in all.
+
+    Timed as it is; its parts are told apart, and operations counted, with one sub-model after the other on all threads.
+    """
     begin = time.perf_counter()
     batches = [make_batch(iteration) for iteration in iterations]
     made = time.perf_counter()
     _steps(engine, batches, iterations)
     done = time.perf_counter()
-    with _named(engine) as nodes:
-        profiler, seconds = profiled(lambda: _steps(engine, batches, iterations))
-    gflop = operations(lambda: _steps(engine, batches, iterations))
+    with _one_after_the_other(engine):
+        with _named(engine) as nodes:
+            profiler, seconds = profiled(lambda: _steps(engine, batches, iterations))
+        gflop = operations(lambda: _steps(engine, batches, iterations))
     bank = seconds_of(profiler, BANK)
     count = len(iterations)
     return StepParts(
@@ -89,6 +93,20 @@ def _steps(engine: Engine, batches: Sequence[Batch], iterations: Sequence[int]) 
         if engine.step(batch, iteration) is None:
             msg = f"the losses of iteration {iteration} are not finite: there is nothing to measure"
             raise ArithmeticError(msg)
+
+
+@contextmanager
+def _one_after_the_other(engine: Engine) -> Iterator[None]:
+    """Sub-models in turn: what a thread of its own does, neither profiler nor counter would see as a part."""
+    networks = [engine.network] if engine.average is None else [engine.network, engine.average.network]
+    before = [network.threads for network in networks]
+    for network in networks:
+        network.threads = 0
+    try:
+        yield
+    finally:
+        for network, threads in zip(networks, before):
+            network.threads = threads
 
 
 @contextmanager
