@@ -30,7 +30,8 @@ TOUCHED = (
     (engine, "solo_losses"),
     (engine, "caml_losses"),
     (engine, "pseudo_labels"),
-    (trainer.Trainer, "final_plan"),
+    (trainer, "validate"),
+    (trainer.Trainer, "run"),
 )
 QUICK = ("--threads", "1", "--base-filters", "2", "--patch", "16,16,16", "--device", "cpu")
 

@@ -90,9 +90,24 @@ def _leave_out_sub_model_a() -> None:
     _replace(engine, "solo_losses", lambda _: losses)
     _replace(engine, "caml_losses", lambda _: losses)
     _replace(engine, "pseudo_labels", taught_by_v)
+
     # What is validated, scored and saved is v.
-    alone = property(lambda self: dataclasses.replace(self.plan, labeled_only=True))
-    _replace(trainer.Trainer, "final_plan", lambda _: alone)
+    def of_v(plan: Any) -> Any:
+        return dataclasses.replace(plan, labeled_only=True)
+
+    def validating(original: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda network, plan, *arguments, **named: original(network, of_v(plan), *arguments, **named)
+
+    def running(original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(self: Any) -> Any:
+            outcome = original(self)
+            self.plan = of_v(self.plan)
+            return outcome
+
+        return run
+
+    _replace(trainer, "validate", validating)
+    _replace(trainer.Trainer, "run", running)
 
 
 class _TeacherV:

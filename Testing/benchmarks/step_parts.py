@@ -98,15 +98,11 @@ def _steps(engine: Engine, batches: Sequence[Batch], iterations: Sequence[int]) 
 @contextmanager
 def _one_after_the_other(engine: Engine) -> Iterator[None]:
     """Sub-models in turn: what a thread of its own does, neither profiler nor counter would see as a part."""
-    networks = [engine.network] if engine.average is None else [engine.network, engine.average.network]
-    before = [network.threads for network in networks]
-    for network in networks:
-        network.threads = 0
+    before, engine.network.threads = engine.network.threads, 0
     try:
         yield
     finally:
-        for network, threads in zip(networks, before):
-            network.threads = threads
+        engine.network.threads = before
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,6 @@ from ..data.io import Volume
 from ..errors import Cancelled, DataError, ModelFileError, ResourceError, UsageError
 from ..events import Listener, silent
 from ..model.caml import CamlNetwork
-from ..model.concurrency import at_once
 from .assembly import Assembly, volumes_ml
 from .numeric import cast, free_memory, memory_per_voxel, prepared_network
 from .sliding_window import Weighting, Windows, fitted_windows, strided_windows, sweep
@@ -134,7 +132,7 @@ class Predictor:
             return strided_windows(size, patch, self.protocol.stride)
         # Sub-model a's attention knows about as many tokens as the training patch has.
         stretches = _WHOLE if self.quality == "fast" and tuple(models) == ("v",) else _STRETCHES
-        per_voxel = len(models) * memory_per_voxel(self.spec.network, self.numeric.dtype)  # they run at once
+        per_voxel = memory_per_voxel(self.spec.network, self.numeric.dtype)
         limit = min(_LARGEST_WINDOW, _MEMORY_SHARE * free_memory(self.device) / per_voxel)
         for stretch in stretches:
             windows = fitted_windows(size, patch, divisor, OVERLAPS[self.quality], stretch)
@@ -194,7 +192,7 @@ class Predictor:
         def forward(window: Tensor) -> Tensor:
             if self._stop():
                 raise Cancelled("The prediction was stopped; nothing was written for the case at work.")
-            result = torch.cat(self._foregrounds(models, window))
+            result = torch.cat([self._foreground(name, window) for name in models])
             self.listener("progress", {"done": next(done), "total": windows.count, "unit": "windows"})
             return result
 
@@ -204,16 +202,6 @@ class Predictor:
                     raise _NotFinite
                 assembly.add(rows)
         return assembly
-
-    def _foregrounds(self, models: Sequence[str], window: Tensor) -> list[Tensor]:
-        if len(models) < 2 or self.device != "cpu":
-            return [self._foreground(name, window) for name in models]
-        first, second = (functools.partial(self._alone, name, window) for name in models)
-        (v,), (a,) = at_once(first, second, self.numeric.threads or torch.get_num_threads())
-        return [v, a]
-
-    def _alone(self, name: str, window: Tensor) -> tuple[Tensor]:
-        return (self._foreground(name, window),)
 
     def _foreground(self, name: str, window: Tensor) -> Tensor:
         """Mean probability over the mirrors, float32 [classes - 1, *window]."""

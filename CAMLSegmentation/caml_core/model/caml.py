@@ -54,7 +54,7 @@ class CamlNetwork(nn.Module):
     """Both sub-models. State-dict names and order are those of the published checkpoints.
 
     The sides of every input must be divisible by the product of the strides along that axis.
-    ``threads``: where both sub-models run at once, on the CPU, on so many together (below two: one after the other).
+    ``threads``: on the CPU, ``forward`` runs both sub-models at once, on so many together (below two: in turn).
     """
 
     threads = 0
@@ -123,7 +123,7 @@ class CamlNetwork(nn.Module):
 
     def probabilities(self, x: Tensor) -> Tensor:
         """Mean of both sub-models' softmax, float32 [B, classes, x, y, z]."""
-        (v,), (a,) = at_once(lambda: (self.forward_v(x),), lambda: (self.forward_a(x),), self.threads)
+        v, a = self.forward_v(x), self.forward_a(x)
         return 0.5 * (torch.softmax(v.float(), 1) + torch.softmax(a.float(), 1))
 
 

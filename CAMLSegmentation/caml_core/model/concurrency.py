@@ -24,7 +24,7 @@ def at_once(first: Work, second: Work, threads: int) -> tuple[tuple[Tensor, ...]
         return first(), second()
     if not torch.is_grad_enabled():
         return _run(first, second, threads)
-    # The results need a gradient only if something that goes in does.
+    # Without an input that needs a gradient, the results would not need one either.
     results = _AtOnce.apply(torch.zeros((), requires_grad=True), first, second, threads)
     half = len(results) // 2
     return results[:half], results[half:]

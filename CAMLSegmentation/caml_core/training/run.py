@@ -141,7 +141,7 @@ def run_training(
             outcome = _scored(outcome, trainer, cohort, folder, session)
         info = _model_info(trainer, streams, session, outcome, began, start)
         network = trainer.engine.final_network
-        save_model(folder.model, spec=trainer.final_plan.model_spec, state=network.state_dict(), info=info)
+        save_model(folder.model, spec=trainer.plan.model_spec, state=network.state_dict(), info=info)
     except ModelFileError as error:
         if outcome.reason != "failed":
             raise
@@ -175,7 +175,7 @@ def _scored(outcome: Outcome, trainer: Trainer, cohort: Cohort, folder: RunFolde
     session.listener("stage", {"name": "scoring", "detail": f"{len(cases)} held-out cases at full resolution"})
     try:
         scoring = Scoring(session.listener, session.stop, session.keep)
-        scores = held_out_scores(trainer.engine.final_network, trainer.final_plan, cases, cohort.segments, scoring)
+        scores = held_out_scores(trainer.engine.final_network, trainer.plan, cases, cohort.segments, scoring)
     except Cancelled:
         return replace(outcome, reason="stopped")
     with replacing(folder.scores) as temporary:
@@ -191,7 +191,7 @@ def _model_info(
     began: str,
     start: LoadedModel | None,
 ) -> ModelInfo:
-    plan, scores = trainer.final_plan, outcome.held_out
+    plan, scores = trainer.plan, outcome.held_out
     names = ", ".join(s.name for s in plan.segments)
     return ModelInfo(
         name=session.name or f"{names} ({len(streams.labeled)} labelled cases)",

@@ -247,14 +247,9 @@ class Trainer:
         if time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS:
             self.save()
 
-    @property
-    def final_plan(self) -> Plan:
-        """The plan as it describes what is validated and saved: a comparison may leave sub-model a out of that."""
-        return self.plan
-
     def _validate(self) -> None:
         """Validate, write the row that belongs to it, tell the observer; stays owed where asked to stop meanwhile."""
-        network, plan = self.engine.final_network, self.final_plan
+        network, plan = self.engine.final_network, self.plan
         if self._streams.validation:
             scores = validate(network, plan, self._streams.validation, stop=self._stop, device=self.engine.device)
             self.engine.network.train()
