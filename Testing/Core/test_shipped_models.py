@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -199,3 +201,35 @@ def test_a_trial_goes_from_phantoms_to_a_full_card_and_is_not_installed(tmp_path
     assert (folder / "final.log").is_file() and (folder / "final" / "plan.json").is_file()
     with pytest.raises(SystemExit):
         train_models.main([*words, "--install"])
+
+
+# A training that is a twin already
+
+
+@pytest.fixture
+def benchmarked(runs, tmp_path) -> Path:
+    """The twin's folder as a benchmark leaves it."""
+    folder = runs["twin"].parent / tmp_path.name  # beside the scans, which its list names from there
+    shutil.copytree(runs["twin"], folder)
+    (folder / "asked.json").write_text(json.dumps({"cohort": "", "options": [], "changes": {}}))
+    (folder / "measured.json").write_text(json.dumps({"training_seconds": 1.0}))
+    return folder
+
+
+def test_a_training_of_the_same_cases_is_a_twin(benchmarked):
+    done = train_models.finished_twin(benchmarked, benchmarked / "cohort.json")
+    assert done.plan["iterations"] == tiny_plan().iterations and done.scores and len(done.scores["cases"]) == 1
+
+
+def test_what_trained_on_others_or_otherwise_is_no_twin(benchmarked, runs, tmp_path):
+    own = benchmarked / "cohort.json"
+    with pytest.raises(CamlError, match="other cases"):
+        train_models.finished_twin(benchmarked, runs["final"] / "cohort.json")
+    with pytest.raises(CamlError, match="other cases"):  # a model that needs no twin
+        train_models.finished_twin(benchmarked, None)
+    (benchmarked / "asked.json").write_text(json.dumps({"changes": {"mixing": "none"}}))
+    with pytest.raises(CamlError, match="CAML as it is"):
+        train_models.finished_twin(benchmarked, own)
+    (benchmarked / "validation.json").unlink()
+    with pytest.raises(CamlError, match="no finished"):
+        train_models.finished_twin(benchmarked, own)

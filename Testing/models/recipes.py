@@ -10,6 +10,10 @@ from typing import Literal
 
 from cohorts import LA_CASES, LA_TRAINING, left_atria, write_list
 from common import REPOSITORY
+from wide_fields import wide_copy
+
+from caml_core.data.case import Case
+from caml_core.data.cohort import load_cohort
 
 BUNDLED = REPOSITORY / "CAMLSegmentation" / "Resources" / "Models"
 FOR_MEASURING = REPOSITORY / "Testing" / "models"
@@ -32,6 +36,14 @@ CHALLENGE_LIMITS = (
     "not record directions; the files' own axes were taken for left, posterior and superior. For research: look at "
     "every result."
 )
+WIDE_LIMITS = (
+    "Trained on late-enhancement MRI of one challenge alone (0.625 mm): other sequences, contrasts and sites were not "
+    "seen, nor real scans wider than crops of the heart, only crops in surroundings made of other cases. The data does "
+    "not record directions; the files' own axes were taken for left, posterior and superior. For research: look at "
+    "every result."
+)
+#: Every second labelled case has a copy in a wider field of view.
+WIDE_EVERY = 2
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,7 @@ class Recipe:
     """A model: ``name`` of its file, ``make`` target, folder it is installed in, words of its card.
 
     ``cohorts``: writes the lists into a folder; takes the folder of real scans, or None, and whether it is a trial.
+    ``options``: of both trainings, where the planner would be led astray by what the cases are made of.
     """
 
     name: str
@@ -66,6 +79,7 @@ class Recipe:
     citation: str
     cohorts: Callable[[Path, Path | None, bool], Cohorts]
     budget: str = "100m"
+    options: tuple[str, ...] = ()
 
 
 class MissingScansError(Exception):
@@ -91,6 +105,21 @@ def _left_atria(labeled: int) -> Callable[[Path, Path | None, bool], Cohorts]:
         )
 
     return write
+
+
+def _left_atria_and_wide_copies(folder: Path, shared: Path | None, trial: bool) -> Cohorts:
+    """All cases labelled, and copies of some in wider fields, whose surroundings come from the twin's own cases."""
+    lists = _left_atria(LA_CASES)(folder, shared, trial)
+    assert lists.twin is not None
+    wide: dict[str, Case] = {}
+    for path in (lists.twin, lists.final):
+        cohort = load_cohort(path)
+        labeled = [case for case in cohort.cases if case.role == "labeled"]
+        for case in labeled[::WIDE_EVERY]:
+            wide.setdefault(case.id, wide_copy(case, labeled, folder / "wide"))
+        copies = [wide[case.id] for case in labeled[::WIDE_EVERY]]
+        write_list(path, [*labeled, *copies, *(c for c in cohort.cases if c.role != "labeled")], cohort.segments)
+    return lists
 
 
 def _labels(labeled: int, cases: int) -> str:
@@ -125,7 +154,6 @@ PHANTOMS, FEW_PHANTOMS = (8, 40, 8), (2, 2, 2)
 
 def _phantoms(folder: Path, shared: Path | None, trial: bool) -> Cohorts:
     """Make the phantoms that are not there yet, and the list of both cohorts."""
-    from caml_core.data.cohort import load_cohort
     from caml_core.phantom.cohort import CohortShape, write_cohort
     from caml_core.phantom.coronary import SEGMENTS
 
@@ -156,11 +184,13 @@ RECIPES = {
             modality="MR",
             about="The cavity of the left atrium in late-enhancement MRI, from 80 labelled scans.",
             data="All 80 training cases of the 2018 Atrial Segmentation Challenge that are at hand, with all their "
-            "labels; none held out. The challenge's test cases were not used.",
-            limits=CHALLENGE_LIMITS,
+            "labels; none held out. 40 of them count twice: as they are, and in a wider field of view, whose "
+            "surroundings were made of other cases' tissue. The challenge's test cases were not used.",
+            limits=WIDE_LIMITS,
             license=CHALLENGE_LICENSE,
             citation=f"{CAML} Data: {CHALLENGE}",
-            cohorts=_left_atria(LA_CASES),
+            cohorts=_left_atria_and_wide_copies,
+            options=("--spacing", "1.25,1.25,1.25", "--patch", "96,64,40"),
         ),
         Recipe(
             name="contrast-vessels",

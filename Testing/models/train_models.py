@@ -5,7 +5,8 @@
 A model of real scans is trained twice with the same plan: a twin on cases 1-60, whose figures on cases 61-80 the card
 carries, then the model itself on all 80. Everything stays in OUTPUT/NAME: lists of cases, the plan's measurement
 (which wants a quiet machine), both run folders with their logs, and NAME.caml. The same command goes on where an
-earlier one ended; `caml train --resume OUTPUT/NAME/twin` (or .../final) goes on with one training alone.
+earlier one ended; `caml train --resume OUTPUT/NAME/twin` (or .../final) goes on with one training alone. A training of
+bench_accuracy.py with the same cases is a twin, too: --twin takes its length, grid and figures instead of another.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ from common import REPOSITORY, shared_folder
 from recipes import RECIPES, MissingScansError, Recipe
 from trainings import Finished, Training, length, planned, train
 
+from caml_core.data.cohort import load_cohort
 from caml_core.errors import CamlError
 from caml_core.locking import FileLock
+from caml_core.serialization import read_json
+from caml_core.training.run_folder import RunFolder
 
 OUTPUT = REPOSITORY / "build" / "models"
 #: So that a file holds both sub-models in 10 MB.
@@ -63,21 +67,45 @@ def make(recipe: Recipe, options: argparse.Namespace) -> Path:
     if options.trial:
         recipe = dataclasses.replace(recipe, title=f"{recipe.title} (trial)", data=TRIAL_DATA)
     cohorts = recipe.cohorts(folder, shared_folder(), options.trial)
-    words = _words(options)
-    first = Training(folder / ("final" if cohorts.twin is None else "twin"), cohorts.twin or cohorts.final, words)
-    steps = _length(folder, first, recipe, options)
-    if not options.plan_only:
+    words = _words(recipe, options)
+    if options.twin is None:
+        first = Training(folder / ("final" if cohorts.twin is None else "twin"), cohorts.twin or cohorts.final, words)
+        steps = _length(folder, first, recipe, options)
+        if options.plan_only:
+            return folder
         done = _trained(Training(first.folder, first.cohort, (*words, *steps)))
-        if cohorts.twin is not None:
-            words = (*words, *length(done.plan), *_grid(done.plan))
-            _trained(Training(folder / "final", cohorts.final, words, ALL_LABELS))
-        target = folder / f"{recipe.name}.caml"
-        lacking = write_model(recipe, folder / "final", done.folder, cohorts.held_out, target)
-        print(f"{target}: {target.stat().st_size / 1e6:.2f} MB{''.join(f' {fault}' for fault in lacking)}", flush=True)
-        if options.install:
-            print(f"Installed as {install(target, recipe.home, lacking)}", flush=True)
-        return target
-    return folder
+    else:
+        done = finished_twin(options.twin, cohorts.twin)
+    if cohorts.twin is not None:
+        words = (*words, *length(done.plan), *_grid(done.plan, words))
+        _trained(Training(folder / "final", cohorts.final, words, ALL_LABELS))
+    target = folder / f"{recipe.name}.caml"
+    lacking = write_model(recipe, folder / "final", done.folder, cohorts.held_out, target)
+    print(f"{target}: {target.stat().st_size / 1e6:.2f} MB{''.join(f' {fault}' for fault in lacking)}", flush=True)
+    if options.install:
+        print(f"Installed as {install(target, recipe.home, lacking)}", flush=True)
+    return target
+
+
+def finished_twin(folder: Path, cohort: Path | None) -> Finished:
+    """Return a training of CAML that came to its end elsewhere, on the cases of the list ``cohort`` in the same roles.
+
+    Raises CamlError where it is something else.
+    """
+    run = RunFolder(folder)
+    asked, measured = folder / "asked.json", folder / "measured.json"
+    if not all(path.is_file() for path in (run.plan, run.model, run.scores, asked, measured)):
+        raise CamlError(f"{folder} is no finished and scored training of a benchmark.")
+    if cohort is None or _roles(run.cohort) != _roles(cohort):
+        raise CamlError(f"{folder} trained on other cases than the twin has, or in other roles.")
+    plan = read_json(run.plan)["plan"]
+    if read_json(asked)["changes"] or plan["labeled_only"]:
+        raise CamlError(f"{folder} did not train CAML as it is.")
+    return Finished(folder, plan, read_json(run.scores), read_json(measured))
+
+
+def _roles(cohort: Path) -> dict[str, str]:
+    return {case.id: case.role for case in load_cohort(cohort).cases}
 
 
 def install(model: Path, home: Path, lacking: Sequence[str]) -> Path:
@@ -88,13 +116,13 @@ def install(model: Path, home: Path, lacking: Sequence[str]) -> Path:
     return Path(shutil.copyfile(model, home / model.name))
 
 
-def _words(options: argparse.Namespace) -> tuple[str, ...]:
+def _words(recipe: Recipe, options: argparse.Namespace) -> tuple[str, ...]:
     """Options of both trainings of a model."""
     words: tuple[str, ...] = ("--device", "cpu", "--seed", str(options.seed))
     words = (*words, "--base-filters", str(options.base_filters))
     if options.threads is not None:
         words = (*words, "--threads", str(options.threads))
-    return (*words, *TRIAL) if options.trial else words
+    return (*words, *(TRIAL if options.trial else recipe.options))
 
 
 def _length(folder: Path, training: Training, recipe: Recipe, options: argparse.Namespace) -> tuple[str, ...]:
@@ -111,8 +139,10 @@ def _length(folder: Path, training: Training, recipe: Recipe, options: argparse.
     return length(plan)
 
 
-def _grid(plan: Mapping[str, Any]) -> tuple[str, ...]:
-    """The twin's grid, so that twenty more cases do not shift it."""
+def _grid(plan: Mapping[str, Any], words: Sequence[str]) -> tuple[str, ...]:
+    """The twin's grid, so that twenty more cases do not shift it; nothing where ``words`` have one already."""
+    if "--spacing" in words:
+        return ()
     geometry = plan["geometry"]
     spacing, patch = (",".join(f"{value:g}" for value in geometry[key]) for key in ("spacing", "patch"))
     return "--spacing", spacing, "--patch", patch
@@ -131,6 +161,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument("--budget", help="of each training, as caml train has it (default: 100m)")
     amount.add_argument("--iterations", type=int, help="of each training instead of a budget")
+    amount.add_argument("--twin", type=Path, help="a finished training of bench_accuracy.py that is the twin")
     amount.add_argument("--trial", action="store_true", help="a few iterations on a few cases; never to be installed")
     parser.add_argument("--base-filters", type=int, default=BASE_FILTERS, help=f"(default: {BASE_FILTERS})")
     parser.add_argument("--seed", type=int, default=0)
@@ -143,6 +174,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.install and options.trial:
         parser.error("a trial is not installed")
+    if options.twin is not None and len(options.models) > 1:
+        parser.error("--twin belongs to one model")
     return options
 
 
