@@ -1,0 +1,107 @@
+"""Wider fields of view than the crops that a left-atrium model is measured on, with synthesised surroundings.
+
+    python Testing/benchmarks/bench_wide_field.py --models build/models/left-atrium/twin/model.caml
+
+Each held-out left atrium of la2018 (61-80) is segmented as it is published, and laid anywhere into a wider field that
+is filled with tissue of another held-out case (surroundings.py). Models must not have been trained on these cases.
+Several models are compared side by side. ``--quick`` takes two cases and leaves the page alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from cohorts import LA_TRAINING, left_atria
+from common import left_atria_folder, machine, table, write_section
+from wide_fields import ACROSS, WITHIN, read_scan, widened
+
+from caml_core.config import NumericMode
+from caml_core.data.case import Case
+from caml_core.data.cohort import load_cohort
+from caml_core.data.io import Volume
+from caml_core.inference.batch import load_network
+from caml_core.inference.postprocessing import PostProcessing, clean
+from caml_core.inference.predictor import Predictor
+from caml_core.metrics import case_metrics
+from caml_core.model_file import LoadedModel, load_model
+
+FIELDS = ("as published", "wide", "wide, largest component")
+#: Below this a case counts as lost.
+LOST = 0.7
+Figures = dict[str, float]
+
+
+def main() -> None:
+    """Segment every case in each field with each model, and write the section."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, nargs="+", required=True, metavar="FILE.caml")
+    parser.add_argument("--quick", action="store_true", help="two cases; nothing is written")
+    options = parser.parse_args()
+    source = left_atria_folder()
+    if source is None:
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        cases = load_cohort(left_atria(Path(scratch) / "list.json", source, LA_TRAINING)).with_role("validation")
+    models = [load_model(path) for path in options.models]
+    for path, model in zip(options.models, models):
+        seen = sum(_was_trained_on(model, case) for case in cases)
+        if seen:
+            raise SystemExit(f"{path} was trained on {seen} of the held-out cases; name its twin.")
+    rows = [figures(model, cases[: 2 if options.quick else None], cases) for model in models]
+    text = section(models, rows)
+    print(text) if options.quick else write_section("wide-field", text)
+
+
+def _was_trained_on(model: LoadedModel, case: Case) -> bool:
+    known = model.info.provenance.get("cases", {})
+    return case.id in known and known[case.id]["role"] != "validation"
+
+
+def figures(model: LoadedModel, cases: Sequence[Case], donors: Sequence[Case]) -> dict[str, list[Figures]]:
+    """Field -> figures of each case, in their order."""
+    predictor = Predictor(load_network(model), model.spec, numeric=NumericMode("fp32", channels_last=True))
+    found: dict[str, list[Figures]] = {field: [] for field in FIELDS}
+    (segment,) = model.spec.segments
+    for number, case in enumerate(cases, LA_TRAINING + 1):
+        for field, (scan, grid) in (("as published", read_scan(case)), ("wide", widened(case, donors))):
+            labels = predictor.predict([Volume(scan.image, grid)]).labels
+            truth = scan.mask.astype(np.uint8)
+            results = {field: labels}
+            if field == "wide":
+                results[FIELDS[2]] = cleaned = labels.copy()
+                clean(cleaned, grid.voxel_ml, [segment], PostProcessing(largest_component=True))
+            for name, result in results.items():
+                (row,) = case_metrics(result, truth, grid.spacing, model.spec.segments, case.id).values()
+                found[name].append(row)
+        print(f"case {number}:", *(f"{100 * rows[-1]['dice']:.1f}" for rows in found.values()), flush=True)
+    return found
+
+
+def section(models: Sequence[LoadedModel], rows: Sequence[Mapping[str, Sequence[Figures]]]) -> str:
+    """The text with its table."""
+    body = []
+    for model, found in zip(models, rows):
+        for field in FIELDS:
+            dice = np.array([row["dice"] for row in found[field]])
+            distance = np.array([row["hd95_mm"] for row in found[field]])
+            spread = f"{100 * dice.mean():.2f} +- {100 * dice.std(ddof=1):.2f}"
+            lost = f"{int((dice < LOST).sum())} of {len(dice)}"
+            body.append((model.info.name, field, spread, f"{100 * dice.min():.1f}", lost, f"{distance.mean():.2f}"))
+    header = ("model", "field of view", "Dice %", "lowest", f"below {100 * LOST:.0f} %", "95HD mm (MONAI)")
+    return (
+        "### Left atria in a wider field of view\n\n"
+        + table(header, body)
+        + f"\n\n{len(rows[0][FIELDS[0]])} held-out cases (61-80), mean of both sub-models, labels on the scans' grids. "
+        "The wide fields are **synthesised**: each whole crop is laid anywhere into the tissue of another "
+        "held-out case, whose atrium is filled with what lies around it and which is mirrored at its faces, with lungs "
+        f"and air darkened into it; they are {WITHIN[0]:g} to {WITHIN[1]:g} times larger within the slices and {ACROSS[0]:g} to "
+        f"{ACROSS[1]:g} times across them. Real wide scans look different.\n\n{machine()}"
+    )
+
+
+if __name__ == "__main__":
+    main()
