@@ -98,8 +98,8 @@ def section(models: Sequence[LoadedModel], rows: Sequence[Mapping[str, Sequence[
         + f"\n\n{len(rows[0][FIELDS[0]])} held-out cases (61-80), mean of both sub-models, labels on the scans' grids. "
         "The wide fields are **synthesised**: each whole crop is laid anywhere into the tissue of another "
         "held-out case, whose atrium is filled with what lies around it and which is mirrored at its faces, with lungs "
-        f"and air darkened into it; they are {WITHIN[0]:g} to {WITHIN[1]:g} times larger within the slices and {ACROSS[0]:g} to "
-        f"{ACROSS[1]:g} times across them. Real wide scans look different.\n\n{machine()}"
+        f"and air darkened into it; they are {WITHIN[0]:g} to {WITHIN[1]:g} times larger within the slices and "
+        f"{ACROSS[0]:g} to {ACROSS[1]:g} times across them. Real wide scans look different.\n\n{machine()}"
     )
 
 
