@@ -167,8 +167,8 @@ def report(results: dict[str, list[Result]], options: argparse.Namespace) -> str
         f"    {command_line('bench_fine_tuning.py', options)}",
         f"The start model was trained on left atria 1-{START_CASES}, all labelled. The other site is "
         f"**simulated** from cases {START_CASES + 1}-{LA_TRAINING}: blood no longer brightest, a coil's shading, "
-        "Rician noise, voxels of 1 x 1 x 2.5 mm, up to 15 % cut off each side. Held out: cases 61-80, changed alike. Mean and standard "
-        "deviation at the scans' resolution, averaged weights of the last iteration"
+        "Rician noise, voxels of 1 x 1 x 2.5 mm, up to 15 % cut off each side. Held out: cases 61-80, changed alike. "
+        "Mean and standard deviation at the scans' resolution, averaged weights of the last iteration"
         f"{side_by_side(options)}. {conditions(every)}",
     ]
     for budget, group in results.items():
