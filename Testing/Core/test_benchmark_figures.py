@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import re
 
 import numpy as np
 import pytest
-from accuracy_report import Result, cases_table, comparison_table, conditions, result, runs_table
+from accuracy_report import Result, cases_table, comparison_table, conditions, curves, result, runs_table
 from cohorts import left_atria
 from intervals import mean_interval, paired
 from trainings import Finished
@@ -123,3 +124,16 @@ def test_conditions_name_what_differs():
     assert conditions([one, other]).startswith("All with spacing 1.25 x 1.25 x 1.25 mm")
     other.plan["numeric"]["dtype"] = "fp32"
     assert "caml: " in conditions([one, other]) and "paper-losses: " in conditions([one, other])
+
+
+def test_curves_lie_beside_the_page_and_the_page_shows_them(tmp_path):
+    done = {}
+    for name in ("caml", "labeled-only"):
+        folder = tmp_path / name
+        folder.mkdir()
+        rows = ["iteration,seconds,loss_supervised,validation_dice", "1,60,0.5,0.6", "2,120,0.3,0.8"]
+        (folder / "metrics.csv").write_text("\n".join(rows))
+        done[f"{name}, seed 0"] = Finished(folder, {}, None, {})
+    line = curves(done, "accuracy-la-8", tmp_path / "benchmarks.md")
+    (picture,) = re.findall(r"\(([^)]+)\)", line)
+    assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")

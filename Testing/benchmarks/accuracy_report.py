@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import table
+from common import PAGE, table
 from intervals import Paired, mean_interval, paired
 from trainings import Finished
 from variants import VARIANTS
+
+from caml_core.report.curves import draw_runs
 
 #: Case -> column -> value, of one sub-model.
 Rows = Mapping[str, Mapping[str, float]]
@@ -117,6 +120,14 @@ def words_of_runs(results: Sequence[Result]) -> str:
     """A list that says what each name stands for."""
     names = dict.fromkeys(one.name for one in results)
     return "\n".join(f"- {name}: {VARIANTS[name].words}." for name in names)
+
+
+def curves(done: Mapping[str, Finished], name: str, page: Path = PAGE) -> str:
+    """Draw the runs' live validation beside ``page`` as curves/NAME.png; return the line of the page that shows it."""
+    picture = page.parent / "curves" / f"{name}.png"
+    picture.parent.mkdir(exist_ok=True)
+    draw_runs({title: finished.folder for title, finished in done.items()}, picture)
+    return f"![Dice on the held-out cases at the network's resolution and supervised loss](curves/{picture.name})"
 
 
 def conditions(results: Sequence[Result]) -> str:

@@ -20,6 +20,7 @@ from accuracy_report import (
     cases_table,
     comparison_table,
     conditions,
+    curves,
     machines,
     result,
     runs_table,
@@ -51,7 +52,11 @@ def main() -> None:
         for labels in jobs:
             results = [result(name, seed, finished) for (of, name, seed), finished in done.items() if of == labels]
             text = report(results, labels, options)
-            print(text) if options.show else write_section(_section(labels, options), text)
+            if options.show:
+                print(text)
+                continue
+            own = {f"{name}, seed {seed}": finished for (of, name, seed), finished in done.items() if of == labels}
+            write_section(_section(labels, options), f"{text}\n\n{curves(own, _section(labels, options))}")
 
 
 def _jobs(folder: Path, source: Path, labels: int, options: argparse.Namespace) -> dict[tuple[str, int], Training]:

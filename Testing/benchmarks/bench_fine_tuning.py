@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from accuracy_report import Result, comparison_table, conditions, machines, result, runs_table, words_of_runs
+from accuracy_report import Result, comparison_table, conditions, curves, machines, result, runs_table, words_of_runs
 from another_site import rescanned
 from bench_accuracy import PLAIN, command_line, side_by_side
 from cohorts import LA_TRAINING, left_atria, write_list
@@ -57,8 +57,12 @@ def main() -> None:
             budget: [before, *(result(name, seed, one) for (of, name, seed), one in done.items() if of == budget)]
             for budget in options.budgets
         }
-    text = report(results, options)
-    print(text) if options.show else write_section("fine-tuning", text)
+        text = report(results, options)
+        if options.show:
+            print(text)
+            return
+        own = {f"{budget}, {name}, seed {seed}": finished for (budget, name, seed), finished in done.items()}
+        write_section("fine-tuning", f"{text}\n\n{curves(own, 'fine-tuning')}")
 
 
 def other_site(folder: Path, source: Path) -> Path:

@@ -22,6 +22,7 @@ from accuracy_report import (
     cases_table,
     comparison_table,
     conditions,
+    curves,
     machines,
     result,
     runs_table,
@@ -60,12 +61,16 @@ def main() -> None:
         }
         if options.plan_only:
             return
+        done = train_all(runs, options.at_once)
         results = [
-            result(name, seed, finished, _centrelines(finished, cohort))
-            for (name, seed), finished in train_all(runs, options.at_once).items()
+            result(name, seed, finished, _centrelines(finished, cohort)) for (name, seed), finished in done.items()
         ]
-    text = report(results, options)
-    print(text) if options.show else write_section("vessels", text)
+        text = report(results, options)
+        if options.show:
+            print(text)
+            return
+        own = {f"{name}, seed {seed}": finished for (name, seed), finished in done.items()}
+        write_section("vessels", f"{text}\n\n{curves(own, 'vessels')}")
 
 
 def _centrelines(finished: Finished, cohort: Path) -> dict[str, dict[str, float]]:
