@@ -187,6 +187,8 @@ class OptimizerConfig:
     ema: float = 0.0  # decay of the averaged weights; 0: none
     #: Multiple of the learning rate for norms and output layers: what sets scales, while all else is free of scale.
     scale_rate: float = 1.0
+    #: Multiple of the learning rate for cross-sample attention: at that of convolutions its tokens become all the same.
+    attention_rate: float = 1.0
     gradient_clip: float = 0.0
 
 

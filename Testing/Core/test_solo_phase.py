@@ -13,9 +13,10 @@ from torch import Tensor
 from caml_core.config import Plan
 from caml_core.data.sampler import Batch, TwoStreamSampler
 from caml_core.model import build_network
-from caml_core.model.attention import TransformerLayer
+from caml_core.model.attention import TransformerLayer, cross_sample_attention
 from caml_core.model.blocks import ConvStage
 from caml_core.model.caml import moments_after_activation
+from caml_core.presets import default_preset
 from caml_core.training.averaging import AveragedNetwork
 from caml_core.training.engine import Engine
 from caml_core.training.planner import with_phases
@@ -232,9 +233,10 @@ def test_they_learn_alone_long_enough_for_their_labels(iterations: int, labeled:
     assert with_phases(without, iterations, labeled) == without
 
 
-def test_norms_and_outputs_learn_faster_and_everything_learns_once() -> None:
+def test_norms_and_outputs_learn_faster_attention_slower_and_everything_learns_once() -> None:
     plan = _plan()
-    engine = Engine(dataclasses.replace(plan, optimizer=dataclasses.replace(plan.optimizer, scale_rate=5.0)), 3)
+    optimizer = dataclasses.replace(plan.optimizer, scale_rate=5.0, attention_rate=0.1)
+    engine = Engine(dataclasses.replace(plan, optimizer=optimizer), 3)
     groups = engine.optimizer.param_groups
     multiples = {id(p): group["multiple"] for group in groups for p in group["params"]}
     assert sum(len(group["params"]) for group in groups) == len(multiples) == len(list(engine.network.parameters()))
@@ -243,6 +245,20 @@ def test_norms_and_outputs_learn_faster_and_everything_learns_once() -> None:
         multiples[id(named["decoder1.out_conv.weight"])] == multiples[id(named["encoder2.block_one.conv.1.bias"])] == 5
     )
     assert multiples[id(named["decoder1.block_nine.conv.0.weight"])] == 1
+    attention = {multiples[id(p)] for name, p in named.items() if "_attention." in name}
+    assert attention == {0.1}
+
+
+def test_attention_gives_the_same_in_training_as_in_evaluation() -> None:
+    """Else the norm behind it counts noise in training that evaluation does not have, and a fails there alone."""
+    network = build_network(dataclasses.replace(default_preset(1, 2).network, base_filters=4))
+    feature = torch.randn(2, 32, 3, 4, 2, generator=torch.Generator().manual_seed(0))
+    found = []
+    for training in (True, False):
+        encoder = network.encoder2.train(training)
+        attentions = encoder.intra_attention, encoder.inter_attention
+        found.append(cross_sample_attention(feature, *attentions, alone=True))
+    assert torch.allclose(*found, atol=1e-5)
 
 
 def test_no_segment_starves_behind_dead_activations() -> None:

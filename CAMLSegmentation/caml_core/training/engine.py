@@ -17,6 +17,7 @@ from ..data.sampler import Batch
 from ..losses.ramps import gaussian_ramp, learning_rate_factor
 from ..memory_bank import MemoryBank
 from ..model import CamlNetwork, build_network
+from ..model.attention import TransformerLayer
 from ..seeding import generator_for, seed_torch, torch_generator_for
 from .averaging import AveragedNetwork
 from .mixing import Composite, half, paste_both_ways, paste_labeled, side_by_side
@@ -243,18 +244,19 @@ def _optimizer(network: CamlNetwork, config: OptimizerConfig) -> torch.optim.Opt
 
 
 def _parameter_groups(network: CamlNetwork, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Two groups, by multiple of the learning rate.
+    """A group for each multiple of the learning rate.
 
     AdamW moves every weight by about the rate. In front of a norm that is a turn whatever the weight's size, but the
-    logits' scale, which norms and output layers set, would take thousands of steps to grow.
+    logits' scale, which norms and output layers set, would take thousands of steps to grow; and attention is driven to
+    give every voxel the same token.
     """
-    scales = {
-        id(parameter)
-        for name, module in network.named_modules()
-        if isinstance(module, nn.BatchNorm3d) or name.endswith("out_conv")
-        for parameter in module.parameters()
-    }
+    multiples = dict.fromkeys(map(id, network.parameters()), 1.0)
+    for name, module in network.named_modules():
+        if isinstance(module, TransformerLayer):
+            multiples |= dict.fromkeys(map(id, module.parameters()), config.attention_rate)
+        elif isinstance(module, nn.BatchNorm3d) or name.endswith("out_conv"):
+            multiples |= dict.fromkeys(map(id, module.parameters()), config.scale_rate)
     return [
-        {"params": [p for p in network.parameters() if (id(p) in scales) == scale], "multiple": multiple}
-        for multiple, scale in ((1.0, False), (config.scale_rate, True))
+        {"params": [p for p in network.parameters() if multiples[id(p)] == multiple], "multiple": multiple}
+        for multiple in dict.fromkeys((1.0, config.scale_rate, config.attention_rate))
     ]
