@@ -54,7 +54,7 @@ def section(folder: Path, helps: int, predictions: int) -> str:
         _row("first window of a later prediction", later, "4"),
     ]
     return (
-        "### Start-up\n\n"
+        "### From process start\n\n"
         + table(("from process start to", "median, s", "largest, s", "aim, s"), rows)
         + f"\n\n`caml --help`: to the end of the process, {helps} runs; predictions: until the first window is done, "
         f"{predictions} runs. Left atrium, {describe(scan)}, network at {SPACING} mm, quality balanced. Files are in "
