@@ -34,8 +34,9 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(RUN) Testing/demo/run_demo.py $(ARGS)
 
+# Two files of tests side by side, with one processor thread each: they are many small computations.
 test: $(READY)
-	$(RUN) -m pytest Testing -q $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest Testing -q -n 2 --dist loadfile $(ARGS)
 
 acceptance: $(READY)
 	CAML_ACCEPTANCE=1 $(RUN) -m pytest Testing/Modules/acceptance -q $(ARGS)
