@@ -70,10 +70,7 @@ def _jobs(folder: Path, source: Path, labels: int, options: argparse.Namespace) 
 def prepare(folder: Path, cohort: Path, name: str, seed: int, options: argparse.Namespace) -> Training:
     """The training of a variant with a seed; all seeds of a variant get the iterations that were planned for it."""
     variant = VARIANTS[name]
-    words = ("--device", "cpu", *variant.options)
-    for option in ("base_filters", "threads", "patch", "dtype"):
-        if (value := getattr(options, option)) is not None:
-            words = (*words, f"--{option.replace('_', '-')}", str(value))
+    words = words_of_options(options, variant.options)
     if options.iterations is not None:
         steps: tuple[str, ...] = ("--iterations", str(options.iterations))
     else:
@@ -85,6 +82,15 @@ def prepare(folder: Path, cohort: Path, name: str, seed: int, options: argparse.
     if options.at_once > 1:
         steps = (*steps, "--threads", str(threads_of_each(options.at_once)))
     return Training(folder / f"{name}-seed-{seed}", cohort, (*words, *steps, "--seed", str(seed)), variant.changes)
+
+
+def words_of_options(options: argparse.Namespace, more: Sequence[str] = ()) -> tuple[str, ...]:
+    """Options of ``caml train`` that a benchmark hands on, ``more`` first."""
+    words: tuple[str, ...] = ("--device", "cpu", *more)
+    for option in ("base_filters", "threads", "patch", "dtype"):
+        if (value := getattr(options, option)) is not None:
+            words = (*words, f"--{option.replace('_', '-')}", str(value))
+    return words
 
 
 def report(results: Sequence[Result], labels: int, options: argparse.Namespace) -> str:
@@ -138,6 +144,11 @@ def add_options(parser: argparse.ArgumentParser, runs: Sequence[str]) -> None:
     length_ = parser.add_mutually_exclusive_group()
     length_.add_argument("--budget", default="20m", help="of each run, as caml train has it (default: 20m)")
     length_.add_argument("--iterations", type=int, help="of each run instead of a budget, to try the benchmark")
+    add_training_options(parser)
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Options that everything has which trains for a comparison."""
     parser.add_argument("--base-filters", type=int, help="width of the networks (default: the planner's)")
     parser.add_argument("--patch", help="voxels of a patch (default: the planner's)")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), help="arithmetic (default: measured)")

@@ -12,21 +12,24 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from accuracy_report import Result, comparison_table, conditions, curves, machines, result, runs_table, words_of_runs
 from another_site import rescanned
-from bench_accuracy import PLAIN, command_line, side_by_side
+from bench_accuracy import PLAIN, add_training_options, command_line, side_by_side, words_of_options
 from cohorts import LA_TRAINING, left_atria, write_list
-from common import caml, left_atria_folder, machine, run, write_section
+from common import left_atria_folder, machine, write_section
 from trainings import Finished, Training, length, planned, threads_of_each, train, train_all
 from variants import VARIANTS
 
 from caml_core.data.case import Case
 from caml_core.data.cohort import load_cohort
+from caml_core.events import silent
+from caml_core.model_file import load_model
+from caml_core.serialization import read_json, write_json
+from caml_core.training.run_folder import RunFolder
+from caml_core.training.scores import Scoring, start_model_scores
 
 #: Cases that the start model learns from, and labelled ones of the other site.
 START_CASES, LABELED = 30, 4
@@ -52,7 +55,7 @@ def main() -> None:
         if options.plan_only:
             return
         done = train_all(jobs, options.at_once)
-        before = _before(folder / BEFORE, start, cohort)
+        before = _before(folder / f"{BEFORE}.json", start, cohort)
         results = {
             budget: [before, *(result(name, seed, one) for (of, name, seed), one in done.items() if of == budget)]
             for budget in options.budgets
@@ -79,7 +82,7 @@ def other_site(folder: Path, source: Path) -> Path:
 def _start(folder: Path, source: Path, options: argparse.Namespace) -> Finished:
     cohort = left_atria(folder / "start.json", source, START_CASES, training=START_CASES, held_out=0)
     changes = {"hold_out": False}
-    training = Training(folder / "start", cohort, _words(options), changes)
+    training = Training(folder / "start", cohort, words_of_options(options), changes)
     steps = _steps(folder / "plans" / f"start-{options.start_budget}.json", training, options.start_budget, options)
     return train(dataclasses.replace(training, options=(*training.options, *steps)))
 
@@ -87,20 +90,12 @@ def _start(folder: Path, source: Path, options: argparse.Namespace) -> Finished:
 def _job(folder: Path, cohort: Path, start: Path, name: str, seed: int, options: argparse.Namespace) -> Training:
     variant = VARIANTS[name]
     training = Training(
-        folder / f"{name}-seed-{seed}", cohort, (*_words(options), *variant.options, "--model", str(start))
+        folder / f"{name}-seed-{seed}", cohort, (*words_of_options(options), *variant.options, "--model", str(start))
     )
     steps = _steps(folder / "plans" / f"{name}.json", training, folder.name, options)
     if options.at_once > 1:
         steps = (*steps, "--threads", str(threads_of_each(options.at_once)))
     return dataclasses.replace(training, options=(*training.options, *steps, "--seed", str(seed)))
-
-
-def _words(options: argparse.Namespace) -> tuple[str, ...]:
-    words: tuple[str, ...] = ("--device", "cpu")
-    for option in ("base_filters", "threads", "patch", "dtype"):
-        if (value := getattr(options, option)) is not None:
-            words = (*words, f"--{option.replace('_', '-')}", str(value))
-    return words
 
 
 def _steps(plan: Path, training: Training, budget: str, options: argparse.Namespace) -> tuple[str, ...]:
@@ -115,51 +110,17 @@ def _steps(plan: Path, training: Training, budget: str, options: argparse.Namesp
     return length(made) if options.dtype is None else length(made)[:2]
 
 
-def _before(folder: Path, start: Finished, cohort: Path) -> Result:
+def _before(table: Path, start: Finished, cohort: Path) -> Result:
     """The start model on the held-out scans of the other site, before it has seen any scan of it."""
-    table = folder / "figures.json"
     if not table.is_file():
-        words = (
-            "--role",
-            "validation",
-            "--format",
-            "nii.gz",
-            "--device",
-            "cpu",
-            "--dtype",
-            start.plan["numeric"]["dtype"],
-        )
-        run(
-            caml(
-                "predict",
-                start.folder / "model.caml",
-                cohort,
-                "-o",
-                folder / "predictions",
-                *words,
-                "--progress",
-                "json",
-            )
-        )
-        figures = _figures(folder / "predictions", cohort)
-        table.write_text(json.dumps({"cases": figures, "machine": machine(start.plan["numeric"]["threads"])}))
-    content: dict[str, Any] = json.loads(table.read_text())
+        cases, plan = load_cohort(cohort), RunFolder(start.folder).read_plan()
+        scoring = Scoring(silent, lambda: False)
+        model = load_model(start.folder / "model.caml")
+        scores = start_model_scores(model, plan, cases.with_role("validation"), cases.segments, scoring)
+        write_json(table, {"scores": scores, "machine": machine(plan.numeric.threads)})
+    content = read_json(table)
     measured = {"training_seconds": 0.0, "cpu_seconds": 0.0, "peak_mb": 0.0, "machine": content["machine"]}
-    return Result(BEFORE, 0, {"mean": content["cases"]}, {**start.plan, "iterations": 0}, measured)
-
-
-def _figures(predictions: Path, cohort: Path) -> dict[str, dict[str, float]]:
-    from caml_core.data.io import read_volume
-    from caml_core.data.labels import read_case_labels, read_labels
-    from caml_core.metrics import case_metrics
-
-    cases, figures = load_cohort(cohort), {}
-    for case in cases.with_role("validation"):
-        grid = read_volume(case.images[0], case.id).grid
-        truth = read_case_labels(case, grid, cases.segments).array
-        found = read_labels(predictions / f"{case.id}.nii.gz").array
-        (figures[case.id],) = case_metrics(found, truth, grid.spacing, cases.segments, case.id).values()
-    return figures
+    return result(BEFORE, 0, Finished(start.folder, {**start.plan, "iterations": 0}, content["scores"], measured))
 
 
 def report(results: dict[str, list[Result]], options: argparse.Namespace) -> str:
@@ -190,14 +151,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--start-budget", default="20m", help="of the start model (default: 20m)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--iterations", type=int, help="of every training instead of a budget, to try the benchmark")
-    parser.add_argument("--base-filters", type=int, help="width of the networks (default: the planner's)")
-    parser.add_argument("--patch", help="voxels of a patch (default: the planner's)")
-    parser.add_argument("--dtype", choices=("fp32", "bf16"), help="arithmetic (default: measured)")
-    parser.add_argument("--threads", type=int, help="processor threads (default: PyTorch's)")
-    parser.add_argument("--at-once", type=int, default=1, metavar="N", help="trainings side by side (default: 1)")
-    parser.add_argument("--output", type=Path, help="keep the runs in this folder, and go on with what it holds")
-    parser.add_argument("--plan-only", action="store_true", help="train the start model, plan all runs, and train none")
-    parser.add_argument("--show", action="store_true", help="print the section, and leave the page as it is")
+    add_training_options(parser)
     return parser.parse_args()
 
 

@@ -81,12 +81,17 @@ def train(training: Training) -> Finished:
         whole = {"seconds": done.seconds, "cpu_seconds": done.cpu_seconds} if parts == 1 else {}
         figures = {**whole, "training_seconds": _seconds(folder), "peak_mb": done.peak_mb, "parts": parts}
         measured.write_text(json.dumps({**figures, "machine": machine(_plan(folder)["numeric"]["threads"])}))
+    return finished(folder)
+
+
+def finished(folder: Path) -> Finished:
+    """Read a training that came to its end in ``folder``."""
     scores = folder / "validation.json"
     return Finished(
         folder,
         _plan(folder),
         json.loads(scores.read_text()) if scores.is_file() else None,
-        json.loads(measured.read_text()),
+        json.loads((folder / "measured.json").read_text()),
     )
 
 

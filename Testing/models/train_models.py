@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 from cards import MOST_BYTES, write_model
 from common import REPOSITORY, shared_folder
 from recipes import RECIPES, MissingScansError, Recipe
-from trainings import Finished, Training, length, planned, train
+from trainings import Finished, Training, finished, length, planned, train
 
 from caml_core.data.cohort import load_cohort
 from caml_core.errors import CamlError
@@ -95,13 +95,15 @@ def finished_twin(folder: Path, cohort: Path | None) -> Finished:
     run = RunFolder(folder)
     asked, measured = folder / "asked.json", folder / "measured.json"
     if not all(path.is_file() for path in (run.plan, run.model, run.scores, asked, measured)):
-        raise CamlError(f"{folder} is no finished and scored training of a benchmark.")
+        raise CamlError(f"{folder} is no finished and scored training of a benchmark; let bench_accuracy.py end it.")
     if cohort is None or _roles(run.cohort) != _roles(cohort):
-        raise CamlError(f"{folder} trained on other cases than the twin has, or in other roles.")
-    plan = read_json(run.plan)["plan"]
-    if read_json(asked)["changes"] or plan["labeled_only"]:
-        raise CamlError(f"{folder} did not train CAML as it is.")
-    return Finished(folder, plan, read_json(run.scores), read_json(measured))
+        raise CamlError(
+            f"{folder} trained on other cases than the twin has, or in other roles; name a run with as many labels."
+        )
+    done = finished(folder)
+    if read_json(asked)["changes"] or done.plan["labeled_only"]:
+        raise CamlError(f"{folder} did not train CAML as it is; name a run called caml-seed-N.")
+    return done
 
 
 def _roles(cohort: Path) -> dict[str, str]:
