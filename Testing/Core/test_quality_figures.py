@@ -24,7 +24,7 @@ from calibration import (
     threshold_for,
 )
 from case_scores import auroc
-from cohorts import LA_TRAINING, left_atria
+from cohorts import LA_TRAINING, left_atria, refuse_learned
 from quality_report import CORRECTION, IN_USE, SIGNALS, Model, Pool, report
 
 from caml_core.data.cohort import load_cohort
@@ -314,12 +314,12 @@ class Card:
 
 
 def test_a_model_that_knows_a_held_out_case_is_refused(listed):
-    bench_quality._check(Card({"id00": {"role": "labeled"}, "id60": {"role": "validation"}}), listed)
+    refuse_learned(Card({"id00": {"role": "labeled"}, "id60": {"role": "validation"}}), load_cohort(listed))
     for role in ("labeled", "unlabeled"):
         with pytest.raises(SystemExit, match="has learned from 1 of the held-out cases"):
-            bench_quality._check(Card({"id00": {"role": "labeled"}, "id60": {"role": role}}), listed)
+            refuse_learned(Card({"id00": {"role": "labeled"}, "id60": {"role": role}}), load_cohort(listed))
     with pytest.raises(SystemExit, match="does not say"):
-        bench_quality._check(Card({}), listed)
+        refuse_learned(Card({}), load_cohort(listed))
 
 
 def test_weaker_models_are_named_by_labels_and_iterations():

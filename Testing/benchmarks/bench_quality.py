@@ -14,14 +14,13 @@ import argparse
 import dataclasses
 import json
 import random
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from bench_accuracy import command_line
-from cohorts import LA_CASES, LA_TRAINING, left_atria, write_list
+from cohorts import LA_CASES, LA_TRAINING, left_atria, refuse_learned, write_list
 from common import caml, left_atria_folder, run, write_section
 from quality_report import Model, report
 from trainings import Training, train
@@ -29,7 +28,7 @@ from trainings import Training, train
 from caml_core.config import Plan
 from caml_core.data.case import Case
 from caml_core.data.cohort import load_cohort
-from caml_core.model_file import ModelCard, read_card
+from caml_core.model_file import read_card
 from caml_core.project.suggestion import disagreement
 from caml_core.serialization import from_json
 
@@ -63,7 +62,7 @@ def main() -> None:
         # A model that must not be used is refused before others are trained for hours.
         given = {f"strong-{place}": path for place, path in enumerate(options.model or (), 1)}
         for path in given.values():
-            _check(read_card(path), cases)
+            refuse_learned(read_card(path), load_cohort(cases))
         strong = given or {"strong": _trained_strong(folder, source, options)}
         models = [_measured(file, folder / name, cases, "strong", options) for name, file in strong.items()]
         for weak in options.weak:
@@ -113,20 +112,10 @@ def _model(training: Training) -> Path:
     return done.folder / "model.caml"
 
 
-def _check(card: ModelCard, cases: Path) -> None:
-    """End the program where a model has learned from a case that it is to be judged by."""
-    held_out = {case.id for case in load_cohort(cases).with_role("validation")}
-    listed = card.info.provenance.get("cases") or {}
-    if not listed:
-        sys.exit(f"{card.path} does not say which cases it has learned from; give a model that caml train has made.")
-    if learned := [case for case, about in listed.items() if case in held_out and about["role"] != "validation"]:
-        sys.exit(f"{card.path} has learned from {len(learned)} of the held-out cases; give one of cases 1-60 alone.")
-
-
 def _measured(file: Path, folder: Path, cases: Path, kind: str, options: argparse.Namespace) -> Model:
     """The model's figures, made now or as ``folder`` has kept them for these very weights."""
     card, kept = read_card(file), folder / "quality.json"
-    _check(card, cases)
+    refuse_learned(card, load_cohort(cases))
     asked = {"model": card.sha256, "dtype": options.dtype, "figures": FIGURES}
     found = json.loads(kept.read_text()) if kept.is_file() else {}
     if found.get("asked") != asked:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from cohorts import LA_TRAINING, left_atria
+from cohorts import LA_TRAINING, left_atria, refuse_learned
 from common import left_atria_folder, machine, table, write_section
 from wide_fields import ACROSS, WITHIN, read_scan, widened
 
@@ -27,7 +27,7 @@ from caml_core.inference.batch import load_network
 from caml_core.inference.postprocessing import PostProcessing, clean
 from caml_core.inference.predictor import Predictor
 from caml_core.metrics import case_metrics
-from caml_core.model_file import LoadedModel, load_model
+from caml_core.model_file import LoadedModel, load_model, read_card
 
 FIELDS = ("as published", "wide", "wide, largest component")
 #: Below this a case counts as lost.
@@ -45,20 +45,13 @@ def main() -> None:
     if source is None:
         return
     with tempfile.TemporaryDirectory() as scratch:
-        cases = load_cohort(left_atria(Path(scratch) / "list.json", source, LA_TRAINING)).with_role("validation")
-    models = [load_model(path) for path in options.models]
-    for path, model in zip(options.models, models):
-        seen = sum(_was_trained_on(model, case) for case in cases)
-        if seen:
-            raise SystemExit(f"{path} was trained on {seen} of the held-out cases; name its twin.")
+        cohort = load_cohort(left_atria(Path(scratch) / "list.json", source, LA_TRAINING))
+    for path in options.models:
+        refuse_learned(read_card(path), cohort)
+    cases, models = cohort.with_role("validation"), [load_model(path) for path in options.models]
     rows = [figures(model, cases[: 2 if options.quick else None], cases) for model in models]
     text = section(models, rows)
     print(text) if options.quick else write_section("wide-field", text)
-
-
-def _was_trained_on(model: LoadedModel, case: Case) -> bool:
-    known = model.info.provenance.get("cases", {})
-    return case.id in known and known[case.id]["role"] != "validation"
 
 
 def figures(model: LoadedModel, cases: Sequence[Case], donors: Sequence[Case]) -> dict[str, list[Figures]]:

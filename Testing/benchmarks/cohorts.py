@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from caml_core.anatomy import LEFT_ATRIUM
 from caml_core.config import Segment
 from caml_core.data.case import Case, Cohort, Role
 from caml_core.data.cohort import save_cohort
+from caml_core.model_file import ModelCard
 
 #: Left atria that are trained on where the others are held out, and all that there are.
 LA_TRAINING, LA_CASES = 60, 80
@@ -54,6 +56,16 @@ def write_list(path: Path, cases: Sequence[Case], segments: Sequence[Segment]) -
     path.parent.mkdir(parents=True, exist_ok=True)
     save_cohort(Cohort(tuple(cases), path.parent, tuple(segments)), path)
     return path
+
+
+def refuse_learned(card: ModelCard, cohort: Cohort) -> None:
+    """End the program where a model has learned from a case that it is to be judged by."""
+    held_out = {case.id for case in cohort.with_role("validation")}
+    listed = card.info.provenance.get("cases") or {}
+    if not listed:
+        sys.exit(f"{card.path} does not say which cases it has learned from; give a model that caml train has made.")
+    if learned := [case for case, about in listed.items() if case in held_out and about["role"] != "validation"]:
+        sys.exit(f"{card.path} has learned from {len(learned)} of the held-out cases; give one of cases 1-60 alone.")
 
 
 def _case(name: str, image: Path, label: Path, role: Role) -> Case:
