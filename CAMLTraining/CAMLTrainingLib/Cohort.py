@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from CAMLSegmentationLib import SceneVolumes, SegmentationResult
 from slicer.i18n import tr as _
 
 from caml_core.config import Segment
-from caml_core.errors import CamlError, DataError, UsageError
+from caml_core.errors import CamlError, DataError
 from caml_core.project.cases import ProjectCase
 from caml_core.project.project import Project
 
@@ -28,6 +29,8 @@ class Cohort:
     def __init__(self, project: Project) -> None:
         self.project = project
         self.notes: list[str] = []
+        #: Cases that were in the scene since the project was opened.
+        self._met: set[str] = set()
 
     # Nodes of a case
 
@@ -110,15 +113,19 @@ class Cohort:
     # The scene
 
     def takeInScene(self) -> bool:
-        """List volumes that came, drop unwritten cases whose volume went; return whether anything changed."""
+        """List volumes that came, drop unwritten cases whose volume went; return whether anything changed.
+
+        Unwritten cases of a project that was opened in another scene stay listed: their scans may still come.
+        """
         before, present = dict(self.project.cases), set()
         for node in sceneVolumes():
             identity = self.caseOf(node)
             if not identity or identity in present:
                 identity = self._list(node)
             present.add(identity)
+        gone, self._met = self._met - present, self._met | present
         for case in list(self.project.cases.values()):
-            if case.in_scene and not case.images and case.id not in present:
+            if case.in_scene and not case.images and case.id in gone:
                 self.project.remove([case.id])
                 self.notes.append(
                     _("{case} was removed from the scene before it was written, and so is no case any more.").format(
@@ -135,6 +142,10 @@ class Cohort:
             self.mark(node, known.id)
             return known.id
         name = node.GetName() or "volume"
+        waiting = self.project.cases.get(name)
+        if waiting is not None and waiting.in_scene and not waiting.images and self.volumeNode(name) is None:
+            self.mark(node, name)
+            return name
         size = tuple(int(n) for n in node.GetImageData().GetDimensions()) if node.GetImageData() else None
         spacing = tuple(round(s, 4) for s in node.GetSpacing())
         images = (path,) if path is not None else ()
@@ -178,18 +189,36 @@ class Cohort:
     # Labels and roles
 
     def setSegments(self, names: Sequence[str], look: Sequence[Segment] = ()) -> None:
-        """Set the cohort's segments by name; those known, from ``look`` or before, keep colour and terminology."""
-        from caml_core.data.segments import palette_color
+        """Set the cohort's segments by name, or as "name = value" where plain label maps have that value for them.
 
-        cleaned = [name.strip() for name in names if name.strip()]
-        if len({name.casefold() for name in cleaned}) < len(cleaned):
-            raise UsageError(_("Two segments have one name; give each its own."))
-        known = {s.name.casefold(): s for s in (*look, *self.project.segments)}
-        segments = []
-        for label, name in enumerate(cleaned, 1):
-            like = known.get(name.casefold()) or Segment(name, label, palette_color(label))
-            segments.append(Segment(name, label, like.color, like.terminology))
-        self.project.segments = tuple(segments)
+        Those known, from ``look`` or before, keep value, colour and terminology. A name in the place of another one
+        renames that segment, in accepted labels and in the scene as well. Raises CamlError; then nothing has changed.
+        """
+        from caml_core.project.labels import rename_segments
+        from caml_core.project.segment_list import list_segments, renamed
+
+        segments = list_segments(names, self.project.segments, look)
+        changed = renamed(segments, self.project.segments)
+        if changed:
+            rename_segments(self.project, changed)
+            self._renameInScene(changed)
+        self.project.segments = segments
+
+    def segmentsText(self) -> str:
+        """Return the cohort's segments as a user writes them."""
+        from caml_core.project.segment_list import written
+
+        return written(self.project.segments)
+
+    def _renameInScene(self, names: Mapping[str, str]) -> None:
+        by_key = {old.casefold(): new for old, new in names.items()}
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            if not self.caseOf(node) or node.GetAttribute(PREDICTION) is not None:
+                continue
+            segmentation = node.GetSegmentation()
+            for index in range(segmentation.GetNumberOfSegments()):
+                segment = segmentation.GetNthSegment(index)
+                segment.SetName(by_key.get(segment.GetName().strip().casefold(), segment.GetName()))
 
     def useAsLabeled(self, case: str, role: str = "labeled") -> tuple[str, ...]:
         """Take the segmentation of a case as its label, by the user's word, and return notes.
@@ -205,11 +234,15 @@ class Cohort:
             raise DataError(
                 _("Case {case} has no segmentation; press Edit and draw it, or give it a label file.").format(case=case)
             )
+        from caml_core.data.labels import is_segmentation
         from caml_core.project.labels import check_label_file
 
-        found = check_label_file(known.as_case, self.project.segments)
-        if not self.project.segments:
+        settled, listed = self.project.values_settled(case), self.project.segments
+        found = check_label_file(known.as_case, listed, settled)
+        if not listed:
             self.setSegments([s.name for s in found.segments], found.segments)
+        elif not settled and not is_segmentation(known.label) and len(listed) == 1:
+            self.project.segments = (replace(listed[0], label=found.segments[0].label),)
         names = tuple(s.name for s in found.segments)
         self.project.update(case, role=role, status="accepted", segments=names)
         return found.notes + self._lacking(case, names)
@@ -218,7 +251,10 @@ class Cohort:
         from caml_core.project.labels import check_names
 
         known, state = self.project.cases[case], SegmentationResult.fingerprint(node)
-        if known.label is not None and known.label.exists() and node.GetAttribute(ACCEPTED) == state:
+        named = [name.strip() for name in CaseExchange.segmentNames(node)]
+        as_taken = node.GetAttribute(ACCEPTED) == state and tuple(named) == known.segments  # the state knows no names
+        if known.label is not None and known.label.exists() and as_taken:
+            check_names(case, named, self.project.segments)
             self.project.update(case, role=role, status="accepted")
             return ()
         volumeNode = self.load(case)

@@ -93,7 +93,7 @@ class CohortSection:
             if Path(self._ui.projectDirectoryButton.directory) != project.folder:
                 self._ui.projectDirectoryButton.directory = str(project.folder)
             if not self._ui.segmentsLineEdit.hasFocus():
-                self._ui.segmentsLineEdit.text = ", ".join(s.name for s in project.segments)
+                self._ui.segmentsLineEdit.text = self._logic.cohort.segmentsText()
             names = self._logic.cohort.segmentationNames()
             self.table.show([rowOf(case, names.get(case.id, "")) for case in project.cases.values()])
             self.table.filter(self._ui.filterSearchBox.text, chosen(self._ui.filterRoleComboBox))
@@ -156,15 +156,21 @@ class CohortSection:
         """Open what is there; a cohort that was not saved anywhere moves into an empty folder."""
         from caml_core.project.project import Project
 
-        project = self._logic.project
-        if project.cases and not Project.exists(folder) and not Project.exists(project.folder):
+        project, known = self._logic.project, Project.exists(folder)
+        if project.cases and not known and not Project.exists(project.folder):
             project.move(folder)
             return
         self._logic.openProject(folder)
+        if project.cases and not known:
+            self._logic.cohort.notes.append(
+                _("A new project begins in {folder}. Roles and labels of before are kept in {before}.").format(
+                    folder=folder, before=project.folder
+                )
+            )
 
     def _onSegments(self) -> None:
         text = self._ui.segmentsLineEdit.text
-        if not self._updating and text != ", ".join(s.name for s in self._logic.project.segments):
+        if not self._updating and text != self._logic.cohort.segmentsText():
             self._trying(lambda: self._logic.cohort.setSegments(text.split(",")))
 
     def _onAddFolder(self, checked: bool = False) -> None:
@@ -191,7 +197,7 @@ class CohortSection:
             self._trying(lambda: self._addLabels(Path(folder)))
 
     def _addLabels(self, folder: Path) -> None:
-        taken, lost = self._logic.addLabels(folder)
+        taken, lost, kept = self._logic.addLabels(folder)
         self.say("")
         self._logic.cohort.notes.append(
             _("{count} cases got a label file. Select them and press Use as labeled, or Validation.").format(
@@ -201,6 +207,12 @@ class CohortSection:
         if lost:
             self._logic.cohort.notes.append(
                 _("{count} files fit no case by name ({names}).").format(count=len(lost), names=_some(lost))
+            )
+        if kept:
+            self._logic.cohort.notes.append(
+                _("{count} cases keep the label that was accepted before ({names}).").format(
+                    count=len(kept), names=_some(kept)
+                )
             )
         self.refresh()
         self.table.select(taken)

@@ -169,8 +169,11 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         self.cohort.notes += notes
         return new
 
-    def addLabels(self, folder: Path | str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Give cases the label files of a folder by name; return (cases that got one, files that fit none)."""
+    def addLabels(self, folder: Path | str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+        """Give cases the label files of a folder by name.
+
+        Returns (cases that got one, files that fit none, cases that keep the label that they have).
+        """
         return self.project.add_labels(Path(folder))
 
     # Before training

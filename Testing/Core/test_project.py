@@ -128,8 +128,8 @@ def test_label_files_are_taken_in_bulk_by_name(project, tmp_path):
         label(tmp_path / "labels" / name)
     accepted = label(tmp_path / "mine" / "b.nii.gz")
     project.update("b", label=accepted, status="accepted", role="labeled")
-    taken, lost = project.add_labels(tmp_path / "labels")
-    assert taken == ("a",) and lost == ("stranger.nii.gz",)
+    taken, lost, kept = project.add_labels(tmp_path / "labels")
+    assert (taken, lost, kept) == (("a",), ("stranger.nii.gz",), ("b",))
     assert project.cases["b"].label == accepted
 
 

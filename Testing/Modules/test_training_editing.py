@@ -140,6 +140,36 @@ def test_without_its_folder_the_scene_still_knows(training, a_cohort, tmp_path):
     assert "the cohort comes from the scene" in message(training)
 
 
+def test_a_scan_that_was_never_written_may_come_back_after_its_project(training, tmp_path):
+    import slicer
+
+    add_scan(0, "LA 0")
+    add_scan(1, "LA 1")
+    training.update()
+    select(training, ["LA 1"])
+    training.ui.excludeButton.click()
+    expected = {"LA 0": "unlabeled", "LA 1": "excluded"}
+    slicer.mrmlScene.Clear()
+    training.ui.projectDirectoryButton.directory = str(tmp_path / "project")
+    assert roles(training) == expected
+    add_scan(1, "LA 1")
+    training.update()
+    assert roles(training) == expected
+    assert training.logic.cohort.volumeNode("LA 1") is not None
+    select(training, ["LA 0"])
+    training.ui.editButton.click()
+    assert "load it again" in message(training)
+
+
+def test_a_folder_chosen_after_work_began_says_where_the_work_is(training, a_cohort, tmp_path):
+    a_cohort(labeled=2, unlabeled=1)
+    training.ui.projectDirectoryButton.directory = str(tmp_path / "empty")
+    assert set(roles(training).values()) == {"unlabeled"}
+    assert str(tmp_path / "empty") in message(training) and str(tmp_path / "project") in message(training)
+    training.ui.projectDirectoryButton.directory = str(tmp_path / "project")
+    assert list(roles(training).values()).count("labeled") == 2
+
+
 def test_the_folder_alone_brings_everything_back_in_a_fresh_process(training, a_cohort, caml_environment):
     a_cohort(labeled=2, unlabeled=1, validation=1)
     code = (

@@ -140,7 +140,8 @@ def _plain_segments(array: np.ndarray, declared: Sequence[Segment], who: str) ->
     if wrong:
         raise DataError(
             f"{who} has the label value {wrong[0]}, which is no class of the cohort "
-            f"({', '.join(f'{s.label} {s.name}' for s in declared)}); correct the label or declare the class."
+            f"({', '.join(f'{s.label} {s.name}' for s in declared)}); correct the label, or list a "
+            "class with this value."
         )
     return tuple(s for s in declared if s.label in values)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..config import Segment
 from ..data.case import Case
@@ -13,6 +13,7 @@ from ..errors import DataError
 
 if TYPE_CHECKING:
     from ..data.grid import Grid
+    from .project import Project
 
 
 @dataclass(frozen=True)
@@ -24,18 +25,22 @@ class LabelFacts:
     notes: tuple[str, ...] = ()
 
 
-def check_label_file(case: Case, known: Sequence[Segment]) -> LabelFacts:
+def check_label_file(case: Case, known: Sequence[Segment], settled: bool = True) -> LabelFacts:
     """Read a case's label on its image's grid; raise DataError where it cannot serve as a label.
 
-    known: the cohort's segments, empty where it has none yet. The image's header alone is read, but of DICOM folders
-    the whole series.
+    known: the cohort's segments, empty where it has none yet. settled: whether their values in plain label maps are
+    known; where they are not, the only segment of a cohort takes the only value of the map (a mask of 0 and 255). The
+    image's header alone is read, but of DICOM folders the whole series.
     """
     import numpy as np
 
-    from ..data.labels import read_case_labels
+    from ..data.labels import is_segmentation, read_case_labels
 
-    declared = known if case.label is not None and not case.label.name.lower().endswith(".seg.nrrd") else ()
-    found = read_case_labels(case, _grid(case.images[0], case.id), declared)
+    declared = tuple(known) if case.label is not None and not is_segmentation(case.label) else ()
+    grid = _grid(case.images[0], case.id)
+    if not settled and len(declared) == 1 and len(values := read_case_labels(case, grid).segments) == 1:
+        declared = (replace(declared[0], label=values[0].label),)
+    found = read_case_labels(case, grid, declared)
     counts = np.bincount(found.array.ravel(order="K"), minlength=256)
     filled = tuple(s for s in found.segments if counts[s.label])
     empty = tuple(s.name for s in found.segments if not counts[s.label])
@@ -53,6 +58,31 @@ def check_names(case_id: str, names: Iterable[str], known: Sequence[Segment]) ->
             f"{', '.join(repr(s.name) for s in known)}; rename or remove the segment, or add it to the cohort's.",
             case_id,
         )
+
+
+def rename_segments(project: Project, names: Mapping[str, str]) -> None:
+    """Give segments (old name -> new name) their new names in all accepted labels, so that these stay the cohort's.
+
+    Slicer's segmentations are written anew into the project's folder; the files of before stay. Plain label maps have
+    no names. Raises CamlError where one cannot be read or written; then the project is as it was.
+    """
+    from ..data.labels import is_segmentation, read_labels, write_labels
+    from ..data.segments import name_key
+
+    by_key = {name_key(old): new for old, new in names.items()}
+    changes: dict[str, dict[str, Any]] = {}
+    for case in project.cases.values():
+        if case.status != "accepted" or case.label is None or not any(name_key(n) in by_key for n in case.segments):
+            continue
+        changes[case.id] = {"segments": tuple(by_key.get(name_key(n), n) for n in case.segments)}
+        if not is_segmentation(case.label):
+            continue
+        found, path = read_labels(case.label, case.id), project.label_path(case.id)
+        segments = [replace(s, name=by_key.get(name_key(s.name), s.name)) for s in found.segments]
+        write_labels(path, found.array, found.grid, segments)
+        changes[case.id]["label"] = path
+    for identity, fields in changes.items():
+        project.update(identity, **fields)
 
 
 def _grid(path: Path, case_id: str) -> Grid:

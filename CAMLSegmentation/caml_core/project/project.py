@@ -173,10 +173,11 @@ class Project:
             self.segments = listed.segments
         return tuple(new), tuple(notes)
 
-    def add_labels(self, folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Give cases the label files of ``folder`` that bear their names; return (cases, names that fit none).
+    def add_labels(self, folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+        """Give cases the label files of ``folder`` that bear their names.
 
-        A case that has an accepted label keeps it. Raises DataError where the folder holds no label map.
+        Returns (cases that got one, names of files that fit none, cases that keep the label they have accepted).
+        Raises DataError where the folder holds no label map.
         """
         found = {name.casefold(): absolute(path) for name, path in label_files(folder).items()}
         if not found:
@@ -185,15 +186,17 @@ class Project:
         for case in self.cases.values():  # a file may also bear the scan's own name
             for image in case.images[:1]:
                 ids.setdefault(case_name(image).casefold(), case.id)
-        taken, lost = [], []
+        taken, lost, kept = [], [], []
         for key, label in sorted(found.items()):
             identity = ids.get(key)
             if identity is None or label in self.cases[identity].images:
                 lost.append(label.name)
-            elif self.cases[identity].status != "accepted":
+            elif self.cases[identity].status == "accepted":
+                kept.append(identity)
+            else:
                 self.update(identity, label=label)
                 taken.append(identity)
-        return tuple(taken), tuple(lost)
+        return tuple(taken), tuple(lost), tuple(kept)
 
     def update(self, identity: str, **changes: Any) -> ProjectCase:
         """Change fields of a case and return it."""
@@ -234,6 +237,13 @@ class Project:
         return len(lost) - len(self.missing())
 
     # Labels, split, training
+
+    def values_settled(self, identity: str) -> bool:
+        """Whether the accepted label of another case says which values plain label maps have for the segments."""
+        return any(
+            case.id != identity and case.status == "accepted" and case.label is not None and not _has_names(case.label)
+            for case in self.cases.values()
+        )
 
     def label_path(self, identity: str) -> Path:
         """Return where the next accepted label of a case is written; none of the older ones is overwritten."""
@@ -303,6 +313,10 @@ class Project:
             )
         with replacing(path) as temporary:
             temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _has_names(label: Path) -> bool:
+    return label.name.lower().endswith((".seg.nrrd", ".seg.nhdr"))
 
 
 def _found(path: Path, places: dict[str, list[Path]]) -> Path:

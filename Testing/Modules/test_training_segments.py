@@ -1,0 +1,152 @@
+"""Segments of the cohort: renamed, turned around, and label files whose values are not 1, 2, ..."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from training_tools import (
+    SEGMENT,
+    accept,
+    add_scan,
+    add_segmentation,
+    ball,
+    case_of,
+    cell,
+    message,
+    roles,
+    write_folder,
+)
+
+from caml_core.data.cohort import load_cohort
+from caml_core.data.fingerprint import fingerprint
+from caml_core.data.io import read_volume
+from caml_core.data.labels import read_case_labels
+
+
+def list_segments(panel, text: str) -> None:
+    """Type the cohort's segments."""
+    panel.ui.segmentsLineEdit.text = text
+    panel.cohort._onSegments()
+
+
+def give_values(folder: Path, *values: int) -> None:
+    """Change the label files of ``folder``, in order: each has one value of its own."""
+    for path, value in zip(sorted(folder.glob("*_label*")), values, strict=True):
+        image = sitk.ReadImage(str(path))
+        sitk.WriteImage(image * value, str(path))
+
+
+def segment_of(panel, case: str) -> dict[str, int]:
+    """Name -> voxels of what the engine reads in the label of a case."""
+    cohort = load_cohort(panel.logic.project.file)
+    found = next(c for c in cohort.cases if c.id == case)
+    labels = read_case_labels(found, read_volume(found.images[0]).grid, cohort.segments)
+    return {s.name: int(np.count_nonzero(labels.array == s.label)) for s in labels.segments}
+
+
+@pytest.fixture
+def masks(training, tmp_path):
+    """``masks(*values)``: cases with a label file each, of one value."""
+
+    def make(*values: int) -> list[str]:
+        folder = write_folder(tmp_path / "scans", len(values), labels=len(values))
+        give_values(folder, *values)
+        new = training.logic.addFolder(folder)
+        training.update()
+        return list(new)
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["", "left atrium"], ids=["nameless", "named before"])
+def test_masks_of_0_and_255_are_labels(training, masks, name):
+    cases = masks(255, 255)
+    if name:
+        list_segments(training, name)
+    accept(training, *cases)
+    assert set(roles(training).values()) == {"labeled"}, message(training)
+    expected = name or "segment_255"
+    assert [segment_of(training, case) for case in cases] == [
+        {expected: int(ball(seed).sum())} for seed in range(len(cases))
+    ]
+    cohort = load_cohort(training.logic.project.file)
+    assert [s.name for s in fingerprint(cohort).segments] == [expected]
+    assert training.ui.segmentsLineEdit.text == f"{expected} = 255"
+
+
+def test_another_value_is_another_structure_until_the_user_names_it(training, masks):
+    first, second = masks(2, 1)
+    accept(training, first, second)
+    assert roles(training) == {first: "labeled", second: "unlabeled"}
+    assert "label value 1" in message(training)
+    list_segments(training, "left atrium = 2, aorta = 1")
+    accept(training, second)
+    assert [segment_of(training, case) for case in (first, second)] == [
+        {"left atrium": int(ball(0).sum())},
+        {"aorta": int(ball(1).sum())},
+    ]
+    assert cell(training, first, "Segments") == "left atrium"
+
+
+def test_a_mask_of_another_value_is_refused_once_the_value_is_settled(training, masks):
+    first, second = masks(1, 255)
+    list_segments(training, "left atrium")
+    accept(training, first, second)
+    assert roles(training) == {first: "labeled", second: "unlabeled"}
+    assert "label value 255" in message(training)
+
+
+def test_turned_around_segments_stay_what_they_are(training, masks):
+    first, second = masks(1, 2)
+    list_segments(training, "left atrium, aorta")
+    accept(training, first, second)
+    list_segments(training, "aorta, left atrium")
+    assert [list(segment_of(training, case)) for case in (first, second)] == [["left atrium"], ["aorta"]]
+
+
+def test_a_segment_is_renamed_in_scene_and_labels(training):
+    import slicer
+
+    drawn = [add_segmentation(add_scan(seed, f"LA {seed}"), ball(seed)) for seed in range(2)]
+    training.update()
+    accept(training, "LA 0", "LA 1")
+    before = case_of(training, "LA 0").label
+    list_segments(training, "left atrium")
+    assert [segment_of(training, f"LA {seed}") for seed in range(2)] == [
+        {"left atrium": int(ball(seed).sum())} for seed in range(2)
+    ]
+    assert [node.GetSegmentation().GetNthSegment(0).GetName() for node in drawn] == ["left atrium"] * 2
+    assert before.is_file() and before != case_of(training, "LA 0").label
+    accept(training, "LA 0")  # nothing is left to be said of names
+    assert not message(training)
+    assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == drawn
+
+
+def test_a_label_that_cannot_be_read_keeps_all_names(training):
+    for seed in range(2):
+        add_segmentation(add_scan(seed, f"LA {seed}"), ball(seed))
+    training.update()
+    accept(training, "LA 0", "LA 1")
+    labels = [case_of(training, f"LA {seed}").label for seed in range(2)]
+    labels[1].write_bytes(b"damaged")
+    list_segments(training, "left atrium")
+    assert labels[1].name in message(training)
+    assert training.ui.segmentsLineEdit.text == SEGMENT
+    assert [case_of(training, f"LA {seed}").label for seed in range(2)] == labels
+
+
+def test_a_segmentation_renamed_after_it_was_taken_is_looked_at_again(training):
+    node = add_segmentation(add_scan(0, "LA 0"), ball(0))
+    add_segmentation(add_scan(1, "LA 1"), ball(1))
+    training.update()
+    accept(training, "LA 0", "LA 1")
+    node.GetSegmentation().GetNthSegment(0).SetName("atrium")
+    accept(training, "LA 0")
+    assert "has the segment" in message(training) and "atrium" in message(training)
+    list_segments(training, f"{SEGMENT}, atrium")
+    accept(training, "LA 0")
+    assert list(segment_of(training, "LA 0")) == ["atrium"]
+    assert cell(training, "LA 0", "Segments") == "atrium"
