@@ -165,3 +165,9 @@ def test_what_stands_out_is_said(tmp_path):
     ):
         assert words in notes
     assert fingerprint(a_cohort(*cases[:6])).notes == ()
+
+
+@pytest.mark.parametrize(("usual", "odd", "said"), [(2, 1, True), (1, 1, False), (3, 2, False), (6, 2, True)])
+def test_another_modality_stands_out_where_most_have_one(tmp_path, usual, odd, said):
+    cases = [a_case(tmp_path, i, kind="CT" if i >= usual else "MR") for i in range(usual + odd)]
+    assert ("has grey values like CT" in " ".join(fingerprint(a_cohort(*cases)).notes)) == said

@@ -258,10 +258,11 @@ def _outliers(cases: Sequence[CaseFingerprint], segments: Sequence[Segment]) -> 
 
 
 def _minority(cases: Sequence[CaseFingerprint], key: Callable[[CaseFingerprint], str], sentence: str) -> list[str]:
-    """Name the few cases that differ, where there is a clear majority."""
+    """Name the few cases that differ, where there is a clear majority: a quarter at most, or one of three or more."""
     usual = _most(map(key, cases))
     odd = [case for case in cases if key(case) != usual]
-    if not 0 < len(odd) <= 0.25 * len(cases):
+    few = len(odd) <= 0.25 * len(cases) or (len(odd) == 1 and len(cases) >= 3)
+    if not few:
         return []
     return [f"Case {case.id} {sentence.format(found=key(case), usual=usual)}." for case in odd]
 
