@@ -25,6 +25,11 @@ from .PreviewSection import PreviewSection
 DRAW_PERIOD = 2.0
 #: Parts of a cross-validation, and held-out cases from which on there is none.
 FOLDS, ENOUGH_HELD_OUT = 3, 3
+_STOP = _("Stop the training for good? What it has learnt so far is measured and kept as a model.")
+_FORCE = _(
+    "The training has not answered yet; a step may take a while. End it by force? What it has learnt since its last "
+    "save is lost; the rest is measured and kept as a model."
+)
 _PARTS = {"caml": "", "labeled-only": _("labels alone: "), "": ""}
 
 
@@ -144,7 +149,7 @@ class TrainSection:
         ui.trainButton.toolTip = problem or _("Check, then train on this computer, in the background.")
         ui.checkButton.enabled = not problem
         ui.checkButton.toolTip = problem or _("Look at cohort and computer before anything runs.")
-        ui.pauseButton.enabled = logic.training
+        ui.pauseButton.enabled = logic.training and not logic.pausing
         ui.resumeButton.enabled = logic.resumable and not logic.checking
         ui.stopButton.enabled = logic.training or logic.resumable or logic.checking
         ui.progressBar.setVisible(logic.training or logic.checking)
@@ -301,18 +306,23 @@ class TrainSection:
         self._checkedKey = None
 
     def _stop(self) -> None:
-        """For good: end in good order, then score what there is."""
-        if self._logic.checking:
-            self._logic.cancelPreflight()
+        """For good: end in good order, then score what there is; by force where it does not answer."""
+        logic = self._logic
+        if logic.checking:
+            logic.cancelPreflight()
             return
-        if not self._logic.training:
-            self._finish()
+        force = logic.training and (self._stopNext or logic.round.state == "silent")
+        if logic.training and not slicer.util.confirmYesNoDisplay(_FORCE if force else _STOP):
             return
-        if slicer.util.confirmYesNoDisplay(
-            _("Stop the training for good? What it has learnt so far is measured and kept as a model.")
-        ):
-            self._stopNext = True
-            self._logic.pause()
+        if not logic.training:  # it may have ended while the question was open
+            if logic.resumable:
+                self._finish()
+            return
+        self._stopNext = True
+        if force:
+            logic.round.kill()
+        else:
+            logic.pause()
 
     def _finish(self) -> None:
         if self._logic.learnt:
@@ -336,6 +346,8 @@ class TrainSection:
         iteration, total = int(fields.get("iteration") or 0), int(fields.get("total") or 1)
         self._ui.progressBar.maximum = 1000
         self._ui.progressBar.value = round(1000 * iteration / total)
+        if self._logic.pausing:  # that it was heard is what counts now
+            return
         left = fields.get("seconds_left")
         text = _PARTS.get(str(fields.get("part") or ""), f"{fields.get('part')}: ") + _(
             "iteration {iteration} of {total}"
@@ -355,11 +367,13 @@ class TrainSection:
         }
         if kind == "stage":
             self._stage = names.get(str(fields.get("name")), str(fields.get("name") or ""))
-            self._ui.statusLabel.text = self._stage
-            return
-        self._ui.statusLabel.text = _("{stage}: {done} of {total}").format(
-            stage=getattr(self, "_stage", ""), done=fields.get("done"), total=fields.get("total")
-        )
+            text = self._stage
+        else:
+            text = _("{stage}: {done} of {total}").format(
+                stage=getattr(self, "_stage", ""), done=fields.get("done"), total=fields.get("total")
+            )
+        if not self._logic.pausing:
+            self._ui.statusLabel.text = text
 
     # Choices
 
