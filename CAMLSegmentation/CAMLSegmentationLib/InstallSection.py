@@ -44,7 +44,7 @@ class InstallSection:
         question = _(
             "CAML needs {names}. They are downloaded (PyTorch is large) and installed into Slicer's own Python. "
             "Install now?"
-        ).format(names=", ".join(self.missing))
+        ).format(names=", ".join((*self.missing, *Installation.missingExtras())))
         if not slicer.util.confirmOkCancelDisplay(question, _("CAML Segmentation")):
             return False
         return self._trying(Installation.install)

@@ -6,6 +6,7 @@ Nothing is imported to find out what is there, and nothing is installed without 
 from __future__ import annotations
 
 import importlib.util
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,24 @@ from caml_core.errors import ResourceError
 TORCH_VERSION = ">=2.6,<3"
 #: Modules that the worker imports -> the package they come from. All others come with Slicer.
 NEEDED = {"torch": "PyTorch", "safetensors": "safetensors"}
+#: Modules that are installed along, and that nothing waits for -> what the user reads of them.
+EXTRA = {"matplotlib": _("matplotlib (for the pictures of reports)")}
 _REQUESTER = "CAML Segmentation"
 
 
 def missingPackages() -> tuple[str, ...]:
     """Return the names of the packages that have to be installed."""
+    return _absent(NEEDED)
+
+
+def missingExtras() -> tuple[str, ...]:
+    """Return the names of the packages that would be installed along."""
+    return _absent(EXTRA)
+
+
+def _absent(modules: dict[str, str]) -> tuple[str, ...]:
     importlib.invalidate_caches()
-    return tuple(title for module, title in NEEDED.items() if importlib.util.find_spec(module) is None)
+    return tuple(title for module, title in modules.items() if importlib.util.find_spec(module) is None)
 
 
 def requirementsPath() -> Path:
@@ -35,20 +47,36 @@ def install() -> None:
     """Install what is missing, with Slicer's own progress windows; raise ResourceError with a way out."""
     if "PyTorch" in missingPackages():
         _installTorch()
-    import slicer.packaging
-
+    needed, extra = _requirements()
     try:
-        slicer.packaging.pip_ensure(
-            slicer.packaging.load_requirements(requirementsPath()), prompt_install=False, requester=_REQUESTER
-        )
+        _ensure(needed)
     except Exception as error:  # pip fails in many ways; the console has its output
         raise _failed(error) from error
+    try:
+        _ensure(extra)
+    except Exception as error:  # segmenting and training go on without it, and reports say what they lack
+        logging.warning("CAML: %s could not be installed: %s", ", ".join(EXTRA), error)
     if left := missingPackages():
         raise ResourceError(
             _(
                 "{names} could not be installed; see the Python console, or install without internet (described below)."
             ).format(names=", ".join(left))
         )
+
+
+def _requirements() -> tuple[list[Any], list[Any]]:
+    """What has to be there besides PyTorch, and what is installed along."""
+    import slicer.packaging
+
+    listed = slicer.packaging.load_requirements(requirementsPath())
+    extra = [one for one in listed if str(one).startswith(tuple(EXTRA))]
+    return [one for one in listed if one not in extra], extra
+
+
+def _ensure(requirements: list[Any]) -> None:
+    import slicer.packaging
+
+    slicer.packaging.pip_ensure(requirements, prompt_install=False, requester=_REQUESTER)
 
 
 def _installTorch() -> None:
@@ -82,15 +110,21 @@ def _failed(error: Exception | None) -> ResourceError:
 
 
 def installFromFolder(folder: Path) -> None:
-    """Install PyTorch and the rest from a folder of wheels, without any connection; raise ResourceError."""
+    """Install PyTorch and the rest from a folder of wheels, without any connection; raise ResourceError.
+
+    What nothing waits for is installed where the folder has it.
+    """
     if not any(folder.glob("torch-*.whl")):
         raise ResourceError(
             _("{folder} holds no wheel of PyTorch (torch-....whl); choose the folder that pip download filled.").format(
                 folder=folder
             )
         )
+    needed, extra = _requirements()
+    there = tuple(module for module in EXTRA if any(folder.glob(f"{module}-*.whl")))
+    wanted = map(str, [*needed, *(one for one in extra if str(one).startswith(there))])
     try:
-        slicer.util.pip_install(["--no-index", "--find-links", str(folder), "torch", "-r", str(requirementsPath())])
+        slicer.util.pip_install(["--no-index", "--find-links", str(folder), "torch", *wanted])
     except Exception as error:
         raise _failed(error) from error
 
@@ -104,7 +138,7 @@ def offlineInstructions() -> str:
     system, version = f"{platform.system()} {platform.machine()}", f"{sys.version_info[0]}.{sys.version_info[1]}"
     steps = (
         first.format(system=system, version=version)
-        + '<br><code>pip download "torch&gt;=2.6,&lt;3" safetensors -d caml-wheels</code>',
+        + '<br><code>pip download "torch&gt;=2.6,&lt;3" safetensors matplotlib -d caml-wheels</code>',
         _(
             "Where the computer here has no NVIDIA graphics card, add the address of the CPU build from PyTorch's page "
             "Get Started: it is much smaller."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from caml_core.project.history import Round, read_round, read_rounds
 from caml_core.project.project import Project
 from caml_core.project.suggestion import Ranked, rank_at_random, rank_by_disagreement
 
-from . import ModelChoice, Parameters
+from . import ModelChoice, Parameters, RoundFiles
 from .Cohort import Cohort, defaultFolder
 from .Listener import Listener
 from .Predictions import PredictionRun, PredictionSummary
@@ -28,8 +29,6 @@ from .Preflight import PreflightRun, TrainingSettings, Verdict
 from .RoundProcess import RoundProcess
 
 RANKINGS = ("disagreement", "random")
-#: File in the folder of a round that was stopped before it had learnt anything.
-_GIVEN_UP = "given-up"
 
 
 class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
@@ -213,7 +212,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
     @property
     def resumable(self) -> bool:
         """Whether a round waits to go on."""
-        return self.round is not None and not self.round.active and self._isOpen(self.round.folder)
+        return self.round is not None and not self.round.active and RoundFiles.isOpen(self.round.folder)
 
     def startTraining(self, settings: TrainingSettings | None = None) -> Path:
         """Start a round in the background and return its folder; raise CamlError where it cannot start."""
@@ -238,9 +237,14 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         return read_round(folder)
 
     def pause(self) -> None:
-        """Ask the training to end with everything saved."""
+        """Ask the training to end with everything saved; raise ResourceError where it cannot be asked."""
         if self.round is not None:
             self.round.pause()
+
+    @property
+    def pausing(self) -> bool:
+        """Whether the training was asked to end and is still saving."""
+        return self.round is not None and self.round.pausing
 
     def resume(self) -> None:
         """Go on with a paused or interrupted round."""
@@ -251,14 +255,14 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         self._relaunch(finish=True)
 
     def discard(self) -> None:
-        """Give a round up that has learnt nothing yet; it is not taken up again."""
+        """Give a round up that has learnt nothing yet; it is not taken up again. Raises ResourceError."""
         if self.round is not None:
-            (self.round.folder / _GIVEN_UP).touch()
+            RoundFiles.giveUp(self.round.folder)
 
     @property
     def learnt(self) -> bool:
         """Whether the round has trained at all, so that there is something to finish."""
-        return self.round is not None and (self.round.folder / "caml" / "checkpoint.pt").is_file()
+        return self.round is not None and RoundFiles.learnt(self.round.folder)
 
     def waitForTraining(self) -> None:
         """Wait in a script until the training is not at work any more; Slicer's window stays alive."""
@@ -345,7 +349,10 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
     def onQuit(self) -> None:
         """Slicer quits: a training goes on or is paused, as the user chose; everything else ends."""
         if self.training and Parameters.storedOnQuit() == "pause":
-            self.pause()
+            try:
+                self.pause()
+            except CamlError as error:  # nobody is there to read it, and Slicer must quit all the same
+                logging.warning("CAML: the training goes on: %s", error)
         self.close()
 
     def close(self) -> None:
@@ -412,25 +419,15 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
             raise TrainingError(_("A training of this project is running already; wait for it, or stop it first."))
         self.round.resume(finish)
 
-    @staticmethod
-    def _isOpen(folder: Path) -> bool:
-        """Whether a round was begun, has no result, and was not given up."""
-        begun = (folder / "round.json").is_file()
-        return begun and not (folder / "result.json").is_file() and not (folder / _GIVEN_UP).exists()
-
     def takeUpRound(self) -> None:
         """Follow the round that is at work or waits to be resumed, else the newest one."""
         if self.round is not None and self.round.active:
             return
-        folders = [found.folder for found in self.rounds()]
-        waiting = [folder for folder in folders if self._isOpen(folder)]
-        if is_locked(self.lock) and folders:
-            waiting = folders[-1:]  # it has taken its lock and said nothing yet
-        told = [folder for folder in folders if (folder / "events.jsonl").is_file()]
-        chosen = (waiting or told)[-1:]
-        if chosen and (self.round is None or self.round.folder != chosen[0] or is_locked(self.lock)):
+        atWork = is_locked(self.lock)
+        chosen = RoundFiles.toFollow([found.folder for found in self.rounds()], atWork)
+        if chosen is not None and (self.round is None or self.round.folder != chosen or atWork):
             self._forgetRound()
-            self.round = RoundProcess(chosen[0], self.lock, self)
+            self.round = RoundProcess(chosen, self.lock, self)
             self.round.follow()
 
     def _forgetRound(self) -> None:

@@ -26,7 +26,7 @@ class CAMLTrainingParameterNode:
     cohort: str = ""
     startModel: str = ""
     budget: str = "1h"
-    baseline: bool = True
+    baseline: bool = False
     crossValidate: bool = False
     modelName: str = ""
     previewCase: str = ""

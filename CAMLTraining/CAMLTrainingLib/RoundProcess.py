@@ -22,6 +22,7 @@ from CAMLSegmentationLib.ProcessTree import endTree
 from slicer.i18n import tr as _
 
 from caml_core import events
+from caml_core.data.files import disk_error, make_folder
 from caml_core.errors import ResourceError
 from caml_core.locking import is_locked
 
@@ -71,6 +72,7 @@ class RoundProcess:
         self._exitCode: int | None = None
         self._started = 0.0
         self._seen = _Seen()
+        self._asked = self._ended = False
         self.state = ""
         self._timer = qt.QTimer()
         self._timer.setInterval(PERIOD)
@@ -91,6 +93,11 @@ class RoundProcess:
         """Whether a process is at work."""
         return self.state in ("running", "silent")
 
+    @property
+    def pausing(self) -> bool:
+        """Whether the process at work was asked to end, by this Slicer or another, and has not done so yet."""
+        return self.active and self._asked
+
     def start(self, arguments: Sequence[str]) -> None:
         """Start a new round with the arguments of ``caml round``; raise ResourceError where it cannot be started."""
         self._launch(["round", *arguments, "-o", str(self.folder)])
@@ -110,21 +117,19 @@ class RoundProcess:
     def pause(self) -> None:
         """Ask the process to end with everything saved; it answers within a step of training.
 
-        Asked a second time, or where it gives no sign of life, it is ended by force: the last save stays.
+        Raises ResourceError where it cannot be asked.
         """
-        if self.state == "silent" or self.stopFile.exists():
-            self.kill()
-            return
         try:
             self.stopFile.touch()
         except OSError as error:
-            logging.warning("CAML: the stop file could not be written: %s", error)
-            self.kill()
+            raise disk_error(error, self.stopFile) from error
+        self._asked = True
 
     def kill(self) -> None:
         """End the process by force; the last checkpoint stays."""
         pids = [p for p in (self._seen.pid, self._process.pid if self._process is not None else 0) if p]
         if pids and self.alive():
+            self._ended = True
             endTree(pids)
 
     def close(self) -> None:
@@ -143,6 +148,7 @@ class RoundProcess:
     def look(self) -> None:
         """Read what is new and say where the round stands. Called by the timer."""
         fresh = self._read()
+        self._asked = self.stopFile.exists()
         for kind, fields in fresh:
             self._note(kind, fields)
             try:
@@ -154,8 +160,12 @@ class RoundProcess:
             self._listener.onRoundLook()
 
     def _launch(self, arguments: list[str]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.stopFile.unlink(missing_ok=True)
+        make_folder(self.folder)
+        try:
+            self.stopFile.unlink(missing_ok=True)
+        except OSError as error:  # left there it would end the process at once
+            raise disk_error(error, self.stopFile) from error
+        self._asked = self._ended = False
         command = [pythonProgram(), str(Path(Worker.__file__).resolve()), *arguments]
         command += ["--lock", str(self.lock), "--stop-file", str(self.stopFile), "--progress", "none"]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
@@ -225,11 +235,15 @@ class RoundProcess:
                         "busy. It goes on by itself; press Stop if it does not."
                     ).format(minutes=round((time.time() - began) / 60)),
                 )
+            elif self._asked:
+                self._setState("running", _("Pausing: the step at work is finished, and everything is saved."))
             else:
                 self._setState("running", "")
             return
         self._timer.stop()
-        if self._process is not None and seen.last == "":
+        if self._ended and seen.last not in ("finished", "error"):
+            self._setState("interrupted", self._interruption())
+        elif self._process is not None and seen.last == "":
             self._setState("failed", self._silentEnd())
         elif seen.last == "finished":
             self._setState("finished", "")
@@ -241,6 +255,11 @@ class RoundProcess:
             self._setState("interrupted", self._interruption())
 
     def _interruption(self) -> str:
+        if self._ended:
+            return _(
+                "The training was ended by force, as you asked. Nothing before the last save is lost: press Resume to "
+                "go on."
+            )
         if self._exitCode in _ENDED_BY_FORCE:
             return _(
                 "The training was ended by the system, most likely for want of memory. Nothing before the last save is "

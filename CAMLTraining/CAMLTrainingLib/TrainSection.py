@@ -1,4 +1,4 @@
-"""The panel's part "Training": start model, budget, the check, the buttons, progress, curves, preview."""
+"""The panel's part "Training": start model, budget, the check, the buttons, progress, curves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import slicer
-from CAMLSegmentationLib import SegmentationResult
 from CAMLSegmentationLib.Combo import choose, chosen, fill
 from CAMLSegmentationLib.Parameters import storedDevice
 from CAMLSegmentationLib.Widget import duration
@@ -16,15 +15,21 @@ from slicer.i18n import tr as _
 from caml_core.errors import CamlError
 from caml_core.model_file import read_card
 
-from . import CaseExchange, Curves, Parameters
-from .CaseExchange import PREDICTION
+from . import Curves, Parameters
 from .Logic import CAMLTrainingLogic
 from .ModelChoice import modelChoices, modelNamed
 from .Preflight import TrainingSettings, Verdict, verdictHtml
+from .PreviewSection import PreviewSection
 
-PREVIEW = _("preview")
 #: Seconds between two updates of curves and preview.
 DRAW_PERIOD = 2.0
+#: Parts of a cross-validation, and held-out cases from which on there is none.
+FOLDS, ENOUGH_HELD_OUT = 3, 3
+_STOP = _("Stop the training for good? What it has learnt so far is measured and kept as a model.")
+_FORCE = _(
+    "The training has not answered yet; a step may take a while. End it by force? What it has learnt since its last "
+    "save is lost; the rest is measured and kept as a model."
+)
 _PARTS = {"caml": "", "labeled-only": _("labels alone: "), "": ""}
 
 
@@ -41,8 +46,9 @@ class TrainSection:
         self._parameterNode: Any = None
         self._updating = self._trainNext = self._stopNext = False
         self._checkedKey: Any = None
-        self._preview, self._drawn = "", 0.0
+        self._shownNext, self._drawn = "", 0.0
         self.curves = Curves.Curves()
+        self.preview = PreviewSection(ui, logic, self._say, self.log)
         fill(
             ui.budgetComboBox,
             (
@@ -60,7 +66,6 @@ class TrainSection:
         for combo, slot in (
             (ui.startModelComboBox, self._onStartModel),
             (ui.budgetComboBox, self._onBudget),
-            (ui.previewComboBox, self._onPreview),
             (ui.onQuitComboBox, self._onQuitChoice),
         ):
             combo.connect("currentIndexChanged(int)", slot)
@@ -79,6 +84,7 @@ class TrainSection:
     def setParameterNode(self, parameterNode: Any) -> None:
         """Follow a parameter node; None detaches."""
         self._parameterNode = parameterNode
+        self.preview.setParameterNode(parameterNode)
         if parameterNode is not None:
             self.refreshModels()
             self._followParameters()
@@ -101,15 +107,14 @@ class TrainSection:
     def settings(self) -> TrainingSettings:
         """Return what the panel says; raise DataError where the start model is gone."""
         node = self._parameterNode
-        folds = 3 if node.crossValidate and len(self._logic.project.with_role("validation")) < 3 else 0
         return TrainingSettings(
             startModel=modelNamed(node.startModel),
             budget=node.budget,
             baseline=node.baseline,
-            folds=folds,
+            folds=self._folds(),
             device=storedDevice(),
             name=node.modelName.strip(),
-            previewCase=node.previewCase if node.previewCase in self._logic.project.cases else "",
+            previewCase=self.preview.case,
         )
 
     def problem(self) -> str:
@@ -127,7 +132,14 @@ class TrainSection:
             return _("No case is labelled yet: edit a case and press Use as labeled.")
         if self._parameterNode.budget == "better" and not project.with_role("validation"):
             return _("Until it stops improving needs a validation case; hold one out, or choose a time.")
+        if self._folds() and len(project.with_role("labeled")) < 2:
+            return _("A cross-validation needs at least two labelled cases; label another one, or do without.")
         return ""
+
+    def _folds(self) -> int:
+        """A few held-out cases say little; with enough of them a cross-validation is not worth its time."""
+        few = len(self._logic.project.with_role("validation")) < ENOUGH_HELD_OUT
+        return FOLDS if self._parameterNode.crossValidate and few else 0
 
     def refresh(self) -> None:
         """Bring buttons and combo boxes in line."""
@@ -137,7 +149,7 @@ class TrainSection:
         ui.trainButton.toolTip = problem or _("Check, then train on this computer, in the background.")
         ui.checkButton.enabled = not problem
         ui.checkButton.toolTip = problem or _("Look at cohort and computer before anything runs.")
-        ui.pauseButton.enabled = logic.training
+        ui.pauseButton.enabled = logic.training and not logic.pausing
         ui.resumeButton.enabled = logic.resumable and not logic.checking
         ui.stopButton.enabled = logic.training or logic.resumable or logic.checking
         ui.progressBar.setVisible(logic.training or logic.checking)
@@ -146,7 +158,7 @@ class TrainSection:
             getattr(ui, f"{name}Button").enabled = Curves.chartNode(role) is not None
         if self._parameterNode is not None:
             self._followParameters()
-            self._refreshPreview()
+            self.preview.refresh()
 
     def _followParameters(self) -> None:
         """A script may have chosen."""
@@ -165,7 +177,7 @@ class TrainSection:
         elif kind in ("stage", "progress"):
             self._onStage(kind, fields)
         elif kind == "preview":
-            self._preview = str(fields.get("case") or "")
+            self._shownNext = str(fields.get("case") or "")
         elif kind in ("log", "warning", "error"):
             self.log(str(fields.get("message") or ""))
 
@@ -176,9 +188,9 @@ class TrainSection:
         self._drawn = time.monotonic()
         had = Curves.chartNode("loss") is not None
         self.curves.update()
-        if self._preview:
-            case, self._preview = self._preview, ""
-            self._showPreview(case)
+        if self._shownNext:
+            case, self._shownNext = self._shownNext, ""
+            self.preview.show(case)
         if not had:
             self.refresh()
 
@@ -238,11 +250,15 @@ class TrainSection:
             try:
                 action()
             except CamlError as error:
-                self._ui.statusLabel.text = str(error)
-                self.log(str(error))
+                self._say(str(error))
             self._onChange()
 
         return act
+
+    def _say(self, sentence: str) -> None:
+        """What the user should read now, and may look up later."""
+        self._ui.statusLabel.text = sentence
+        self.log(sentence)
 
     def _check(self) -> None:
         self._trainNext = False
@@ -290,18 +306,23 @@ class TrainSection:
         self._checkedKey = None
 
     def _stop(self) -> None:
-        """For good: end in good order, then score what there is."""
-        if self._logic.checking:
-            self._logic.cancelPreflight()
+        """For good: end in good order, then score what there is; by force where it does not answer."""
+        logic = self._logic
+        if logic.checking:
+            logic.cancelPreflight()
             return
-        if not self._logic.training:
-            self._finish()
+        force = logic.training and (self._stopNext or logic.round.state == "silent")
+        if logic.training and not slicer.util.confirmYesNoDisplay(_FORCE if force else _STOP):
             return
-        if slicer.util.confirmYesNoDisplay(
-            _("Stop the training for good? What it has learnt so far is measured and kept as a model.")
-        ):
-            self._stopNext = True
-            self._logic.pause()
+        if not logic.training:  # it may have ended while the question was open
+            if logic.resumable:
+                self._finish()
+            return
+        self._stopNext = True
+        if force:
+            logic.round.kill()
+        else:
+            logic.pause()
 
     def _finish(self) -> None:
         if self._logic.learnt:
@@ -325,13 +346,15 @@ class TrainSection:
         iteration, total = int(fields.get("iteration") or 0), int(fields.get("total") or 1)
         self._ui.progressBar.maximum = 1000
         self._ui.progressBar.value = round(1000 * iteration / total)
+        if self._logic.pausing:  # that it was heard is what counts now
+            return
         left = fields.get("seconds_left")
         text = _PARTS.get(str(fields.get("part") or ""), f"{fields.get('part')}: ") + _(
             "iteration {iteration} of {total}"
         ).format(iteration=iteration, total=total)
-        self._ui.statusLabel.text = text + (
-            _(", {time} left").format(time=duration(float(left))) if left is not None else ""
-        )
+        text += _(", {time} left").format(time=duration(float(left))) if left is not None else ""
+        hint = self.preview.hint
+        self._ui.statusLabel.text = f"{text}. {hint}" if hint else text
 
     def _onStage(self, kind: str, fields: dict[str, Any]) -> None:
         names = {
@@ -344,11 +367,13 @@ class TrainSection:
         }
         if kind == "stage":
             self._stage = names.get(str(fields.get("name")), str(fields.get("name") or ""))
-            self._ui.statusLabel.text = self._stage
-            return
-        self._ui.statusLabel.text = _("{stage}: {done} of {total}").format(
-            stage=getattr(self, "_stage", ""), done=fields.get("done"), total=fields.get("total")
-        )
+            text = self._stage
+        else:
+            text = _("{stage}: {done} of {total}").format(
+                stage=getattr(self, "_stage", ""), done=fields.get("done"), total=fields.get("total")
+            )
+        if not self._logic.pausing:
+            self._ui.statusLabel.text = text
 
     # Choices
 
@@ -377,55 +402,3 @@ class TrainSection:
 
     def _onQuitChoice(self, index: int) -> None:
         Parameters.storeOnQuit(chosen(self._ui.onQuitComboBox))
-
-    # Preview
-
-    def _refreshPreview(self) -> None:
-        project, node = self._logic.project, self._parameterNode
-        cases = [c.id for c in (*project.with_role("validation"), *project.with_role("unlabeled", "labeled"))]
-        known = getattr(self, "_previewCases", None)
-        if cases != known:
-            self._previewCases = cases
-            self._updating = True
-            fill(self._ui.previewComboBox, [(_("No preview"), ""), *((case, case) for case in cases)])
-            self._updating = False
-        self._updating = True
-        choose(self._ui.previewComboBox, node.previewCase if node.previewCase in cases else "")
-        self._updating = False
-
-    def _onPreview(self, index: int) -> None:
-        if self._updating or self._parameterNode is None:
-            return
-        case = chosen(self._ui.previewComboBox)
-        self._parameterNode.previewCase = case
-        if self._logic.training:
-            try:
-                self._logic.setPreviewCase(case)
-            except CamlError as error:
-                self._ui.statusLabel.text = str(error)
-
-    def _showPreview(self, case: str) -> None:
-        """Show what the model says now, where it is the chosen case and its volume is in the scene."""
-        logic = self._logic
-        path = logic.round.folder / "preview.seg.nrrd" if logic.round is not None else None
-        if path is None or not path.is_file() or case != getattr(self._parameterNode, "previewCase", None):
-            return
-        volumeNode = logic.cohort.volumeNode(case)
-        if volumeNode is None:
-            self.log(_("Open case {case} once to see its preview.").format(case=case))
-            return
-        try:
-            node = CaseExchange.loadLabel(path, volumeNode, case, logic.project.segments)
-        except CamlError as error:  # the file may be replaced while it is read
-            self.log(str(error))
-            return
-        older = [
-            n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if n.GetAttribute(PREDICTION) == PREVIEW
-        ]
-        node.SetAttribute(PREDICTION, PREVIEW)
-        node.SetName(_("{case} - training preview").format(case=case))
-        for before in older:
-            node.GetDisplayNode().SetVisibility(before.GetDisplayNode().GetVisibility())
-            slicer.mrmlScene.RemoveNode(before)
-        if not older and self._ui.pagesStackedWidget.currentIndex == 0:  # views follow the first alone, never a drawing
-            SegmentationResult.show(node, volumeNode)

@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 
 from caml_core.errors import CamlError
 
+from . import RoundFiles
 from .CohortSection import CohortSection
 from .EditPage import EditPage
 from .Listener import Listener
@@ -116,7 +117,7 @@ class TrainingPanel(Listener):
 
     def onRoundState(self, state: str, message: str) -> None:
         """The training's state changed."""
-        if state in ("finished", "failed") and self._ready:
+        if self._ready and self._hasResult(state):
             self.rounds.refresh(newest=True)
         self.train.onRoundState(state, message)
 
@@ -139,6 +140,12 @@ class TrainingPanel(Listener):
     def onPredictionEnd(self, summary: PredictionSummary) -> None:
         """All are done."""
         self.loop.onPredictionEnd(summary)
+
+    def _hasResult(self, state: str) -> bool:
+        """Whether the training has left a result; one stopped before its report has figures and a model, too."""
+        found = self.logic.round
+        stopped = state in ("paused", "interrupted") and found is not None
+        return state in ("finished", "failed") or (stopped and RoundFiles.hasResult(found.folder))
 
     def _recall(self, node: Any) -> None:
         """Take up the project of the scene, unless it is the one that is open."""

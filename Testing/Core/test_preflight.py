@@ -195,6 +195,11 @@ def test_an_open_end_without_validation_is_a_verdict(tmp_path):
     assert found["verdict"] == "does-not-fit" and "validation case" in found["sentence"]
 
 
+def test_a_cross_validation_of_one_case_is_a_verdict(tmp_path):
+    found = _answer(write_cohort(tmp_path / "cohort", labeled=1, unlabeled=1, validation=1), folds=2)
+    assert found["verdict"] == "does-not-fit" and "two labelled cases" in found["sentence"]
+
+
 # The command
 
 

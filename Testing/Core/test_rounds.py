@@ -307,6 +307,7 @@ def test_without_matplotlib_there_is_a_page_without_pictures(a_cohort, tmp_path,
     text = folder.report.read_text(encoding="utf-8")
     assert "<img" not in text and "case4" in text and "1 case: treat as indicative." in text
     assert any("matplotlib" in message for message in warnings)
+    assert "slicer.util.pip_install" in text, "the page says how to get them"
 
 
 # What goes wrong

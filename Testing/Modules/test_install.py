@@ -76,6 +76,30 @@ def test_one_question_then_torch_comes_through_its_extension(
     assert the_segmentation_panel.ui.installFrame.isHidden()
 
 
+def test_pictures_of_reports_come_along_and_keep_nobody_waiting(
+    installed, pytorch_extension, dialogs, the_segmentation_panel, monkeypatch
+):
+    from SlicerHost import packaging
+
+    installed.add("matplotlib")
+    the_segmentation_panel.enter()
+    ui, asked = the_segmentation_panel.ui, []
+    assert "matplotlib" not in ui.installLabel.text, "it is not what CAML computes with"
+
+    def pip_ensure(requirements, **options):
+        asked.append([str(one) for one in requirements])
+        if "matplotlib" in asked[-1][0]:
+            raise RuntimeError("no wheel")
+        installed.discard("safetensors")
+
+    monkeypatch.setattr(packaging, "pip_ensure", pip_ensure)
+    ui.installButton.click()
+    assert "matplotlib" in dialogs.questions[0], "nothing is installed that was not named"
+    assert [names[0].split(">")[0] for names in asked] == ["safetensors", "matplotlib"]
+    assert not dialogs.errors and ui.installFrame.isHidden()
+    assert not the_segmentation_panel.problem().startswith("Install"), "without it everything but pictures works"
+
+
 def test_saying_no_installs_nothing(installed, pytorch_extension, dialogs, the_segmentation_panel):
     from SlicerHost import packaging
 
@@ -116,6 +140,10 @@ def test_the_way_without_internet_is_explained_and_taken(installed, dialogs, the
     ui.installFolderButton.click()
     function, requirements, _options = packaging.requests[-1]
     assert function == "pip_install" and "--no-index" in requirements and str(tmp_path) in requirements
+    assert "matplotlib" in ui.offlineText.plainText and not any("matplotlib" in r for r in requirements)
+    (tmp_path / "matplotlib-3.11.2-cp312-none-any.whl").write_bytes(b"")
+    ui.installFolderButton.click()
+    assert any("matplotlib" in r for r in packaging.requests[-1][1])
 
 
 def test_nothing_is_shown_where_nothing_is_missing(the_segmentation_panel):

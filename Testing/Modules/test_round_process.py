@@ -64,7 +64,7 @@ def a_holder(tmp_path, caml_environment):
 
 
 def tell(a_round, kind, age=0.0, **fields):
-    line = events.encode(kind, {**fields, "part": "caml", "pid": os.getpid()})
+    line = events.encode(kind, {"part": "caml", "pid": os.getpid(), **fields})
     stamp = f'"time": {time.time() - age:.3f}'
     start = line.index('"time"')
     line = line[:start] + stamp + line[line.index(",", start) :]
@@ -190,6 +190,67 @@ def test_a_process_killed_by_the_system_is_told_as_memory(a_round, notes, tmp_pa
     a_round.start(["cohort"])
     wait_for(lambda: a_round.state == "interrupted", 30)
     assert "want of memory" in notes.states[-1][1]
+
+
+def test_pausing_is_told_until_it_is_over_and_asked_twice_ends_nothing(a_round, a_holder, notes):
+    tell(a_round, "heartbeat", iteration=1, pid=a_holder.pid)
+    a_round.follow()
+    assert not a_round.pausing
+    a_round.pause()
+    a_round.pause()
+    assert a_round.stopFile.is_file() and a_round.pausing and a_holder.poll() is None
+    a_round.look()
+    assert a_round.state == "running" and "Pausing" in notes.states[-1][1]
+    tell(a_round, "error", message="Stopped.", exit_code=130)
+    a_holder.kill()
+    a_holder.wait()
+    a_round.look()
+    assert a_round.state == "paused" and not a_round.pausing
+
+
+def test_a_pause_that_another_slicer_has_asked_for_is_seen(a_round, a_holder):
+    tell(a_round, "heartbeat", iteration=1)
+    a_round.follow()
+    a_round.stopFile.touch()
+    a_round.look()
+    assert a_round.pausing
+
+
+def test_a_silent_process_is_asked_not_killed(a_round, a_holder):
+    tell(a_round, "heartbeat", age=1000, iteration=3, pid=a_holder.pid)
+    a_round.follow()
+    a_round.pause()
+    assert a_round.state == "silent" and a_holder.poll() is None and a_round.stopFile.is_file()
+
+
+def test_a_process_that_we_have_ended_died_of_nothing_else(a_round, notes, tmp_path, monkeypatch, wait_for):
+    from CAMLTrainingLib import RoundProcess
+
+    line = events.encode("heartbeat", {"iteration": 1})
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\necho '{line}' >> {a_round.eventsFile}\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(RoundProcess, "pythonProgram", lambda: str(program))
+    a_round.start(["cohort"])
+    wait_for(lambda: notes.events, 30)
+    a_round.kill()
+    wait_for(lambda: a_round.state == "interrupted", 30)
+    assert "ended by force, as you asked" in notes.states[-1][1] and "memory" not in notes.states[-1][1]
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(a_round, tmp_path, notes):
+    from CAMLTrainingLib import RoundFiles
+    from CAMLTrainingLib.RoundProcess import RoundProcess
+
+    a_round.stopFile.mkdir()  # it cannot be removed
+    with pytest.raises(ResourceError, match="stop"):
+        a_round.resume()
+    (tmp_path / "file").touch()
+    gone = RoundProcess(tmp_path / "file" / "001", tmp_path / "training.lock", notes)
+    for action in (gone.resume, gone.pause, lambda: RoundFiles.giveUp(gone.folder)):
+        with pytest.raises(ResourceError, match="annot write|No permission"):
+            action()
+    gone.close()
 
 
 def test_resuming_tells_only_what_is_new(a_round, notes, tmp_path, monkeypatch, wait_for):

@@ -10,38 +10,31 @@ import time
 from pathlib import Path
 
 import pytest
-from training_tools import SMALL, add_scan, add_segmentation, ball, cell, draw, roles, select, write_folder
+from training_tools import (
+    SMALL,
+    add_scan,
+    add_segmentation,
+    ball,
+    cell,
+    choose_time,
+    draw,
+    finish,
+    roles,
+    select,
+    train,
+    write_folder,
+)
 
 HOME = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("short_training")
 
 
-def choose_time(panel, key="10m"):
-    panel.ui.budgetComboBox.currentIndex = panel.ui.budgetComboBox.findData(key)
-
-
-def train(panel, wait_for, baseline=False):
-    """Press Train, read the remarks, press it again where there are some."""
-    choose_time(panel)
-    panel.ui.baselineCheckBox.checked = baseline
-    assert panel.ui.trainButton.enabled, panel.ui.trainButton.toolTip
-    panel.ui.trainButton.click()
-    wait_for(lambda: not panel.logic.checking, 120)
-    if not panel.logic.training:
-        assert "press Train again" in panel.ui.statusLabel.text, panel.ui.statusLabel.text
-        panel.ui.trainButton.click()
-
-
-def finish(panel, wait_for, timeout=240):
-    wait_for(lambda: not panel.logic.training, timeout)
-    log = panel.ui.logTextEdit.plainText
-    assert panel.logic.round.state == "finished", f"{panel.logic.round.state}: {panel.logic.roundMessage} {log}"
-
-
-def test_from_labels_to_a_model_and_on_to_the_next_case(training, a_cohort, wait_for, answers):
+def test_from_labels_to_a_model_and_on_to_the_next_case(training, a_cohort, wait_for, answers, tmp_path):
     import slicer
     from CAMLSegmentationLib import Models
     from CAMLTrainingLib import Curves
+    from PySide6 import QtCore
+    from SlicerHost import qt_module
 
     a_cohort(labeled=3, unlabeled=2, validation=1)
     panel = training
@@ -58,6 +51,13 @@ def test_from_labels_to_a_model_and_on_to_the_next_case(training, a_cohort, wait
     assert panel.ui.reportButton.enabled
     assert panel.ui.historyTableWidget.rowCount == 1
     assert panel.ui.historyTableWidget.item(0, 1).text() == "3"
+
+    # The report opens where reports are read, and the model goes where the user says.
+    panel.ui.reportButton.click()
+    assert [QtCore.QUrl(address).toLocalFile() for address in qt_module.opened] == [str(found.report)]
+    answers["getSaveFileName"] = str(tmp_path / "for-others.caml")
+    panel.ui.exportModelButton.click()
+    assert (tmp_path / "for-others.caml").read_bytes() == found.model.read_bytes()
 
     # The model is in the list of CAML Segmentation, with its card.
     names = [entry.name for entry in Models.library().entries()]

@@ -130,6 +130,30 @@ def end_trainings(folder: Path) -> None:
             endTree([int(pids[-1])])
 
 
+def choose_time(panel, key: str = "10m") -> None:
+    """Choose how long to train."""
+    panel.ui.budgetComboBox.currentIndex = panel.ui.budgetComboBox.findData(key)
+
+
+def train(panel, wait_for, baseline: bool = False) -> None:
+    """Press Train, read the remarks, press it again where there are some."""
+    choose_time(panel)
+    panel.ui.baselineCheckBox.checked = baseline
+    assert panel.ui.trainButton.enabled, panel.ui.trainButton.toolTip
+    panel.ui.trainButton.click()
+    wait_for(lambda: not panel.logic.checking, 120)
+    if not panel.logic.training:
+        assert "press Train again" in panel.ui.statusLabel.text, panel.ui.statusLabel.text
+        panel.ui.trainButton.click()
+
+
+def finish(panel, wait_for, timeout: float = 240) -> None:
+    """Wait for the training, which must come to its end."""
+    wait_for(lambda: not panel.logic.training, timeout)
+    log = panel.ui.logTextEdit.plainText
+    assert panel.logic.round.state == "finished", f"{panel.logic.round.state}: {panel.logic.roundMessage} {log}"
+
+
 def select(panel, cases) -> None:
     """Select rows of the table."""
     panel.cohort.table.select(list(cases))

@@ -86,6 +86,7 @@ def first_round(widget: Any, iterations: int) -> None:
 
     panel, ui = widget.panel, widget.panel.ui
     panel._parameterNode.modelName = MODEL
+    ui.baselineCheckBox.checked = True
     choose_time(panel, iterations)
     show(widget, "train")
     ui.checkButton.click()

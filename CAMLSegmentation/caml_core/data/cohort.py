@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Segment
-from ..errors import CamlError, DataError
+from ..errors import CamlError, DataError, UsageError
 from ..serialization import write_json
 from .case import ROLES, Case, Cohort
 from .files import absolute, has_dicom_mark, relative_to, replacing
@@ -123,6 +123,12 @@ def check_trainable(cohort: Cohort) -> tuple[str, ...]:
             f"No case is held out for validation ({len(labeled)} labelled): the model's accuracy will not be known."
         )
     return tuple(notes)
+
+
+def check_folds(cohort: Cohort, folds: int) -> None:
+    """Raise UsageError where there are too few labelled cases for a cross-validation (``folds`` 0: none is wanted)."""
+    if folds and len(cohort.with_role("labeled")) < 2:
+        raise UsageError("A cross-validation needs at least two labelled cases; label another one, or do without.")
 
 
 def _load_csv(path: Path) -> tuple[Case, ...]:

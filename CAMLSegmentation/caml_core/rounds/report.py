@@ -29,7 +29,10 @@ NAMES = {
 _METRICS = (("dice", "Dice", 3), ("hd95_mm", "HD95 (mm)", 1), ("assd_mm", "ASSD (mm)", 2))
 _CURVES_CAPTION = "How the trainings went, over the time they took."
 _MAIN_CAPTION = "Losses, validation and learning rate of the CAML training."
-_NO_PICTURES = "The report has no pictures: matplotlib is not installed here."
+_NO_PICTURES = (
+    "The report has no pictures, because matplotlib is not installed; for those of the next one enter "
+    "slicer.util.pip_install('matplotlib') in Slicer's Python console, or outside of Slicer: pip install matplotlib."
+)
 #: Pictures of cases at most.
 MOST_CASES = 20
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..config import Plan
 from ..data.case import Cohort
-from ..data.cohort import check_trainable, hold_out, load_cohort
+from ..data.cohort import check_folds, check_trainable, hold_out, load_cohort
 from ..data.files import remove_quietly, replacing
 from ..device import choose_device, use_threads
 from ..errors import CamlError, Cancelled, TrainingError, UsageError
@@ -53,8 +53,7 @@ def start_round(
         raise UsageError(
             "Training until it stops improving needs at least one validation case; hold one out, or choose a budget."
         )
-    if request.folds and len(cohort.with_role("labeled")) < 2:
-        raise UsageError("A cross-validation needs at least two labelled cases; label another one, or do without.")
+    check_folds(cohort, request.folds)
     if preview and preview not in {case.id for case in cohort.cases}:
         raise UsageError(f"The cohort has no case {preview!r} to preview; name one that it lists, or none.")
     if start is not None:

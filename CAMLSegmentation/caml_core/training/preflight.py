@@ -14,7 +14,7 @@ from typing import Any
 from ..cache_location import user_cache_folder
 from ..config import NetworkConfig, Plan
 from ..data.case import Cohort
-from ..data.cohort import check_trainable
+from ..data.cohort import check_folds, check_trainable
 from ..data.fingerprint import CaseFingerprint, Fingerprint
 from ..device import total_ram
 from ..errors import ResourceError, UsageError
@@ -71,6 +71,7 @@ def preflight(
             raise UsageError(
                 "Training until it stops improving needs at least one validation case; hold one out, or choose a time."
             )
+        check_folds(cohort, extras.folds)
         # An event is where a listener that is asked to stop says so.
         plan = make_plan(cohort, found, request, start, lambda: listener("heartbeat", {}))
     except DoesNotFit as error:
