@@ -77,6 +77,11 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         if (node.projectFolder, node.projectBeside, node.cohort) != (str(project.folder), beside, text):
             node.projectFolder, node.projectBeside, node.cohort = str(project.folder), beside, text
 
+    def recognize(self) -> None:
+        """The scene is this project's still, though another one was loaded into it: tell it how the project stands."""
+        self._sceneKnown = True
+        self.remember()
+
     def _fromScene(self) -> str:
         """The way from the scene's folder to the project's, so that both may move together; empty without one."""
         root = slicer.mrmlScene.GetRootDirectory() or ""

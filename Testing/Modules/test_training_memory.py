@@ -83,6 +83,22 @@ def test_scene_and_project_may_move_together(training, a_cohort, tmp_path):
     assert roles(training) == before
 
 
+def test_a_scene_loaded_into_this_one_does_not_end_its_memory_of_the_cohort(training, a_cohort, tmp_path):
+    import slicer
+
+    another = slicer.vtkMRMLScene()
+    another.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    another.SetURL(str(tmp_path / "another.mrml"))
+    assert another.Commit()
+    names = a_cohort(labeled=2, unlabeled=1)
+    slicer.util.loadScene(str(tmp_path / "another.mrml"))
+    assert slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLinearTransformNode") is not None
+    select(training, names[2:])
+    training.ui.excludeButton.click()
+    listed = json.loads(training.logic.getParameterNode().cohort)["cases"]
+    assert [c["role"] for c in listed] == ["labeled", "labeled", "excluded"]
+
+
 def test_two_who_change_one_project_do_not_undo_each_other(training, a_cohort):
     from CAMLTrainingLib.Logic import CAMLTrainingLogic
 
