@@ -17,6 +17,7 @@ from CAMLSegmentationLib import SegmentationResult, VolumeExchange
 from slicer.i18n import tr as _
 
 from caml_core.config import Segment
+from caml_core.data.files import disk_error, remove_quietly
 from caml_core.errors import DataError
 from caml_core.project.cases import ProjectCase
 
@@ -65,8 +66,10 @@ def writeVolume(volumeNode: Any, path: Path) -> None:
     try:
         VolumeExchange.writeVolume(volumeNode, part, VolumeExchange.frameOf(volumeNode))
         part.replace(path)
+    except OSError as error:
+        raise disk_error(error, path) from error
     finally:
-        part.unlink(missing_ok=True)
+        remove_quietly(part)
 
 
 def loadVolume(case: ProjectCase) -> Any:
