@@ -16,13 +16,11 @@ from slicer.i18n import tr as _
 from caml_core.errors import CamlError, DataError
 
 from . import CaseExchange
-from .CaseExchange import PREDICTION
+from .CaseExchange import PREDICTION, WRITTEN
 from .Cohort import Cohort
 
 #: Attribute of a disagreement map in the scene: the case it belongs to.
 MAP_CASE = "CAMLTraining.MapOf"
-#: Attribute of a prediction: when its file was written.
-WRITTEN = "CAMLTraining.Written"
 
 
 class PredictionListener(Protocol):
@@ -182,7 +180,7 @@ def showPrediction(cohort: Cohort, case: str, modelName: str = "") -> Any:
     if known.prediction is None or not known.prediction.is_file():
         raise DataError(_("There is no prediction of case {case}; press Segment unlabeled.").format(case=case))
     volumeNode, older = cohort.load(case), cohort.predictionNode(case)
-    written = str(known.prediction.stat().st_mtime_ns)
+    written = CaseExchange.writtenAt(known.prediction)
     name = modelName or (older.GetAttribute(PREDICTION) if older is not None else "") or _("model")
     if older is not None and SegmentationResult.isEdited(older):
         _keepEdits(cohort, case, older)
@@ -238,4 +236,5 @@ def correction(cohort: Cohort, case: str) -> Any:
     if known.prediction is None or not known.prediction.is_file():
         raise DataError(_("There is no prediction of case {case}; press Segment unlabeled.").format(case=case))
     node = CaseExchange.loadLabel(known.prediction, cohort.load(case), case, cohort.project.segments)
+    node.SetAttribute(WRITTEN, CaseExchange.writtenAt(known.prediction))
     return cohort.mark(node, case)

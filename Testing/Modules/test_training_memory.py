@@ -197,6 +197,54 @@ def test_a_case_opened_once_and_left_empty_still_opens_with_its_prediction(train
     assert node.GetAttribute("CAMLTraining.Prediction") is None
 
 
+def opened(panel, case: str) -> np.ndarray:
+    """What the editor holds of a case, once it is opened."""
+    import slicer
+
+    panel.openCase(case)
+    node, volume = panel.edit.editor.segmentationNode(), panel.edit.editor.sourceVolumeNode()
+    return slicer.util.arrayFromSegmentBinaryLabelmap(node, node.GetSegmentation().GetNthSegmentID(0), volume) > 0
+
+
+@pytest.mark.parametrize("touched", [False, True], ids=["looked at", "corrected"])
+def test_a_newer_prediction_replaces_a_copy_of_the_older_one_unless_a_hand_has_touched_it(training, touched):
+    import slicer
+
+    volume = add_scan(0)
+    training.update()
+    training.logic.cohort.setSegments([SEGMENT])
+    training.logic.save()
+    older, newer, corrected = ball(0), np.roll(ball(0), 2, 0), np.roll(ball(0), 1, 1)
+    predict(training, "Scan 00", older)
+    assert np.array_equal(opened(training, "Scan 00"), older)
+    node = training.edit.editor.segmentationNode()
+    if touched:
+        draw(node, volume, corrected)
+    training.edit.leave()
+    predict(training, "Scan 00", newer)
+    assert np.array_equal(opened(training, "Scan 00"), corrected if touched else newer)
+    node = training.edit.editor.segmentationNode()
+    training.edit.leave()
+    training.openCase("Scan 00")
+    assert training.edit.editor.segmentationNode() is node, "the same prediction is not copied twice"
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
+
+
+def test_a_prediction_that_was_taken_as_label_as_it_was_stays_the_label(training):
+    add_scan(0)
+    training.update()
+    training.logic.cohort.setSegments([SEGMENT])
+    training.logic.save()
+    predict(training, "Scan 00", ball(0))
+    training.openCase("Scan 00")
+    training.ui.acceptNextButton.click()
+    assert roles(training) == {"Scan 00": "labeled"}
+    for label in (training.logic.project.folder / "labels").iterdir():
+        label.unlink()
+    predict(training, "Scan 00", np.roll(ball(0), 2, 0))
+    assert np.array_equal(opened(training, "Scan 00"), ball(0))
+
+
 def test_a_prediction_that_was_only_looked_at_is_no_edit(training):
     add_scan(0)
     training.update()
