@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import SlicerHost
 from training_tools import (
     accept,
     cell,
@@ -70,6 +71,55 @@ def test_many_labels_are_checked_while_the_window_stays_alive(training, tmp_path
     assert list(roles(training).values()) == ["labeled"] * 7 + ["unlabeled"]
     assert "case-07 has no segmentation" in message(training)
     assert [c.role for c in load_cohort(training.logic.project.file).cases] == list(roles(training).values())
+
+
+def saved_roles(project: Path) -> list[str]:
+    """The roles of a project's file."""
+    return [c["role"] for c in json.loads((project / "cohort.json").read_text())["cases"]]
+
+
+def check_many(panel, tmp_path) -> Path:
+    """Begin to check fifteen labels; return the project's folder."""
+    panel.logic.addFolder(write_folder(tmp_path / "scans", 15, labels=15))
+    panel.logic.save()
+    panel.update()
+    accept(panel, *roles(panel))
+    return panel.logic.project.folder
+
+
+def test_labels_checked_are_saved_before_all_are(training, tmp_path, wait_for):
+    project = check_many(training, tmp_path)
+    wait_for(lambda: "labeled" in saved_roles(project))
+    assert training.cohort.checking, "no crash from here on loses them"
+
+
+def test_quitting_while_labels_are_checked_keeps_those_that_were(training, tmp_path, wait_for):
+    project = check_many(training, tmp_path)
+    wait_for(lambda: roles(training)["case-01"] == "labeled")
+    checked = list(roles(training).values())
+    SlicerHost.unload_module("CAMLTraining")
+    assert checked.count("labeled") < 15 and saved_roles(project) == checked
+
+
+def test_labels_being_checked_go_to_their_own_project_when_another_is_opened(training, tmp_path, wait_for):
+    project = check_many(training, tmp_path)
+    wait_for(lambda: roles(training)["case-01"] == "labeled")
+    training.ui.projectDirectoryButton.directory = str(tmp_path / "second")
+    assert "labeled" in saved_roles(project) and training.cohort.checking
+    wait_for(lambda: not training.cohort.checking)
+    assert saved_roles(project) == ["labeled"] * 15
+    assert not roles(training) and saved_roles(tmp_path / "second") == []
+
+
+def test_a_project_that_is_opened_again_while_its_labels_are_checked_gets_them(training, tmp_path, wait_for):
+    project = check_many(training, tmp_path)
+    wait_for(lambda: roles(training)["case-01"] == "labeled")
+    for folder in (tmp_path / "second", project):
+        training.ui.projectDirectoryButton.directory = str(folder)
+    assert training.cohort.checking and set(roles(training).values()) == {"labeled", "unlabeled"}
+    wait_for(lambda: not training.cohort.checking)
+    assert list(roles(training).values()) == saved_roles(project) == ["labeled"] * 15
+    training.logic.save()
 
 
 def test_a_damaged_label_file_is_refused_by_name(training, tmp_path, answers):
