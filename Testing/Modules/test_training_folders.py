@@ -240,7 +240,7 @@ def test_the_table_sorts_and_filters(training, tmp_path):
     training.logic.project.update("case-01", agreement={"ball": 0.9})
     training.update()
     table, column = training.ui.casesTableWidget, 4
-    table.sortByColumn(column, qt.Qt.DescendingOrder)
+    table.horizontalHeader().setSortIndicator(column, qt.Qt.DescendingOrder)  # as a click on the title does
     assert [table.item(row, 0).text() for row in range(2)] == ["case-02", "case-01"]
     training.ui.filterSearchBox.text = "CASE-0 excl"
     shown = [table.item(row, 0).text() for row in range(table.rowCount) if not table.isRowHidden(row)]
@@ -249,6 +249,50 @@ def test_the_table_sorts_and_filters(training, tmp_path):
     training.ui.filterRoleComboBox.currentIndex = training.ui.filterRoleComboBox.findData("unlabeled")
     shown = [table.item(row, 0).text() for row in range(table.rowCount) if not table.isRowHidden(row)]
     assert sorted(shown) == ["case-00", "case-01", "case-03"]
+
+
+def test_numbers_are_sorted_as_numbers(training, tmp_path):
+    import qt
+
+    training.logic.addFolder(write_folder(tmp_path / "scans", 4))
+    sizes = ((512, 512, 88), (64, 64, 20), (512, 512, 300), None)
+    spacings = ((0.625, 0.625, 10.0), (12.0, 1.0, 1.0), (0.625, 0.625, 2.5), None)
+    for number, (size, spacing) in enumerate(zip(sizes, spacings)):
+        training.logic.project.update(f"case-{number:02d}", size=size, spacing=spacing)
+    training.cohort._timer.stop()
+    training.update()
+    table, header = training.ui.casesTableWidget, training.ui.casesTableWidget.horizontalHeader()
+
+    def sorted_by(title: str, order) -> str:
+        from CAMLTrainingLib.CasesTable import HEADERS
+
+        header.setSortIndicator(HEADERS.index(title), order)
+        return "".join(table.item(row, 0).text()[-1] for row in range(4))
+
+    assert sorted_by("Size", qt.Qt.AscendingOrder) == "1023"
+    assert sorted_by("Size", qt.Qt.DescendingOrder) == "2013", "what is unknown comes last"
+    assert sorted_by("Spacing (mm)", qt.Qt.AscendingOrder) == "2013"
+    assert sorted_by("Case", qt.Qt.DescendingOrder) == "3210"
+
+
+def test_cases_stay_selected_and_hidden_where_sorting_moves_them(training, tmp_path):
+    import qt
+
+    training.logic.addFolder(write_folder(tmp_path / "scans", 5))
+    training.update()
+    table = training.ui.casesTableWidget
+    training.ui.filterSearchBox.text = "case-0"
+    select(training, ["case-00", "case-03"])
+    training.logic.project.update("case-04", role="excluded")
+    training.update()
+    training.ui.filterRoleComboBox.currentIndex = training.ui.filterRoleComboBox.findData("unlabeled")
+    table.horizontalHeader().setSortIndicator(0, qt.Qt.DescendingOrder)
+    assert training.cohort.table.selected() == ["case-03", "case-00"]
+    assert [table.item(row, 0).text() for row in range(5) if table.isRowHidden(row)] == ["case-04"]
+    training.ui.excludeButton.click()
+    assert [case for case, role in roles(training).items() if role == "excluded"] == ["case-00", "case-03", "case-04"]
+    table.selectColumn(1)  # what a click on a title does besides, in tables that select more than rows
+    assert training.cohort.table.selected() == []
 
 
 def test_hidden_rows_are_not_changed(training, tmp_path):
