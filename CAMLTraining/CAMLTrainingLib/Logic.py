@@ -23,7 +23,7 @@ from caml_core.project.suggestion import Ranked, rank_at_random, rank_by_disagre
 from . import ModelChoice, Parameters
 from .Cohort import Cohort, defaultFolder
 from .Listener import Listener
-from .Predictions import PredictionRun, PredictionSummary
+from .Predictions import PredictionRun, PredictionSummary, unsegmented
 from .Preflight import PreflightRun, TrainingSettings, Verdict
 from .RoundProcess import RoundProcess
 
@@ -141,9 +141,10 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
 
         A training that is at work, or was paused, is taken up.
         """
-        folder = Path(folder)
-        project = Project.open(folder) if Project.exists(folder) else Project(folder)
+        project = _projectOf(Path(folder))
         self._forgetRuns()
+        if project.folder == self.project.folder:
+            project = _projectOf(project.folder)  # what was ended has written down what it has done
         self.cohort, self._rounds, self._sceneKnown = Cohort(project), None, True
         self.takeInScene()
         self.remember()
@@ -296,7 +297,10 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         return ModelChoice.libraryCopy(found, self.project.folder)
 
     def startPredictions(self, model: Path | str | None = None, cases: Sequence[str] | None = None) -> None:
-        """Segment unlabelled cases in the background (all of them unless named); raise CamlError."""
+        """Segment unlabelled cases in the background; raise CamlError.
+
+        cases: None for those that the model has not segmented yet, or all where it has.
+        """
         if self.predictions is not None and not self.predictions.ended:
             raise UsageError(_("Unlabelled cases are being segmented already."))
         path = Path(model) if model is not None else self.latestModel()
@@ -304,10 +308,10 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
             raise DataError(_("There is no model yet; train first."))
         from caml_core.model_file import read_card
 
-        name = read_card(path).info.name
-        chosen = cases if cases is not None else [c.id for c in self.project.with_role("unlabeled")]
+        card = read_card(path)
+        chosen = cases if cases is not None else unsegmented(self.project, card)
         device = ModelChoice.device()
-        self.predictions = PredictionRun(self.cohort, path, name, chosen, self, device, self._workerFactory)
+        self.predictions = PredictionRun(self.cohort, card, chosen, self, device, self._workerFactory)
         try:
             self.predictions.start()
         except CamlError:
@@ -315,7 +319,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
             raise
 
     def segmentUnlabeled(self, model: Path | str | None = None) -> PredictionSummary:
-        """Segment all unlabelled cases and wait."""
+        """Segment the unlabelled cases, as ``startPredictions`` does, and wait."""
         self.startPredictions(model)
         run = self.predictions
         while run is not None and not run.ended:
@@ -448,6 +452,10 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         if self.predictions is not None and not self.predictions.ended:
             self.predictions.end()
         self.predictions, self.verdict = None, None
+
+
+def _projectOf(folder: Path) -> Project:
+    return Project.open(folder) if Project.exists(folder) else Project(folder)
 
 
 __all__ = ["CAMLTrainingLogic", "CamlError", "Listener", "TrainingSettings"]
