@@ -178,8 +178,6 @@ class CohortSection:
     def _addFolder(self, folder: Path) -> None:
         new = self._logic.addFolder(folder)
         withLabels = [case for case in new if self._logic.project.cases[case].label is not None]
-        self.refresh()
-        self.table.select(withLabels)
         if withLabels:
             self._logic.cohort.notes.append(
                 _(
@@ -187,6 +185,8 @@ class CohortSection:
                     "learn from, or Validation."
                 ).format(count=len(withLabels), all=len(new))
             )
+        self.refresh()
+        self.table.select(withLabels)
 
     def _onAddLabels(self, checked: bool = False) -> None:
         folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Folder of label files"), "")

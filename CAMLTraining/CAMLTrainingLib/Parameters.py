@@ -4,8 +4,13 @@ computer.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import slicer
 from slicer.parameterNodeWrapper import parameterNodeWrapper
+
+from caml_core.data.files import relative_to
+from caml_core.project.project import Project
 
 #: What happens to a training when Slicer quits.
 ON_QUIT = ("continue", "pause")
@@ -42,3 +47,17 @@ def storedOnQuit() -> str:
 def storeOnQuit(value: str) -> None:
     """Remember the choice."""
     slicer.app.userSettings().setValue(_ON_QUIT_KEY, value)
+
+
+def besideScene(folder: Path) -> str:
+    """Return the way from the scene's folder to a project's, so that both may move together; empty without one."""
+    root = slicer.mrmlScene.GetRootDirectory() or ""
+    return relative_to(folder, Path(root)) if root and Path(root).is_absolute() else ""
+
+
+def namedFolder(node: CAMLTrainingParameterNode) -> Path | None:
+    """Return the project's folder as the scene names it: beside the scene's own file first."""
+    root = slicer.mrmlScene.GetRootDirectory() or ""
+    if node.projectBeside and root and Project.exists(Path(root) / node.projectBeside):
+        return Path(root) / node.projectBeside
+    return Path(node.projectFolder) if node.projectFolder else None

@@ -19,6 +19,7 @@ from caml_core.data.files import make_folder, remove_quietly
 from caml_core.errors import CamlError, DataError
 from caml_core.model_file import ModelCard
 from caml_core.project.project import Project
+from caml_core.project.suggestion import Ranked, rank_at_random, rank_by_disagreement
 
 from . import CaseExchange
 from .CaseExchange import PREDICTION, WRITTEN
@@ -26,6 +27,7 @@ from .Cohort import Cohort
 
 #: Attribute of a disagreement map in the scene: the case it belongs to.
 MAP_CASE = "CAMLTraining.MapOf"
+RANKINGS = ("disagreement", "random")
 #: Seconds after which what is done is written down.
 SAVE_PERIOD = 10.0
 
@@ -254,6 +256,18 @@ def unsegmented(project: Project, card: ModelCard) -> list[str]:
     digest = digestOf(card)
     left = [c.id for c in waiting if c.predicted_by != digest or c.prediction is None or not c.prediction.is_file()]
     return left or [c.id for c in waiting]
+
+
+def rankedCases(project: Project, ranking: str, seed: int) -> tuple[Ranked, ...]:
+    """Return the unlabelled cases that have a prediction, by one of RANKINGS, the one to label next first."""
+    if ranking not in RANKINGS:
+        msg = f"ranking must be one of {', '.join(RANKINGS)}, got {ranking!r}"
+        raise ValueError(msg)
+    known = [c for c in project.with_role("unlabeled") if c.prediction is not None]
+    if ranking == "random":
+        return rank_at_random({c.id: any(v > 0 for v in c.volumes_ml.values()) for c in known}, seed)
+    judged = [c for c in known if c.agreement]
+    return rank_by_disagreement({c.id: c.agreement for c in judged}, {c.id: c.volumes_ml for c in judged})
 
 
 def _died(case: str, exitCode: int, crashed: bool) -> str:

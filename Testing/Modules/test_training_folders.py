@@ -150,6 +150,29 @@ def test_an_empty_folder_is_said(training, tmp_path, answers):
     answers["getExistingDirectory"] = str(tmp_path / "nothing")
     training.ui.addFolderButton.click()
     assert "has no cases" in message(training)
+    assert "--" not in message(training) and "`" not in message(training), "a panel speaks of no command line"
+
+
+def test_a_label_without_a_scan_does_not_keep_the_scans_of_a_folder(training, tmp_path, answers):
+    folder = write_folder(tmp_path / "scans", 3, labels=2)
+    (folder / "case-00.nii.gz").unlink()
+    answers["getExistingDirectory"] = str(folder)
+    training.ui.addFolderButton.click()
+    assert list(roles(training)) == ["case-01", "case-02"]
+    assert "left out (1): case-00_label.nii.gz" in message(training)
+    assert "1 of 2 new cases have a label file" in message(training)
+
+
+def test_series_in_the_folders_of_patients_are_cases(training, tmp_path, answers, wait_for):
+    for patient in ("LA 1", "LA 2"):
+        write_series(tmp_path / "export" / patient / "study" / "series")
+    (tmp_path / "export" / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(100))
+    answers["getExistingDirectory"] = str(tmp_path / "export")
+    training.ui.addFolderButton.click()
+    assert list(roles(training)) == ["LA 1", "LA 2"]
+    training.openCase("LA 1")
+    volume = training.edit.editor.sourceVolumeNode()
+    assert volume.GetImageData().GetDimensions() == (10, 12, 4)
 
 
 def test_scans_that_moved_are_located(training, tmp_path, answers):
