@@ -23,13 +23,15 @@ class CAMLTrainingParameterNode:
 
     projectBeside: the project's folder as seen from the scene's own. cohort: the project's list of cases as JSON, so
     that the scene alone brings cohort, roles and split back.
-    startModel: the name of a model, empty for a start from scratch.
+    startModel: the name of a model, empty for a start from scratch. startChosenFor: the project and round after which
+    that was chosen, by the user or by the round's end; empty where nobody has chosen.
     """
 
     projectFolder: str = ""
     projectBeside: str = ""
     cohort: str = ""
     startModel: str = ""
+    startChosenFor: str = ""
     budget: str = "1h"
     baseline: bool = True
     crossValidate: bool = False

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from stand_ins import SEGMENTS
-from training_tools import add_scan, case_of, cell, roles, write_folder
+from training_tools import add_scan, case_of, cell, finish_round, roles, write_folder
 
 from caml_core.config import Segment
 from caml_core.data.io import read_volume
@@ -77,19 +76,7 @@ def a_round(training, stand_in):
     """A project with four unlabelled cases and a model."""
     training.logic.addFolder(write_folder(training.logic.project.folder.parent / "scans", 4))
     finish_round(training, 1, stand_in)
-    training.update()
     return training
-
-
-def finish_round(panel, number: int, model: Path) -> None:
-    """A round of the project, as it lies there when its training is done."""
-    folder = panel.logic.project.rounds_folder() / f"{number:03d}"
-    folder.mkdir(parents=True)
-    shutil.copy(model, folder / "model.caml")
-    (folder / "result.json").write_text(json.dumps({"rows": []}))
-    panel.logic.save()
-    panel.logic.openProject(panel.logic.project.folder)
-    panel.update()
 
 
 def saved(panel) -> dict[str, str]:

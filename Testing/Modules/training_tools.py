@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +73,20 @@ def write_folder(folder: Path, count: int, labels: int = 0, suffix: str = ".nii.
             label = sitk.GetImageFromArray(ball(seed).astype(np.uint8))
             label.SetSpacing((1.5, 1.5, 1.5))
             sitk.WriteImage(label, str(folder / f"case-{seed:02d}_label{suffix}"))
+    return folder
+
+
+def finish_round(panel, number: int, model: Path) -> Path:
+    """A finished round of the open project, as a training leaves it; the project is opened anew. Returns its folder."""
+    folder = panel.logic.project.rounds_folder() / f"{number:03d}"
+    folder.mkdir(parents=True)
+    shutil.copy(model, folder / "model.caml")
+    (folder / "result.json").write_text(json.dumps({"rows": []}))
+    told = ({"event": "started", "command": "round", "pid": 1, "version": "0"}, {"event": "finished", "result": {}})
+    (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in told))
+    panel.logic.save()
+    panel.logic.openProject(panel.logic.project.folder)
+    panel.update()
     return folder
 
 
