@@ -19,6 +19,8 @@ from . import Curves, ModelChoice, Results
 from .Logic import CAMLTrainingLogic
 
 _HEADERS = (_("Round"), _("Labels"), _("Unlabeled"), _("Min"), _("CAML"), _("Alone"), _("Start"), _("Held out"))
+#: Rows of a result that have a column each.
+_ROWS = ("caml", "labeled-only", "start")
 
 
 class RoundSection:
@@ -94,7 +96,7 @@ class RoundSection:
             for column, text in enumerate(_historyRow(found)):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
         table.resizeColumnsToContents()
-        self._ui.historyPlotButton.enabled = any(r.rows for r in finished)
+        self._ui.historyPlotButton.enabled = any(Results.measured(r, n) is not None for r in finished for n in _ROWS)
 
     # Buttons
 
@@ -133,11 +135,8 @@ class RoundSection:
 
 
 def _historyRow(found: Round) -> tuple[str, ...]:
-    dice = []
-    for name in ("caml", "labeled-only", "start"):
-        row = found.row(name) or (found.row("cross-validation") if name == "caml" else None)
-        value = row.mean_dice if row is not None else None
-        dice.append(Results.percent(value) if value is not None else "")
+    values = (Results.measured(found, name) for name in _ROWS)
+    dice = [Results.percent(value) if value is not None else "" for value in values]
     return (
         str(found.number),
         str(found.labeled),

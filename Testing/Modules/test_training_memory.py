@@ -9,26 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SlicerHost
-from training_tools import SEGMENT, add_scan, add_segmentation, ball, draw, message, roles, select, write_folder
+from training_tools import (
+    SEGMENT,
+    add_scan,
+    add_segmentation,
+    ball,
+    draw,
+    message,
+    predict,
+    roles,
+    select,
+    write_folder,
+)
 
-from caml_core.config import Segment
 from caml_core.data.io import read_volume
-from caml_core.data.labels import write_labels
 from caml_core.errors import ResourceError
-
-
-def predict(panel, case: str, mask: np.ndarray, agreement: float = 0.5):
-    """A prediction of a case, as the engine leaves it."""
-    folder = panel.logic.project.folder / "predictions"
-    folder.mkdir(parents=True, exist_ok=True)
-    panel.logic.cohort.ensureFile(case)
-    grid = read_volume(panel.logic.project.cases[case].images[0]).grid
-    path = folder / f"{case}.seg.nrrd"
-    write_labels(path, mask.astype(np.uint8).transpose(2, 1, 0), grid, [Segment(SEGMENT, 1)])
-    panel.logic.project.update(
-        case, prediction=path, agreement={SEGMENT: agreement}, volumes_ml={SEGMENT: 1.0}, status="predicted"
-    )
-
 
 # Scene and project
 

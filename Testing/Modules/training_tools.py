@@ -12,6 +12,10 @@ import SimpleITK as sitk
 import SlicerHost
 from stand_ins import ijk_to_ras
 
+from caml_core.config import Segment
+from caml_core.data.io import read_volume
+from caml_core.data.labels import write_labels
+
 SIZE = (24, 22, 20)
 SEGMENT = "ball"
 #: A network that trains in the blink of an eye; its arithmetic is not measured.
@@ -76,12 +80,32 @@ def write_folder(folder: Path, count: int, labels: int = 0, suffix: str = ".nii.
     return folder
 
 
-def finish_round(panel, number: int, model: Path) -> Path:
-    """A finished round of the open project, as a training leaves it; the project is opened anew. Returns its folder."""
+def predict(panel, case: str, mask: np.ndarray, agreement: float = 0.5):
+    """A prediction of a case, as the engine leaves it."""
+    folder = panel.logic.project.folder / "predictions"
+    folder.mkdir(parents=True, exist_ok=True)
+    panel.logic.cohort.ensureFile(case)
+    grid = read_volume(panel.logic.project.cases[case].images[0]).grid
+    path = folder / f"{case}.seg.nrrd"
+    write_labels(path, mask.astype(np.uint8).transpose(2, 1, 0), grid, [Segment(SEGMENT, 1)])
+    panel.logic.project.update(
+        case, prediction=path, agreement={SEGMENT: agreement}, volumes_ml={SEGMENT: 1.0}, status="predicted"
+    )
+
+
+def finish_round(panel, number: int, model: Path, **dice: float) -> Path:
+    """A finished round of the open project, as a training leaves it; the project is opened anew. Returns its folder.
+
+    dice: of the ball, by the name of the row, with "_" for "-".
+    """
     folder = panel.logic.project.rounds_folder() / f"{number:03d}"
     folder.mkdir(parents=True)
     shutil.copy(model, folder / "model.caml")
-    (folder / "result.json").write_text(json.dumps({"rows": []}))
+    rows = [
+        {"name": name.replace("_", "-"), "count": 2, "summary": {SEGMENT: {"dice": {"mean": value, "std": 0.0}}}}
+        for name, value in dice.items()
+    ]
+    (folder / "result.json").write_text(json.dumps({"rows": rows}))
     told = ({"event": "started", "command": "round", "pid": 1, "version": "0"}, {"event": "finished", "result": {}})
     (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in told))
     panel.logic.save()
