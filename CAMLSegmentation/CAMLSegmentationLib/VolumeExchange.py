@@ -17,6 +17,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from caml_core.data.files import make_folder, remove_quietly
 from caml_core.errors import DataError, ResourceError
 from caml_core.model_fit import VolumeFacts
 
@@ -81,12 +82,12 @@ def frameOf(volumeNode: Any, roiNode: Any = None) -> Frame:
 def writeVolume(volumeNode: Any, path: Path, frame: Frame) -> None:
     """Write the voxels of ``frame`` as an uncompressed NRRD file with world geometry.
 
-    Raises DataError for a volume that cannot be segmented, ResourceError where the disk is full.
+    Raises DataError for a volume that cannot be segmented, ResourceError where the disk is full or refuses.
     """
     if fault := checkVolume(volumeNode):
         raise DataError(fault)
     image = volumeNode.GetImageData()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     needed = image.GetScalarSize() * frame.size[0] * frame.size[1] * frame.size[2]
     if shutil.disk_usage(path.parent).free < needed + 2**20:
         raise ResourceError(
@@ -102,7 +103,7 @@ def writeVolume(volumeNode: Any, path: Path, frame: Frame) -> None:
     writer.SetUseCompression(0)
     writer.Write()
     if writer.GetWriteError() or not path.is_file() or path.stat().st_size < needed:
-        path.unlink(missing_ok=True)
+        remove_quietly(path)
         raise ResourceError(
             _("{volume} could not be written to {folder}; check the disk and its permissions.").format(
                 volume=volumeNode.GetName(), folder=path.parent

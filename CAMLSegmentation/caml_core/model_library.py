@@ -9,6 +9,7 @@ from __future__ import annotations
 import filecmp
 import itertools
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from .errors import CamlError, ModelFileError, ResourceError, UsageError
 from .model_file import ModelCard, read_card
 
 SUFFIX = ".caml"
+#: File in the user's folder.
+_IDENTITY = ".identity"
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,32 @@ class ModelLibrary:
         if known is None or known[0] != state:
             known = self._read[path] = (state, self._entry(path))
         return known[1]
+
+    def find(self, source: Path) -> Path | None:
+        """Return the model of the library that has the same content as a file; None where there is none."""
+        source = Path(source)
+        try:
+            size = source.stat().st_size
+        except OSError:
+            return None
+        alike = (entry.path for entry in self.entries() if entry.card is not None and entry.card.size == size)
+        return next((path for path in alike if _same_content(source, path)), None)
+
+    def identity(self) -> str:
+        """Return what tells the user's folder from those of other users and computers; made when first asked for.
+
+        Raises ResourceError where it cannot be written.
+        """
+        file = self.user / _IDENTITY
+        try:
+            known = file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            known = ""
+        if not known:
+            known = uuid.uuid4().hex[:12]
+            with replacing(file) as temporary:
+                temporary.write_text(known + "\n", encoding="utf-8")
+        return known
 
     def add(self, source: Path) -> Path:
         """Copy a model file into the user's folder and return where it lies; a model that is there is left alone.

@@ -17,6 +17,7 @@ from CAMLSegmentationLib import SegmentationResult, VolumeExchange
 from slicer.i18n import tr as _
 
 from caml_core.config import Segment
+from caml_core.data.files import disk_error, remove_quietly
 from caml_core.errors import DataError
 from caml_core.project.cases import ProjectCase
 
@@ -29,6 +30,8 @@ PREDICTION = PREFIX + "Prediction"
 ACCEPTED = PREFIX + "Accepted"
 #: Attribute of a segmentation: its state when it was handed to a hand, which has not touched it as long as it is so.
 OPENED = PREFIX + "Opened"
+#: Attribute of a prediction, and of a copy for a hand to correct: when the prediction's file was written.
+WRITTEN = PREFIX + "Written"
 _SUFFIXES = (".nrrd", ".nii", ".nii.gz", ".mha", ".mhd")
 _LABELMAP = "Binary labelmap"
 #: Share of a segment that may lie outside the volume before it is no rounding any more.
@@ -65,8 +68,10 @@ def writeVolume(volumeNode: Any, path: Path) -> None:
     try:
         VolumeExchange.writeVolume(volumeNode, part, VolumeExchange.frameOf(volumeNode))
         part.replace(path)
+    except OSError as error:
+        raise disk_error(error, path) from error
     finally:
-        part.unlink(missing_ok=True)
+        remove_quietly(part)
 
 
 def loadVolume(case: ProjectCase) -> Any:
@@ -84,6 +89,11 @@ def loadVolume(case: ProjectCase) -> Any:
         )
     series = path.is_dir() or path.suffix.lower() == ".dcm"
     return _loadSeries(path, case.id) if series else _loadFile(path, case.id)
+
+
+def writtenAt(path: Path) -> str:
+    """Return when a file was written, as the attribute WRITTEN has it."""
+    return str(path.stat().st_mtime_ns)
 
 
 def newSegmentation(volumeNode: Any, case: str, segments: Sequence[Segment]) -> Any:

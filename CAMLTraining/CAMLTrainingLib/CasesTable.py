@@ -27,6 +27,8 @@ ROLE_TITLES = {
     "excluded": _("Excluded"),
 }
 STATUS_TITLES = {"": "", "edited": _("edited"), "predicted": _("predicted"), "accepted": _("accepted")}
+#: Columns of numbers, one or several between the same signs.
+_NUMBERS, _BETWEEN = (4, 6, 7), " x "
 _ROW_HEIGHT = 24
 _WIDTHS = (110, 75, 70, 90, 95, 120, 110, 100)
 
@@ -45,8 +47,12 @@ class CasesTable:
         table.verticalHeader().hide()
         for column, width in enumerate(_WIDTHS):
             table.setColumnWidth(column, width)
-        table.setSortingEnabled(True)
-        table.sortByColumn(0, qt.Qt.AscendingOrder)
+        header = table.horizontalHeader()
+        table.setSortingEnabled(False)  # Qt compares the texts of cells: 9.5 would come after 10.2
+        header.setSectionsClickable(True)
+        header.setSortIndicatorShown(True)
+        header.setSortIndicator(0, qt.Qt.AscendingOrder)
+        header.connect("sortIndicatorChanged(int,Qt::SortOrder)", self._onSort)
         table.verticalHeader().setDefaultSectionSize(_ROW_HEIGHT)
         table.connect("itemSelectionChanged()", self._onSelected)
         table.connect("cellDoubleClicked(int,int)", self._onDoubleClicked)
@@ -56,24 +62,7 @@ class CasesTable:
         wanted = {row[0]: row for row in rows}
         if wanted == self._shown and list(wanted) == list(self._shown):
             return
-        self._updating = True
-        self._table.setSortingEnabled(False)  # a row that is sorted while it is filled is filled in two places
-        try:
-            where = self._rows()
-            for index in sorted((i for case, i in where.items() if case not in wanted), reverse=True):
-                self._table.removeRow(index)
-            where = self._rows()
-            for case, texts in wanted.items():
-                if case not in where:
-                    where[case] = self._table.rowCount
-                    self._table.insertRow(where[case])
-                    self._fill(where[case], texts, ())
-                elif texts != self._shown.get(case):
-                    self._fill(where[case], texts, self._shown.get(case, ()))
-            self._shown = wanted
-        finally:
-            self._table.setSortingEnabled(True)
-            self._updating = False
+        self._arrange(wanted)
 
     def filter(self, text: str, role: str) -> None:
         """Hide the rows in which not every word of ``text`` occurs, or that have another role; empty: any."""
@@ -111,6 +100,33 @@ class CasesTable:
                 found[str(item.data(qt.Qt.UserRole))] = row
         return found
 
+    def _arrange(self, wanted: dict[str, tuple[str, ...]]) -> None:
+        """Fill the rows in the order that the header's arrow tells; cases stay selected, or hidden, where they go."""
+        self._updating = True
+        try:
+            before = {row: case for case, row in self._rows().items()}
+            selected = {case for row, case in before.items() if self._table.item(row, 0).isSelected()}
+            hidden = {case for row, case in before.items() if self._table.isRowHidden(row)}
+            order = self._ordered(wanted)
+            self._table.rowCount = len(order)
+            for row, case in enumerate(order):
+                there = before.get(row, "")
+                self._fill(row, wanted[case], self._shown.get(there, ()))
+                if there != case:
+                    self._mark(row, case in selected, case in hidden)
+            self._shown = wanted
+        finally:
+            self._updating = False
+
+    def _ordered(self, wanted: dict[str, tuple[str, ...]]) -> list[str]:
+        """The cases by the column of the arrow; those that have nothing there come last, whichever way it points."""
+        header = self._table.horizontalHeader()
+        column = header.sortIndicatorSection()
+        descending = header.sortIndicatorOrder() == qt.Qt.DescendingOrder
+        known = [case for case, texts in wanted.items() if texts[column]]
+        known.sort(key=lambda case: _key(column, wanted[case][column]), reverse=descending)
+        return [*known, *(case for case, texts in wanted.items() if not texts[column])]
+
     def _fill(self, row: int, texts: tuple[str, ...], before: tuple[str, ...]) -> None:
         for column, text in enumerate(texts):
             if before and before[column] == text:
@@ -118,12 +134,20 @@ class CasesTable:
             item = self._table.item(row, column)
             if item is None:
                 item = qt.QTableWidgetItem(text)
-                if column == 0:
-                    item.setData(qt.Qt.UserRole, text)
                 self._table.setItem(row, column, item)
             else:
                 item.setText(text)
+            if column == 0:
+                item.setData(qt.Qt.UserRole, text)
             item.setToolTip(text)
+
+    def _mark(self, row: int, selected: bool, hidden: bool) -> None:
+        for column in range(len(HEADERS)):
+            self._table.item(row, column).setSelected(selected)
+        self._table.setRowHidden(row, hidden)
+
+    def _onSort(self) -> None:
+        self._arrange(self._shown)
 
     def _onSelected(self) -> None:
         if not self._updating:
@@ -145,6 +169,11 @@ def rowOf(case: ProjectCase, segmentation: str) -> tuple[str, ...]:
         ", ".join(case.segments),
         "" if uncertainty is None else f"{uncertainty:.3f}",
         segmentation or (case.label.name if case.label is not None else ""),
-        " x ".join(f"{s:.3g}" for s in case.spacing or ()),
-        " x ".join(str(n) for n in case.size or ()),
+        _BETWEEN.join(f"{s:.3g}" for s in case.spacing or ()),
+        _BETWEEN.join(str(n) for n in case.size or ()),
     )
+
+
+def _key(column: int, text: str) -> tuple[float, ...] | str:
+    """What a cell is sorted by."""
+    return tuple(float(part) for part in text.split(_BETWEEN)) if column in _NUMBERS else text.casefold()

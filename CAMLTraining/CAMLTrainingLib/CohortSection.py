@@ -74,6 +74,7 @@ class CohortSection:
 
     def setParameterNode(self, parameterNode: Any) -> None:
         """Follow a parameter node; None detaches."""
+        self._queue.save()  # the scene may bring another project, or this one read anew
         self._parameterNode = parameterNode
 
     def close(self) -> None:
@@ -88,6 +89,7 @@ class CohortSection:
         if self._updating:
             return
         self._updating = True
+        self._queue.follow(self._logic.cohort)
         try:
             project = self._logic.project
             if Path(self._ui.projectDirectoryButton.directory) != project.folder:
@@ -156,6 +158,7 @@ class CohortSection:
         """Open what is there; a cohort that was not saved anywhere moves into an empty folder."""
         from caml_core.project.project import Project
 
+        self._queue.save()
         project, known = self._logic.project, Project.exists(folder)
         if project.cases and not known and not Project.exists(project.folder):
             project.move(folder)
@@ -181,8 +184,6 @@ class CohortSection:
     def _addFolder(self, folder: Path) -> None:
         new = self._logic.addFolder(folder)
         withLabels = [case for case in new if self._logic.project.cases[case].label is not None]
-        self.refresh()
-        self.table.select(withLabels)
         if withLabels:
             self._logic.cohort.notes.append(
                 _(
@@ -190,6 +191,8 @@ class CohortSection:
                     "learn from, or Validation."
                 ).format(count=len(withLabels), all=len(new))
             )
+        self.refresh()
+        self.table.select(withLabels)
 
     def _onAddLabels(self, checked: bool = False) -> None:
         folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Folder of label files"), "")
@@ -281,11 +284,12 @@ class CohortSection:
     def _onChecked(self, done: int, total: int) -> None:
         self.say(_("Checking labels: {done} of {total}").format(done=done, total=total))
 
-    def _onAllChecked(self, faults: dict[str, str]) -> None:
-        def act() -> None:
-            self._logic.cohort.notes += _shorten(list(faults.values()))
-
-        self._trying(act)
+    def _onAllChecked(self, sentences: list[str]) -> None:
+        """The queue has saved its project, which need not be the one that is open now."""
+        self.say("")
+        self._logic.cohort.notes += _shorten(sentences)
+        self._logic.remember()
+        self._onChange()
 
     def _trying(self, action: Callable[[], Any]) -> None:
         """Do something, save the project where it exists, and show what went wrong."""

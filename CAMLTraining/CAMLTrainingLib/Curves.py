@@ -11,6 +11,8 @@ from slicer.i18n import tr as _
 
 from caml_core.project.history import Round
 
+from . import Results
+
 #: Attribute of the nodes, by which they are found again in a loaded scene.
 ROLE = "CAMLTraining.Plot"
 #: Points of a curve: beyond, every second one is dropped.
@@ -58,14 +60,15 @@ class Curves:
 
 
 def plotHistory(rounds: Sequence[Round]) -> Any:
-    """Show held-out Dice over the number of labelled cases, one point a finished round; return the chart node."""
+    """Show held-out Dice over the rounds, a point for each that was measured; return the chart node, None without."""
     lines: dict[str, tuple[tuple[float, float, float], list[tuple[float, float]]]] = {}
     for name, title in (
         ("caml", _("CAML")),
         ("labeled-only", _("Labels alone")),
         ("start", _("Start model")),
     ):
-        found = [(float(r.number), 100.0 * row.mean_dice) for r in rounds if (row := r.row(name)) and row.mean_dice]
+        measured = ((r.number, Results.measured(r, name)) for r in rounds)
+        found = [(float(number), 100.0 * dice) for number, dice in measured if dice is not None]
         if found:
             lines[title] = (_COLORS.get(name, _OTHER), found)
     return _fill("history", _("Rounds"), _("Round"), _("Dice (%)"), lines, points=True) if lines else None

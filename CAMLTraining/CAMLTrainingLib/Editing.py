@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import slicer
@@ -11,7 +12,7 @@ from slicer.i18n import tr as _
 from caml_core.errors import DataError
 
 from . import CaseExchange, Predictions
-from .CaseExchange import ACCEPTED, OPENED
+from .CaseExchange import ACCEPTED, OPENED, WRITTEN
 from .Cohort import Cohort
 
 
@@ -19,7 +20,7 @@ def openCase(cohort: Cohort, case: str) -> tuple[Any, Any]:
     """Return (volume node, segmentation node) of a case, ready to be drawn in; raise CamlError where it cannot be.
 
     The segmentation is the one in the scene, else the accepted label or the label file, else a copy of the prediction,
-    else a new one with the cohort's segments.
+    else a new one with the cohort's segments. A copy that no hand has touched gives way to a newer prediction.
     """
     if case not in cohort.project.cases:
         raise DataError(_("There is no case {case} any more; choose another.").format(case=case))
@@ -27,7 +28,8 @@ def openCase(cohort: Cohort, case: str) -> tuple[Any, Any]:
     node = cohort.segmentationNode(case)
     hasLabel = known.label is not None and known.label.exists()
     hasPrediction = known.prediction is not None and known.prediction.is_file()
-    if node is not None and (hasLabel or hasPrediction) and _isEmpty(node):
+    outdated = hasPrediction and not hasLabel and node is not None and _isOldCopy(node, known.prediction)
+    if node is not None and (outdated or (hasLabel or hasPrediction) and _isEmpty(node)):
         slicer.mrmlScene.RemoveNode(node)  # opened once and left without a stroke
         node = None
     if node is None and hasLabel:
@@ -68,3 +70,10 @@ def nextCases(cohort: Cohort, after: str, ranked: list[str]) -> list[str]:
 
 def _isEmpty(node: Any) -> bool:
     return all(part.endswith("=empty") for part in SegmentationResult.fingerprint(node).split(";"))
+
+
+def _isOldCopy(node: Any, prediction: Path) -> bool:
+    """Whether a segmentation is as it was copied from a prediction that another one has replaced since."""
+    if node.GetAttribute(WRITTEN) == CaseExchange.writtenAt(prediction) or node.GetAttribute(ACCEPTED) is not None:
+        return False
+    return bool(node.GetAttribute(OPENED) == SegmentationResult.fingerprint(node))

@@ -14,21 +14,19 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from caml_core.data.cohort import save_cohort
-from caml_core.data.files import relative_to, replacing
+from caml_core.data.files import replacing
 from caml_core.errors import CamlError, DataError, TrainingError, UsageError
 from caml_core.locking import is_locked
 from caml_core.project.history import Round, read_round, read_rounds
 from caml_core.project.project import Project
-from caml_core.project.suggestion import Ranked, rank_at_random, rank_by_disagreement
+from caml_core.project.suggestion import Ranked
 
 from . import ModelChoice, Parameters, RoundFiles
 from .Cohort import Cohort, defaultFolder
 from .Listener import Listener
-from .Predictions import PredictionRun, PredictionSummary
+from .Predictions import PredictionRun, PredictionSummary, rankedCases, unsegmented
 from .Preflight import PreflightRun, TrainingSettings, Verdict
 from .RoundProcess import RoundProcess
-
-RANKINGS = ("disagreement", "random")
 
 
 class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
@@ -72,14 +70,14 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         if not self._sceneKnown:
             return
         node, project = self.getParameterNode(), self.project
-        text, beside = project.write(), self._fromScene()
+        text, beside = project.write(), Parameters.besideScene(project.folder)
         if (node.projectFolder, node.projectBeside, node.cohort) != (str(project.folder), beside, text):
             node.projectFolder, node.projectBeside, node.cohort = str(project.folder), beside, text
 
-    def _fromScene(self) -> str:
-        """The way from the scene's folder to the project's, so that both may move together; empty without one."""
-        root = slicer.mrmlScene.GetRootDirectory() or ""
-        return relative_to(self.project.folder, Path(root)) if root and Path(root).is_absolute() else ""
+    def recognize(self) -> None:
+        """The scene is this project's still, though another one was loaded into it: tell it how the project stands."""
+        self._sceneKnown = True
+        self.remember()
 
     def recall(self) -> None:
         """Take up the project that the scene names: from its folder, else from what the scene itself remembers.
@@ -90,7 +88,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         self._sceneKnown = False
         node = self.getParameterNode()
         self.cohort = Cohort(Project(defaultFolder()))
-        folder = self._namedFolder(node)
+        folder = Parameters.namedFolder(node)
         if folder is None:
             self._sceneKnown = True
             return
@@ -111,13 +109,6 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         self.cohort.notes = notes
         self._sceneKnown = True
 
-    def _namedFolder(self, node: Any) -> Path | None:
-        """The project's folder as the scene names it: beside the scene's own file first."""
-        root = slicer.mrmlScene.GetRootDirectory() or ""
-        if node.projectBeside and root and Project.exists(Path(root) / node.projectBeside):
-            return Path(root) / node.projectBeside
-        return Path(node.projectFolder) if node.projectFolder else None
-
     # The project
 
     @property
@@ -135,9 +126,10 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
 
         A training that is at work, or was paused, is taken up.
         """
-        folder = Path(folder)
-        project = Project.open(folder) if Project.exists(folder) else Project(folder)
+        project = Project.at(Path(folder))
         self._forgetRuns()
+        if project.folder == self.project.folder:
+            project = Project.at(project.folder)  # what was ended has written down what it has done
         self.cohort, self._rounds, self._sceneKnown = Cohort(project), None, True
         self.takeInScene()
         self.remember()
@@ -298,7 +290,10 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         return ModelChoice.libraryCopy(found, self.project.folder)
 
     def startPredictions(self, model: Path | str | None = None, cases: Sequence[str] | None = None) -> None:
-        """Segment unlabelled cases in the background (all of them unless named); raise CamlError."""
+        """Segment unlabelled cases in the background; raise CamlError.
+
+        cases: None for those that the model has not segmented yet, or all where it has.
+        """
         if self.predictions is not None and not self.predictions.ended:
             raise UsageError(_("Unlabelled cases are being segmented already."))
         path = Path(model) if model is not None else self.latestModel()
@@ -306,10 +301,10 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
             raise DataError(_("There is no model yet; train first."))
         from caml_core.model_file import read_card
 
-        name = read_card(path).info.name
-        chosen = cases if cases is not None else [c.id for c in self.project.with_role("unlabeled")]
+        card = read_card(path)
+        chosen = cases if cases is not None else unsegmented(self.project, card)
         device = ModelChoice.device()
-        self.predictions = PredictionRun(self.cohort, path, name, chosen, self, device, self._workerFactory)
+        self.predictions = PredictionRun(self.cohort, card, chosen, self, device, self._workerFactory)
         try:
             self.predictions.start()
         except CamlError:
@@ -317,7 +312,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
             raise
 
     def segmentUnlabeled(self, model: Path | str | None = None) -> PredictionSummary:
-        """Segment all unlabelled cases and wait."""
+        """Segment the unlabelled cases, as ``startPredictions`` does, and wait."""
         self.startPredictions(model)
         run = self.predictions
         while run is not None and not run.ended:
@@ -335,14 +330,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
 
         ranking: "disagreement" of the two sub-models, or "random" among the cases in which the model found something.
         """
-        if ranking not in RANKINGS:
-            msg = f"ranking must be one of {', '.join(RANKINGS)}, got {ranking!r}"
-            raise ValueError(msg)
-        known = [c for c in self.project.with_role("unlabeled") if c.prediction is not None]
-        if ranking == "random":
-            return rank_at_random({c.id: any(v > 0 for v in c.volumes_ml.values()) for c in known}, seed)
-        judged = [c for c in known if c.agreement]
-        return rank_by_disagreement({c.id: c.agreement for c in judged}, {c.id: c.volumes_ml for c in judged})
+        return rankedCases(self.project, ranking, seed)
 
     # The end
 

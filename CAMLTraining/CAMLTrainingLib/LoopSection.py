@@ -71,7 +71,7 @@ class LoopSection:
         ui.predictButton.toolTip = (
             _("Train first: there is no model yet.")
             if model is None
-            else _("Run the newest model over all unlabelled cases, in the background.")
+            else _("Run the newest model over the unlabelled cases that it has not segmented yet, in the background.")
         )
         ui.cancelPredictButton.enabled = self.running
         ui.predictProgressBar.setVisible(self.running)
@@ -103,6 +103,8 @@ class LoopSection:
             text += " " + _("Cancelled.")
         if summary.failures:
             text += " " + next(iter(summary.failures.values()))
+        if len(summary.failures) > 1:
+            text += " " + _("And {count} more failed.").format(count=len(summary.failures) - 1)
         if summary.fault:
             text += " " + summary.fault
         self._ui.predictLabel.text = text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,16 +15,21 @@ from CAMLSegmentationLib.Job import commonArguments, writeCaseList
 from CAMLSegmentationLib.Process import WorkerFactory, WorkerProcess, missingPackage, newStopFile
 from slicer.i18n import tr as _
 
+from caml_core.data.files import make_folder, remove_quietly
 from caml_core.errors import CamlError, DataError
+from caml_core.model_file import ModelCard
+from caml_core.project.project import Project
+from caml_core.project.suggestion import Ranked, rank_at_random, rank_by_disagreement
 
 from . import CaseExchange
-from .CaseExchange import PREDICTION
+from .CaseExchange import PREDICTION, WRITTEN
 from .Cohort import Cohort
 
 #: Attribute of a disagreement map in the scene: the case it belongs to.
 MAP_CASE = "CAMLTraining.MapOf"
-#: Attribute of a prediction: when its file was written.
-WRITTEN = "CAMLTraining.Written"
+RANKINGS = ("disagreement", "random")
+#: Seconds after which what is done is written down.
+SAVE_PERIOD = 10.0
 
 
 class PredictionListener(Protocol):
@@ -49,24 +56,26 @@ class PredictionSummary:
 
 
 class PredictionRun:
-    """Segments ``cases`` of the cohort with one model, in the background; results go to the project and the scene."""
+    """Segments ``cases`` of the cohort with one model, in the background; results go to the project and the scene.
+
+    A case that cannot be segmented, or over which the worker dies, is told by name, and the others go on.
+    """
 
     def __init__(
         self,
         cohort: Cohort,
-        model: Path,
-        modelName: str,
+        card: ModelCard,
         cases: Sequence[str],
         listener: PredictionListener,
         device: str = "auto",
         workerFactory: WorkerFactory = WorkerProcess,
     ) -> None:
-        self._cohort, self._model, self._modelName = cohort, model, modelName
+        self._cohort, self._card = cohort, card
         self._waiting, self._count, self._device = list(cases), len(cases), device
         self._listener = listener
         self._worker = workerFactory(self)
         self._stopFile: Path | None = None
-        self._last = ""
+        self._last, self._working, self._before, self._saved = "", False, 0, 0.0
         self.summary = PredictionSummary()
         self.ended = False
 
@@ -75,17 +84,10 @@ class PredictionRun:
         project = self._cohort.project
         if not self._waiting:
             raise DataError(_("There is no unlabelled case to segment; add scans to the cohort."))
-        for case in self._waiting:
-            self._cohort.ensureFile(case)
+        make_folder(project.folder / "predictions")
+        self._writeScans()
         project.save()
-        folder = project.folder / "predictions"
-        folder.mkdir(parents=True, exist_ok=True)
-        caseList = folder / "cases.json"
-        writeCaseList(caseList, [(case, project.cases[case].images) for case in self._waiting])
-        self._stopFile = newStopFile(folder)
-        arguments = ["predict", str(self._model), str(caseList), "-o", str(folder), "--format", "seg.nrrd"]
-        arguments += ["--uncertainty", "--percent", "--device", self._device]
-        self._worker.start([*arguments, *commonArguments(self._stopFile)], self._stopFile)
+        self._launch()
 
     def cancel(self) -> None:
         """Stop after what is at work; results that came before stay."""
@@ -108,12 +110,9 @@ class PredictionRun:
         if kind == "case":
             self._onCase(fields)
         elif kind == "progress":
-            done = self._count - len(self._waiting)
-            share = float(fields.get("done") or 0) / float(fields.get("total") or 1)
-            whole = share if fields.get("unit") == "cases" else (done + share) / self._count
-            self._listener.onPredictionProgress(
-                whole, _("Segmenting {case}").format(case=str(fields.get("case") or ""))
-            )
+            self._onProgress(fields)
+        elif kind == "stage":
+            self._working = self._working or fields.get("name") in ("prepare", "predict")
         elif kind == "warning" and fields.get("case") and fields.get("exit_code"):
             self._fail(str(fields["case"]), str(fields.get("message") or ""))
         elif kind == "error":
@@ -125,52 +124,161 @@ class PredictionRun:
         self._last = text
 
     def onWorkerEnd(self, exitCode: int, crashed: bool) -> None:
-        """Say what is left undone."""
+        """Take stock: done, stopped, failed as a whole, or died over one case - then the others go on."""
         if self.ended:
             return
-        self.ended = True
-        if self._waiting and not self.summary.cancelled and (missing := missingPackage(self._last)):
+        died = crashed or not self.summary.fault
+        if self._waiting and not self.summary.cancelled and died and self._goesOn(exitCode, crashed):
+            return
+        self._end()
+
+    # Inside
+
+    def _writeScans(self) -> None:
+        """Write what the scene alone has; a scan that is nowhere keeps none of the others from being segmented."""
+        for case in list(self._waiting):
+            try:
+                self._cohort.ensureFile(case)
+            except DataError as error:
+                self._fail(case, str(error))
+                if not self._waiting:
+                    raise
+
+    def _launch(self) -> None:
+        """Start a worker on what waits; raise ResourceError where its list cannot be written."""
+        project = self._cohort.project
+        folder = project.folder / "predictions"
+        caseList = folder / "cases.json"
+        writeCaseList(caseList, [(case, project.cases[case].images) for case in self._waiting])
+        self._before, self._working, self._last = self._count - len(self._waiting), False, ""
+        self._stopFile = newStopFile(folder)
+        arguments = ["predict", str(self._card.path), str(caseList), "-o", str(folder), "--format", "seg.nrrd"]
+        arguments += ["--uncertainty", "--percent", "--device", self._device]
+        self._worker.start([*arguments, *commonArguments(self._stopFile)], self._stopFile)
+
+    def _goesOn(self, exitCode: int, crashed: bool) -> bool:
+        """The worker ended without a word: name the case it died over, and start another for those behind it."""
+        if missing := missingPackage(self._last):
             self.summary.fault = missing
-        elif self._waiting and not self.summary.cancelled and (crashed or not self.summary.fault):
+            return False
+        if not self._working:
             self.summary.fault = _(
                 "The segmentation ended before {count} cases were done; close other programs and start it again."
             ).format(count=len(self._waiting))
+            return False
+        self.summary.fault = ""
+        self._fail(self._waiting[0], _died(self._waiting[0], exitCode, crashed))
+        self._waiting = [case for case in self._waiting if case in self._cohort.project.cases]
+        if not self._waiting:
+            return False
+        try:
+            self._removeStopFile()
+            self._launch()
+        except CamlError as error:
+            self.summary.fault = str(error)
+            return False
+        return True
+
+    def _end(self) -> None:
+        self.ended = True
         if not self._waiting and self.summary.failures:
             self.summary.fault = ""  # each case has its own sentence
-        if self._stopFile is not None:
-            self._stopFile.unlink(missing_ok=True)
+        self._removeStopFile()
         try:
             self._cohort.project.save()
         except CamlError as error:
             self.summary.fault = str(error)
         self._listener.onPredictionEnd(self.summary)
 
+    def _removeStopFile(self) -> None:
+        if self._stopFile is not None:
+            remove_quietly(self._stopFile)
+
+    def _onProgress(self, fields: dict[str, Any]) -> None:
+        share = float(fields.get("done") or 0) / float(fields.get("total") or 1)
+        if fields.get("unit") == "cases":  # of those that this worker was given
+            done = self._before + share * (self._count - self._before)
+        else:
+            done = self._count - len(self._waiting) + share
+        text = _("Segmenting {case}").format(case=str(fields.get("case") or ""))
+        self._listener.onPredictionProgress(done / self._count, text)
+
     def _onCase(self, fields: dict[str, Any]) -> None:
         case = str(fields.get("case"))
-        if case not in self._waiting or case not in self._cohort.project.cases:
+        if case not in self._waiting:
             return
         self._waiting.remove(case)
+        if case not in self._cohort.project.cases:  # taken off the list meanwhile
+            return
         known = self._cohort.project.cases[case]
         self._cohort.project.update(
             case,
             prediction=Path(str(fields.get("output"))),
             agreement={str(k): float(v) for k, v in (fields.get("agreement") or {}).items()},
             volumes_ml={str(k): float(v) for k, v in (fields.get("volumes_ml") or {}).items()},
+            predicted_by=digestOf(self._card),
             status=known.status or "predicted",
         )
+        self._saveNowAndThen()
         try:
             if self._cohort.volumeNode(case) is not None:
-                showPrediction(self._cohort, case, self._modelName)
+                showPrediction(self._cohort, case, self._card.info.name)
         except CamlError as error:
             self.summary.failures[case] = str(error)
             return
         self.summary.done.append(case)
         self._listener.onPredicted(case)
 
+    def _saveNowAndThen(self) -> None:
+        """A Slicer that crashes loses seconds of work; that it cannot be saved is told at the end."""
+        if time.monotonic() - self._saved < SAVE_PERIOD:
+            return
+        try:
+            self._cohort.project.save()
+        except CamlError as error:
+            logging.warning("CAML: the predictions could not be noted: %s", error)
+        self._saved = time.monotonic()
+
     def _fail(self, case: str, sentence: str) -> None:
         if case in self._waiting:
             self._waiting.remove(case)
             self.summary.failures[case] = sentence
+
+
+def digestOf(card: ModelCard) -> str:
+    """Return what tells a model from others in a project's list of cases."""
+    return card.sha256[:16]
+
+
+def unsegmented(project: Project, card: ModelCard) -> list[str]:
+    """Return the unlabelled cases that a model has not segmented yet; all of them where it has segmented all."""
+    waiting = project.with_role("unlabeled")
+    digest = digestOf(card)
+    left = [c.id for c in waiting if c.predicted_by != digest or c.prediction is None or not c.prediction.is_file()]
+    return left or [c.id for c in waiting]
+
+
+def rankedCases(project: Project, ranking: str, seed: int) -> tuple[Ranked, ...]:
+    """Return the unlabelled cases that have a prediction, by one of RANKINGS, the one to label next first."""
+    if ranking not in RANKINGS:
+        msg = f"ranking must be one of {', '.join(RANKINGS)}, got {ranking!r}"
+        raise ValueError(msg)
+    known = [c for c in project.with_role("unlabeled") if c.prediction is not None]
+    if ranking == "random":
+        return rank_at_random({c.id: any(v > 0 for v in c.volumes_ml.values()) for c in known}, seed)
+    judged = [c for c in known if c.agreement]
+    return rank_by_disagreement({c.id: c.agreement for c in judged}, {c.id: c.volumes_ml for c in judged})
+
+
+def _died(case: str, exitCode: int, crashed: bool) -> str:
+    if crashed or exitCode in (-9, 137):
+        return _(
+            "Case {case}: the segmentation was ended by the system, most likely for want of memory; close other "
+            "programs and segment it again."
+        ).format(case=case)
+    return _("Case {case}: the segmentation ended unexpectedly (code {code}); segment it again.").format(
+        case=case, code=exitCode
+    )
 
 
 def showPrediction(cohort: Cohort, case: str, modelName: str = "") -> Any:
@@ -182,7 +290,7 @@ def showPrediction(cohort: Cohort, case: str, modelName: str = "") -> Any:
     if known.prediction is None or not known.prediction.is_file():
         raise DataError(_("There is no prediction of case {case}; press Segment unlabeled.").format(case=case))
     volumeNode, older = cohort.load(case), cohort.predictionNode(case)
-    written = str(known.prediction.stat().st_mtime_ns)
+    written = CaseExchange.writtenAt(known.prediction)
     name = modelName or (older.GetAttribute(PREDICTION) if older is not None else "") or _("model")
     if older is not None and SegmentationResult.isEdited(older):
         _keepEdits(cohort, case, older)
@@ -238,4 +346,5 @@ def correction(cohort: Cohort, case: str) -> Any:
     if known.prediction is None or not known.prediction.is_file():
         raise DataError(_("There is no prediction of case {case}; press Segment unlabeled.").format(case=case))
     node = CaseExchange.loadLabel(known.prediction, cohort.load(case), case, cohort.project.segments)
+    node.SetAttribute(WRITTEN, CaseExchange.writtenAt(known.prediction))
     return cohort.mark(node, case)

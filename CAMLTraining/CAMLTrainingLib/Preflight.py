@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,6 +150,7 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, str]]:
             _("Cases"),
             _("{labeled} labelled, {unlabeled} unlabelled, {validation} held out").format(**roles) if cases else "",
         ),
+        *_cohortRows(cases, plan.get("channels") or []),
         (_("Segments kept"), ", ".join(result.get("kept_segments") or [])),
         (_("New segments"), ", ".join(result.get("new_segments") or [])),
         (
@@ -164,6 +167,56 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, str]]:
         (_("Disk"), disk if result.get("disk_mb") else ""),
         (_("Computes on"), f"{plan.get('device')}, {numeric.get('dtype')}" if plan else ""),
     ]
+
+
+def _cohortRows(cases: Sequence[dict[str, Any]], channels: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """What the scans are like, and what is done to their grey values (``channels`` of the plan, empty without one)."""
+    stored = Counter(str(case.get("orientation") or "") for case in cases)
+    return [
+        (_("Spacing"), _range([c.get("spacing") or () for c in cases], ".3g", _("mm"))),
+        (_("Size"), _range([c.get("size") or () for c in cases], ".0f", _("voxels"))),
+        *_greyValues(cases, channels),
+        (_("Orientation"), _counted(stored)),
+    ]
+
+
+def _range(rows: Sequence[Sequence[float]], digits: str, unit: str) -> str:
+    """What is the same in all cases, else the median of each axis and how far it ranges."""
+    columns = list(zip(*rows))
+    if not columns:
+        return ""
+    low, middle, high = (
+        " x ".join(format(of(column), digits) for column in columns) for of in (min, statistics.median, max)
+    )
+    text = _("{middle} {unit} in all cases") if low == high else _("median {middle} {unit}, from {low} to {high}")
+    return text.format(middle=middle, unit=unit, low=low, high=high)
+
+
+def _greyValues(cases: Sequence[dict[str, Any]], channels: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """A row for each channel: what it looks like, the usual range, and how it is brought to the network's."""
+    rows = []
+    for index, ends in enumerate(zip(*(case.get("grey_values") or () for case in cases))):
+        low, high = (f"{statistics.median(values):.4g}" for values in zip(*ends))
+        looks = _counted(Counter(str(case["modality"][index]) for case in cases))
+        text = _("{modality}, about {low} to {high}").format(modality=looks, low=low, high=high)
+        if index < len(channels):
+            text += "; " + _scaling(channels[index])
+        several = len(cases[0]["grey_values"]) > 1
+        rows.append((_("Grey values {channel}").format(channel=index + 1) if several else _("Grey values"), text))
+    return rows
+
+
+def _scaling(channel: dict[str, Any]) -> str:
+    if channel.get("kind") == "window":
+        return _("cut to {low} to {high}").format(low=f"{channel['lower']:.4g}", high=f"{channel['upper']:.4g}")
+    return _("each scan scaled by its own mean and spread")
+
+
+def _counted(found: Counter[str]) -> str:
+    """What there is, the most frequent first, with how many of each where they differ."""
+    if len(found) < 2:
+        return "".join(found)
+    return ", ".join(f"{text} ({count})" for text, count in found.most_common())
 
 
 def duration(seconds: float) -> str:

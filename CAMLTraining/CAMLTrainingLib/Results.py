@@ -45,6 +45,12 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
+def measured(found: Round, name: str) -> float | None:
+    """Return the mean Dice of a row of a round; the model's own may be known from a cross-validation alone."""
+    row = found.row(name) or (found.row("cross-validation") if name == "caml" else None)
+    return row.mean_dice if row is not None else None
+
+
 def _headline(found: Round) -> str:
     ours, start, alone = found.row("caml"), found.row("start"), found.row("labeled-only")
     shown = ours if ours is not None and ours.mean_dice is not None else found.row("cross-validation")

@@ -15,19 +15,20 @@ from slicer.i18n import tr as _
 from caml_core.errors import CamlError
 from caml_core.project.history import Round
 
-from . import Curves, Results
+from . import Curves, ModelChoice, Results
 from .Logic import CAMLTrainingLogic
-from .ModelChoice import titleOf
 
-#: File in a round's folder: its model has been put into the list.
-_LISTED = "in-models"
 _HEADERS = (_("Round"), _("Labels"), _("Unlabeled"), _("Min"), _("CAML"), _("Alone"), _("Start"), _("Held out"))
+#: Rows of a result that have a column each.
+_ROWS = ("caml", "labeled-only", "start")
 
 
 class RoundSection:
-    """Shows the rounds of the project; ``onModel`` gets the name of a model that came to the list."""
+    """Shows the rounds of the project; ``onModel`` gets the name of the last one's model, and whether the list had it
+    before.
+    """
 
-    def __init__(self, ui: Any, logic: CAMLTrainingLogic, onModel: Callable[[str], None]) -> None:
+    def __init__(self, ui: Any, logic: CAMLTrainingLogic, onModel: Callable[[str, bool], None]) -> None:
         self._ui, self._logic, self._onModel = ui, logic, onModel
         self._rounds: tuple[Round, ...] = ()
         ui.historyTableWidget.columnCount = len(_HEADERS)
@@ -46,7 +47,7 @@ class RoundSection:
         return next((r for r in self._rounds if str(r.number) == key), None)
 
     def refresh(self, newest: bool = False) -> None:
-        """Read the rounds again; ``newest``: show the last one, and put its model into the list of models."""
+        """Read the rounds again, and put the last one's model into the list of models; ``newest``: show it, too."""
         self._rounds = self._logic.rounds()
         finished = [r for r in self._rounds if r.finished]
         fill(
@@ -57,25 +58,27 @@ class RoundSection:
             choose(self._ui.roundComboBox, str(finished[-1].number))
             self._ui.resultCollapsibleButton.collapsed = False
             self._ui.loopCollapsibleButton.collapsed = False
+        if finished:
             self._addToModels(finished[-1])
         self._showRound()
         self._showHistory(finished)
 
     def _addToModels(self, found: Round) -> None:
-        """Once for each round: a model that the user has removed from the list does not come back by itself."""
-        mark = found.folder / _LISTED
-        if mark.exists() or not found.model.is_file():
+        """Once for each round and computer: a model that the user has removed from the list does not come back by
+        itself.
+        """
+        if not found.model.is_file():
             return
         try:
-            path = self._logic.addToModels(found)
+            again = ModelChoice.wasListed(found)
+            path = ModelChoice.library().find(found.model) if again else self._logic.addToModels(found)
+            if path is None:
+                return
+            ModelChoice.noteListed(found)
         except CamlError as error:
             self._ui.statusLabel.text = str(error)
             return
-        try:
-            mark.touch()
-        except OSError:
-            pass  # a folder that is read-only now: the model is listed all the same
-        self._onModel(titleOf(path))
+        self._onModel(ModelChoice.titleOf(path), again)
 
     def _showRound(self) -> None:
         found, ui = self.round, self._ui
@@ -93,7 +96,7 @@ class RoundSection:
             for column, text in enumerate(_historyRow(found)):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
         table.resizeColumnsToContents()
-        self._ui.historyPlotButton.enabled = any(r.rows for r in finished)
+        self._ui.historyPlotButton.enabled = any(Results.measured(r, n) is not None for r in finished for n in _ROWS)
 
     # Buttons
 
@@ -132,11 +135,8 @@ class RoundSection:
 
 
 def _historyRow(found: Round) -> tuple[str, ...]:
-    dice = []
-    for name in ("caml", "labeled-only", "start"):
-        row = found.row(name) or (found.row("cross-validation") if name == "caml" else None)
-        value = row.mean_dice if row is not None else None
-        dice.append(Results.percent(value) if value is not None else "")
+    values = (Results.measured(found, name) for name in _ROWS)
+    dice = [Results.percent(value) if value is not None else "" for value in values]
     return (
         str(found.number),
         str(found.labeled),

@@ -17,7 +17,7 @@ from caml_core.model_file import read_card
 
 from . import Curves, Parameters
 from .Logic import CAMLTrainingLogic
-from .ModelChoice import modelChoices, modelNamed
+from .ModelChoice import modelChoices, modelNamed, standing
 from .Preflight import TrainingSettings, Verdict, verdictHtml
 from .PreviewSection import PreviewSection
 
@@ -44,6 +44,7 @@ class TrainSection:
     ) -> None:
         self._ui, self._logic, self._onChange, self._rolesChange = ui, logic, onChange, rolesChange
         self._parameterNode: Any = None
+        self._lastModel = ("", "")
         self._updating = self._trainNext = self._stopNext = False
         self._checkedKey: Any = None
         self._shownNext, self._drawn = "", 0.0
@@ -95,13 +96,20 @@ class TrainSection:
         names = [(name, name) for name, _path in modelChoices()]
         fill(self._ui.startModelComboBox, [(_("From scratch"), ""), *names])
         if self._parameterNode is not None and not choose(self._ui.startModelComboBox, self._parameterNode.startModel):
-            self._parameterNode.startModel = ""
+            self._parameterNode.startModel = self._parameterNode.startChosenFor = ""
         self._updating = False
 
-    def startFrom(self, name: str) -> None:
-        """The next round begins with what the last one has learnt, unless the user chooses otherwise."""
-        if self._parameterNode is not None:
-            self._parameterNode.startModel = name
+    def startFrom(self, name: str, again: bool = False) -> None:
+        """The next round begins with what the last one has learnt, unless the user has chosen otherwise since.
+
+        again: its model was in the list before, as when a project is opened anew.
+        """
+        node, about = self._parameterNode, standing(self._logic.project, self._logic.rounds())
+        self._lastModel = (about, name)
+        kept = node is None or node.startChosenFor == about
+        if not kept and not (again and node.startModel and not node.startChosenFor):
+            node.startModel = name
+            node.startChosenFor = about
         self.refreshModels()
 
     def settings(self) -> TrainingSettings:
@@ -207,10 +215,17 @@ class TrainSection:
             self._button(self._finish)()
         elif state == "finished":
             self._stopNext = False
-            self._ui.statusLabel.text = _("The training is done; the next round starts from its model.")
+            self._ui.statusLabel.text = self._endOfTraining()
         elif state not in ("running", "silent"):
             self._stopNext = False
         self._onChange()
+
+    def _endOfTraining(self) -> str:
+        """The user may have chosen another start, or have removed the model from the list."""
+        name = self._parameterNode.startModel if self._parameterNode is not None else ""
+        if name and self._lastModel == (standing(self._logic.project, self._logic.rounds()), name):
+            return _("The training is done; the next round starts from its model.")
+        return _("The training is done.")
 
     def onPreflightProgress(self, text: str) -> None:
         """Show how far the check is."""
@@ -381,6 +396,7 @@ class TrainSection:
         if self._updating or self._parameterNode is None:
             return
         self._parameterNode.startModel = chosen(self._ui.startModelComboBox)
+        self._parameterNode.startChosenFor = standing(self._logic.project, self._logic.rounds())
         self._takeSegments()
         self._onChange()
 

@@ -150,6 +150,7 @@ class TrainingPanel(Listener):
     def _recall(self, node: Any) -> None:
         """Take up the project of the scene, unless it is the one that is open."""
         if node.projectFolder and node.projectFolder == str(self.logic.project.folder) and self.logic.project.cases:
+            self.logic.recognize()
             return
         self.train.forget()
         self.cohort.say("")

@@ -82,6 +82,47 @@ def test_sub_folders_are_cases(tmp_path):
     assert load_cohort(tmp_path / "p2").cases == (Case("p2", (tmp_path / "p2",)),)
 
 
+DICOM = bytes(128) + b"DICM" + bytes(100)
+
+
+def test_a_series_below_a_patients_folder_is_the_patients_case(tmp_path):
+    touch(tmp_path, "p1/series/IM1", "p2/study/series/1.dcm", "p3/t1/IM1", "p4/s/IM1", "DICOMDIR", content=DICOM)
+    touch(tmp_path, "p1/readme.txt", "p2.seg.nrrd", "p3/atrium_label.nrrd", "p5/x/y/notes.txt")
+    assert summary(load_cohort(tmp_path)) == {
+        "p1": (("p1/series",), None, "unlabeled"),
+        "p2": (("p2/study/series",), "p2.seg.nrrd", "labeled"),
+        "p3": (("p3/t1",), "p3/atrium_label.nrrd", "labeled"),
+        "p4": (("p4/s",), None, "unlabeled"),
+    }
+
+
+def test_several_series_of_a_patient_are_a_case_each(tmp_path):
+    touch(tmp_path, "p1/s1/t1/IM1", "p1/s2/t1/IM1", "p1/s2/t2/IM1", "p2/t1/IM1", content=DICOM)
+    assert summary(load_cohort(tmp_path)) == {
+        "p1-s1-t1": (("p1/s1/t1",), None, "unlabeled"),
+        "p1-s2-t1": (("p1/s2/t1",), None, "unlabeled"),
+        "p1-s2-t2": (("p1/s2/t2",), None, "unlabeled"),
+        "p2": (("p2/t1",), None, "unlabeled"),
+    }
+
+
+def test_volumes_in_a_patients_folder_count_before_series_below_it(tmp_path):
+    touch(tmp_path, "p1/slices/IM1", "p2/slices/IM1", content=DICOM)
+    touch(tmp_path, "p1/scan.nrrd", "p2/a.nrrd", "p2/b.nrrd")
+    assert summary(load_cohort(tmp_path)) == {"p1": (("p1/scan.nrrd",), None, "unlabeled")}
+
+
+@pytest.mark.parametrize("label", ["z_label.nii.gz", "labels/z.nii.gz"])
+def test_a_label_without_a_scan_is_a_note_where_notes_are_taken(tmp_path, label):
+    image = "images/a.nii.gz" if "/" in label else "a.nii.gz"
+    touch(tmp_path, image, label)
+    notes: list[str] = []
+    assert summary(load_cohort(tmp_path, notes)) == {"a": ((image,), None, "unlabeled")}
+    assert notes == [f"Label files without a scan of the same name were left out (1): {Path(label).name}."]
+    with pytest.raises(DataError, match="has no image of the same name"):
+        load_cohort(tmp_path)
+
+
 def test_a_single_image_is_a_cohort_of_one(tmp_path):
     touch(tmp_path, "scan.nii.gz")
     (case,) = load_cohort(tmp_path / "scan.nii.gz").cases

@@ -238,3 +238,32 @@ def test_a_library_is_listed_without_any_package(a_library, caml_environment):
         "assert not {'torch', 'numpy', 'SimpleITK'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=caml_environment, timeout=60)
+
+
+# Which library, and what is in it
+
+
+def test_a_model_is_found_by_its_content_under_any_name(a_library, a_model, tmp_path):
+    assert a_library.find(a_model) is None and a_library.find(tmp_path / "gone.caml") is None
+    added = a_library.add(a_model)
+    renamed = added.rename(added.with_name("called otherwise.caml"))
+    assert a_library.find(a_model) == renamed
+    assert a_library.find(a_library.bundled[0] / "atrium.caml") == a_library.bundled[0] / "atrium.caml"
+    content = bytearray(a_model.read_bytes())
+    content[-1] ^= 1  # as long as the other, and another
+    (tmp_path / "altered.caml").write_bytes(content)
+    assert a_library.find(tmp_path / "altered.caml") is None
+
+
+def test_a_library_stays_itself_and_is_no_other(a_library, tmp_path):
+    identity = a_library.identity()
+    assert identity and ModelLibrary([], a_library.user).identity() == identity
+    assert ModelLibrary([], tmp_path / "elsewhere").identity() != identity
+    assert ModelLibrary([], a_library.user).entries() == ()
+
+
+def test_an_identity_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "models").write_text("no folder")
+    with pytest.raises(ResourceError) as error:
+        ModelLibrary([], tmp_path / "models").identity()
+    assert "Cannot write" in one_sentence(error)

@@ -84,6 +84,8 @@ def test_a_small_training_fits_and_all_is_told(a_cohort, tmp_path):
     first = found["cases"][0]
     assert first["size"] == [22, 18, 20] and first["spacing"] == [1.0, 1.0, 1.0]
     assert (first["role"], first["orientation"], first["modality"], first["notes"]) == ("labeled", "LPS", ["MR"], [])
+    ((low, high),) = first["grey_values"]  # noise of 100 +- 10, and objects 60 and 120 brighter
+    assert 60 < low < 90 and 210 < high < 250
     plan = from_json(Plan, found["plan"])
     assert found["iterations"] == plan.iterations == 10 and "2 labelled, 1 unlabelled, 1 held out" in found["text"]
     assert found["memory_mb"] > 0 and found["memory_total_mb"] >= found["memory_free_mb"] > 0

@@ -59,7 +59,8 @@ def test_it_comes_back_as_it_was(project, tmp_path):
     path = label(tmp_path / "labels" / "a.nii.gz")
     agreement = {"left atrium": 0.9, "aorta": 0.7}
     project.update("a", label=path, role="labeled", status="accepted", segments=("left atrium",), size=(4, 6, 8))
-    project.update("b", agreement=agreement, prediction=path, status="predicted", spacing=(1.0, 1.5, 2.0))
+    predicted = {"prediction": path, "predicted_by": "0a1b", "status": "predicted"}
+    project.update("b", agreement=agreement, spacing=(1.0, 1.5, 2.0), **predicted)
     project.add(ProjectCase("only in the scene", in_scene=True))
     project.save()
     again = Project.open(project.folder)

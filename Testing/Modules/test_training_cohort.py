@@ -250,3 +250,16 @@ def test_a_full_disk_loses_no_label(training, a_full_disk):
     assert case_of(training, "Scan 00").label == before.label and before.label.exists()
     assert [p.name for p in before.label.parent.iterdir()] == [before.label.name], "nothing half-written stays"
     assert load_cohort(training.logic.project.file).cases[0].label == before.label
+
+
+@pytest.mark.parametrize("blocked", ["project", "project/volumes", "project/labels"])
+def test_a_folder_that_takes_no_files_is_said_and_nothing_counts_as_labelled(training, tmp_path, blocked):
+    """A file in a folder's place: that stops root, too."""
+    add_segmentation(add_scan(0), ball(0))
+    training.update()
+    (tmp_path / blocked).parent.mkdir(exist_ok=True)
+    (tmp_path / blocked).write_text("no folder")
+    accept(training, "Scan 00")
+    assert f"Cannot write {tmp_path / 'project'}" in message(training)
+    assert roles(training) == {"Scan 00": "unlabeled"}
+    assert (tmp_path / blocked).read_text() == "no folder"

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import SlicerHost
 from training_tools import (
     accept,
     cell,
@@ -72,6 +73,55 @@ def test_many_labels_are_checked_while_the_window_stays_alive(training, tmp_path
     assert [c.role for c in load_cohort(training.logic.project.file).cases] == list(roles(training).values())
 
 
+def saved_roles(project: Path) -> list[str]:
+    """The roles of a project's file."""
+    return [c["role"] for c in json.loads((project / "cohort.json").read_text())["cases"]]
+
+
+def check_many(panel, tmp_path) -> Path:
+    """Begin to check fifteen labels; return the project's folder."""
+    panel.logic.addFolder(write_folder(tmp_path / "scans", 15, labels=15))
+    panel.logic.save()
+    panel.update()
+    accept(panel, *roles(panel))
+    return panel.logic.project.folder
+
+
+def test_labels_checked_are_saved_before_all_are(training, tmp_path, wait_for):
+    project = check_many(training, tmp_path)
+    wait_for(lambda: "labeled" in saved_roles(project))
+    assert training.cohort.checking, "no crash from here on loses them"
+
+
+def test_quitting_while_labels_are_checked_keeps_those_that_were(training, tmp_path, wait_for):
+    project = check_many(training, tmp_path)
+    wait_for(lambda: roles(training)["case-01"] == "labeled")
+    checked = list(roles(training).values())
+    SlicerHost.unload_module("CAMLTraining")
+    assert checked.count("labeled") < 15 and saved_roles(project) == checked
+
+
+def test_labels_being_checked_go_to_their_own_project_when_another_is_opened(training, tmp_path, wait_for):
+    project = check_many(training, tmp_path)
+    wait_for(lambda: roles(training)["case-01"] == "labeled")
+    training.ui.projectDirectoryButton.directory = str(tmp_path / "second")
+    assert "labeled" in saved_roles(project) and training.cohort.checking
+    wait_for(lambda: not training.cohort.checking)
+    assert saved_roles(project) == ["labeled"] * 15
+    assert not roles(training) and saved_roles(tmp_path / "second") == []
+
+
+def test_a_project_that_is_opened_again_while_its_labels_are_checked_gets_them(training, tmp_path, wait_for):
+    project = check_many(training, tmp_path)
+    wait_for(lambda: roles(training)["case-01"] == "labeled")
+    for folder in (tmp_path / "second", project):
+        training.ui.projectDirectoryButton.directory = str(folder)
+    assert training.cohort.checking and set(roles(training).values()) == {"labeled", "unlabeled"}
+    wait_for(lambda: not training.cohort.checking)
+    assert list(roles(training).values()) == saved_roles(project) == ["labeled"] * 15
+    training.logic.save()
+
+
 def test_a_damaged_label_file_is_refused_by_name(training, tmp_path, answers):
     folder = write_folder(tmp_path / "scans", 1, labels=1)
     (folder / "case-00_label.nii.gz").write_bytes(b"torn")
@@ -100,6 +150,29 @@ def test_an_empty_folder_is_said(training, tmp_path, answers):
     answers["getExistingDirectory"] = str(tmp_path / "nothing")
     training.ui.addFolderButton.click()
     assert "has no cases" in message(training)
+    assert "--" not in message(training) and "`" not in message(training), "a panel speaks of no command line"
+
+
+def test_a_label_without_a_scan_does_not_keep_the_scans_of_a_folder(training, tmp_path, answers):
+    folder = write_folder(tmp_path / "scans", 3, labels=2)
+    (folder / "case-00.nii.gz").unlink()
+    answers["getExistingDirectory"] = str(folder)
+    training.ui.addFolderButton.click()
+    assert list(roles(training)) == ["case-01", "case-02"]
+    assert "left out (1): case-00_label.nii.gz" in message(training)
+    assert "1 of 2 new cases have a label file" in message(training)
+
+
+def test_series_in_the_folders_of_patients_are_cases(training, tmp_path, answers, wait_for):
+    for patient in ("LA 1", "LA 2"):
+        write_series(tmp_path / "export" / patient / "study" / "series")
+    (tmp_path / "export" / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(100))
+    answers["getExistingDirectory"] = str(tmp_path / "export")
+    training.ui.addFolderButton.click()
+    assert list(roles(training)) == ["LA 1", "LA 2"]
+    training.openCase("LA 1")
+    volume = training.edit.editor.sourceVolumeNode()
+    assert volume.GetImageData().GetDimensions() == (10, 12, 4)
 
 
 def test_scans_that_moved_are_located(training, tmp_path, answers):
@@ -190,7 +263,7 @@ def test_the_table_sorts_and_filters(training, tmp_path):
     training.logic.project.update("case-01", agreement={"ball": 0.9})
     training.update()
     table, column = training.ui.casesTableWidget, 4
-    table.sortByColumn(column, qt.Qt.DescendingOrder)
+    table.horizontalHeader().setSortIndicator(column, qt.Qt.DescendingOrder)  # as a click on the title does
     assert [table.item(row, 0).text() for row in range(2)] == ["case-02", "case-01"]
     training.ui.filterSearchBox.text = "CASE-0 excl"
     shown = [table.item(row, 0).text() for row in range(table.rowCount) if not table.isRowHidden(row)]
@@ -199,6 +272,50 @@ def test_the_table_sorts_and_filters(training, tmp_path):
     training.ui.filterRoleComboBox.currentIndex = training.ui.filterRoleComboBox.findData("unlabeled")
     shown = [table.item(row, 0).text() for row in range(table.rowCount) if not table.isRowHidden(row)]
     assert sorted(shown) == ["case-00", "case-01", "case-03"]
+
+
+def test_numbers_are_sorted_as_numbers(training, tmp_path):
+    import qt
+
+    training.logic.addFolder(write_folder(tmp_path / "scans", 4))
+    sizes = ((512, 512, 88), (64, 64, 20), (512, 512, 300), None)
+    spacings = ((0.625, 0.625, 10.0), (12.0, 1.0, 1.0), (0.625, 0.625, 2.5), None)
+    for number, (size, spacing) in enumerate(zip(sizes, spacings)):
+        training.logic.project.update(f"case-{number:02d}", size=size, spacing=spacing)
+    training.cohort._timer.stop()
+    training.update()
+    table, header = training.ui.casesTableWidget, training.ui.casesTableWidget.horizontalHeader()
+
+    def sorted_by(title: str, order) -> str:
+        from CAMLTrainingLib.CasesTable import HEADERS
+
+        header.setSortIndicator(HEADERS.index(title), order)
+        return "".join(table.item(row, 0).text()[-1] for row in range(4))
+
+    assert sorted_by("Size", qt.Qt.AscendingOrder) == "1023"
+    assert sorted_by("Size", qt.Qt.DescendingOrder) == "2013", "what is unknown comes last"
+    assert sorted_by("Spacing (mm)", qt.Qt.AscendingOrder) == "2013"
+    assert sorted_by("Case", qt.Qt.DescendingOrder) == "3210"
+
+
+def test_cases_stay_selected_and_hidden_where_sorting_moves_them(training, tmp_path):
+    import qt
+
+    training.logic.addFolder(write_folder(tmp_path / "scans", 5))
+    training.update()
+    table = training.ui.casesTableWidget
+    training.ui.filterSearchBox.text = "case-0"
+    select(training, ["case-00", "case-03"])
+    training.logic.project.update("case-04", role="excluded")
+    training.update()
+    training.ui.filterRoleComboBox.currentIndex = training.ui.filterRoleComboBox.findData("unlabeled")
+    table.horizontalHeader().setSortIndicator(0, qt.Qt.DescendingOrder)
+    assert training.cohort.table.selected() == ["case-03", "case-00"]
+    assert [table.item(row, 0).text() for row in range(5) if table.isRowHidden(row)] == ["case-04"]
+    training.ui.excludeButton.click()
+    assert [case for case, role in roles(training).items() if role == "excluded"] == ["case-00", "case-03", "case-04"]
+    table.selectColumn(1)  # what a click on a title does besides, in tables that select more than rows
+    assert training.cohort.table.selected() == []
 
 
 def test_hidden_rows_are_not_changed(training, tmp_path):

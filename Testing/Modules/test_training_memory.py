@@ -9,26 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SlicerHost
-from training_tools import SEGMENT, add_scan, add_segmentation, ball, draw, message, roles, select, write_folder
+from training_tools import (
+    SEGMENT,
+    add_scan,
+    add_segmentation,
+    ball,
+    draw,
+    message,
+    predict,
+    roles,
+    select,
+    write_folder,
+)
 
-from caml_core.config import Segment
 from caml_core.data.io import read_volume
-from caml_core.data.labels import write_labels
 from caml_core.errors import ResourceError
-
-
-def predict(panel, case: str, mask: np.ndarray, agreement: float = 0.5):
-    """A prediction of a case, as the engine leaves it."""
-    folder = panel.logic.project.folder / "predictions"
-    folder.mkdir(parents=True, exist_ok=True)
-    panel.logic.cohort.ensureFile(case)
-    grid = read_volume(panel.logic.project.cases[case].images[0]).grid
-    path = folder / f"{case}.seg.nrrd"
-    write_labels(path, mask.astype(np.uint8).transpose(2, 1, 0), grid, [Segment(SEGMENT, 1)])
-    panel.logic.project.update(
-        case, prediction=path, agreement={SEGMENT: agreement}, volumes_ml={SEGMENT: 1.0}, status="predicted"
-    )
-
 
 # Scene and project
 
@@ -81,6 +76,22 @@ def test_scene_and_project_may_move_together(training, a_cohort, tmp_path):
     training.logic.recall()
     assert training.logic.project.folder == tmp_path / "elsewhere" / "project"
     assert roles(training) == before
+
+
+def test_a_scene_loaded_into_this_one_does_not_end_its_memory_of_the_cohort(training, a_cohort, tmp_path):
+    import slicer
+
+    another = slicer.vtkMRMLScene()
+    another.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    another.SetURL(str(tmp_path / "another.mrml"))
+    assert another.Commit()
+    names = a_cohort(labeled=2, unlabeled=1)
+    slicer.util.loadScene(str(tmp_path / "another.mrml"))
+    assert slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLinearTransformNode") is not None
+    select(training, names[2:])
+    training.ui.excludeButton.click()
+    listed = json.loads(training.logic.getParameterNode().cohort)["cases"]
+    assert [c["role"] for c in listed] == ["labeled", "labeled", "excluded"]
 
 
 def test_two_who_change_one_project_do_not_undo_each_other(training, a_cohort):
@@ -179,6 +190,54 @@ def test_a_case_opened_once_and_left_empty_still_opens_with_its_prediction(train
     there = slicer.util.arrayFromSegmentBinaryLabelmap(node, node.GetSegmentation().GetNthSegmentID(0), volume)
     assert np.array_equal(there > 0, ball(0))
     assert node.GetAttribute("CAMLTraining.Prediction") is None
+
+
+def opened(panel, case: str) -> np.ndarray:
+    """What the editor holds of a case, once it is opened."""
+    import slicer
+
+    panel.openCase(case)
+    node, volume = panel.edit.editor.segmentationNode(), panel.edit.editor.sourceVolumeNode()
+    return slicer.util.arrayFromSegmentBinaryLabelmap(node, node.GetSegmentation().GetNthSegmentID(0), volume) > 0
+
+
+@pytest.mark.parametrize("touched", [False, True], ids=["looked at", "corrected"])
+def test_a_newer_prediction_replaces_a_copy_of_the_older_one_unless_a_hand_has_touched_it(training, touched):
+    import slicer
+
+    volume = add_scan(0)
+    training.update()
+    training.logic.cohort.setSegments([SEGMENT])
+    training.logic.save()
+    older, newer, corrected = ball(0), np.roll(ball(0), 2, 0), np.roll(ball(0), 1, 1)
+    predict(training, "Scan 00", older)
+    assert np.array_equal(opened(training, "Scan 00"), older)
+    node = training.edit.editor.segmentationNode()
+    if touched:
+        draw(node, volume, corrected)
+    training.edit.leave()
+    predict(training, "Scan 00", newer)
+    assert np.array_equal(opened(training, "Scan 00"), corrected if touched else newer)
+    node = training.edit.editor.segmentationNode()
+    training.edit.leave()
+    training.openCase("Scan 00")
+    assert training.edit.editor.segmentationNode() is node, "the same prediction is not copied twice"
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
+
+
+def test_a_prediction_that_was_taken_as_label_as_it_was_stays_the_label(training):
+    add_scan(0)
+    training.update()
+    training.logic.cohort.setSegments([SEGMENT])
+    training.logic.save()
+    predict(training, "Scan 00", ball(0))
+    training.openCase("Scan 00")
+    training.ui.acceptNextButton.click()
+    assert roles(training) == {"Scan 00": "labeled"}
+    for label in (training.logic.project.folder / "labels").iterdir():
+        label.unlink()
+    predict(training, "Scan 00", np.roll(ball(0), 2, 0))
+    assert np.array_equal(opened(training, "Scan 00"), ball(0))
 
 
 def test_a_prediction_that_was_only_looked_at_is_no_edit(training):

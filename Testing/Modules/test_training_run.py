@@ -100,7 +100,11 @@ def test_from_labels_to_a_model_and_on_to_the_next_case(training, a_cohort, wait
         panel.ui.suggestionsTableWidget.item(0, column).setSelected(True)
     panel.loop._onSelection()
     panel.ui.showDisagreementButton.click()
-    assert panel.ui.showDisagreementButton.checked or "no map" in panel.ui.predictLabel.text
+    assert panel.ui.showDisagreementButton.checked, panel.ui.predictLabel.text
+    composite = slicer.app.layoutManager().sliceWidget("Red").sliceLogic().GetSliceCompositeNode()
+    mapNode = slicer.mrmlScene.GetNodeByID(composite.GetForegroundVolumeID())
+    assert mapNode.GetName() == f"{first} disagreement"
+    assert 0 < slicer.util.arrayFromVolume(mapNode).max() <= 100
     panel.ui.correctButton.click()
     assert panel.edit.case == first
     hand = panel.edit.editor.segmentationNode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,10 @@ import pytest
 import SimpleITK as sitk
 import SlicerHost
 from stand_ins import ijk_to_ras
+
+from caml_core.config import Segment
+from caml_core.data.io import read_volume
+from caml_core.data.labels import write_labels
 
 SIZE = (24, 22, 20)
 SEGMENT = "ball"
@@ -71,6 +77,40 @@ def write_folder(folder: Path, count: int, labels: int = 0, suffix: str = ".nii.
             label = sitk.GetImageFromArray(ball(seed).astype(np.uint8))
             label.SetSpacing((1.5, 1.5, 1.5))
             sitk.WriteImage(label, str(folder / f"case-{seed:02d}_label{suffix}"))
+    return folder
+
+
+def predict(panel, case: str, mask: np.ndarray, agreement: float = 0.5):
+    """A prediction of a case, as the engine leaves it."""
+    folder = panel.logic.project.folder / "predictions"
+    folder.mkdir(parents=True, exist_ok=True)
+    panel.logic.cohort.ensureFile(case)
+    grid = read_volume(panel.logic.project.cases[case].images[0]).grid
+    path = folder / f"{case}.seg.nrrd"
+    write_labels(path, mask.astype(np.uint8).transpose(2, 1, 0), grid, [Segment(SEGMENT, 1)])
+    panel.logic.project.update(
+        case, prediction=path, agreement={SEGMENT: agreement}, volumes_ml={SEGMENT: 1.0}, status="predicted"
+    )
+
+
+def finish_round(panel, number: int, model: Path, **dice: float) -> Path:
+    """A finished round of the open project, as a training leaves it; the project is opened anew. Returns its folder.
+
+    dice: of the ball, by the name of the row, with "_" for "-".
+    """
+    folder = panel.logic.project.rounds_folder() / f"{number:03d}"
+    folder.mkdir(parents=True)
+    shutil.copy(model, folder / "model.caml")
+    rows = [
+        {"name": name.replace("_", "-"), "count": 2, "summary": {SEGMENT: {"dice": {"mean": value, "std": 0.0}}}}
+        for name, value in dice.items()
+    ]
+    (folder / "result.json").write_text(json.dumps({"rows": rows}))
+    told = ({"event": "started", "command": "round", "pid": 1, "version": "0"}, {"event": "finished", "result": {}})
+    (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in told))
+    panel.logic.save()
+    panel.logic.openProject(panel.logic.project.folder)
+    panel.update()
     return folder
 
 

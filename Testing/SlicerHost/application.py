@@ -31,7 +31,7 @@ class Application:
         self.temporaryPath = str(folder / "temporary")
         Path(self.temporaryPath).mkdir(exist_ok=True)
         self.defaultScenePath = str(folder / "documents")
-        self._logic = slicer.vtkMRMLApplicationLogic()
+        self._logic = slicer.vtkSlicerApplicationLogic()
 
     def mrmlScene(self) -> Any:  # noqa: N802
         """The scene."""

@@ -5,8 +5,9 @@
 - ``images/`` + ``labels/`` or ``imagesTr/`` + ``labelsTr/``, paired by name (``imagesTs/`` adds unlabelled cases);
 - else in the folder itself: ``X_image.*`` or ``X.*`` with ``X_label.*``, ``X-label.*`` or ``X.seg.nrrd``;
 - ``X_0000.*``, ``X_0001.*``: the channels of case X, where channel 0 is there;
-- a sub-folder X is case X where it is a DICOM series (its label lies beside it: ``X.seg.nrrd``), or where it holds
-  the image or images of one case and perhaps its label;
+- a sub-folder X is case X where it is a DICOM series, or holds the image or images of one case, or has a DICOM series
+  further below (``X/STUDY/SERIES``; where there are several, each is a case, ``X-STUDY-SERIES``); its label lies in it
+  or beside it (``X.seg.nrrd``);
 - a folder of DICOM slices alone is one case.
 
 **CSV** (or tab-separated). A header with ``id`` (or ``case``, ``name``), ``image`` (then ``image2``, ``image3``, ...
@@ -33,7 +34,7 @@ from typing import Any
 from ..config import Segment
 from ..errors import CamlError, DataError, UsageError
 from ..serialization import write_json
-from .case import ROLES, Case, Cohort
+from .case import ROLES, Case, Cohort, Role
 from .files import absolute, has_dicom_mark, relative_to, replacing
 
 LISTS = ("cohort.json", "cohort.csv", "cases.csv")
@@ -42,12 +43,17 @@ _FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
 _LABEL_ENDS = ("_label", "-label", "_labels", "-labels", "_seg", "-seg", "_segmentation", "-segmentation", "_mask")
 _IMAGE_ENDS = ("_image", "-image", "_img")
 _CHANNEL = re.compile(r"^(.+)_(\d{4})$")
+#: Folders between that of a patient and those of the slices.
+_DEEPEST = 3
+#: The table of contents on a DICOM medium, which bears DICOM's mark and is no slice.
+_CONTENTS = "DICOMDIR"
 _IMAGE_COLUMN = re.compile(r"^images?[ _-]?(\d*)$")
 
 
-def load_cohort(path: Path) -> Cohort:
+def load_cohort(path: Path, notes: list[str] | None = None) -> Cohort:
     """Read a cohort from a folder or a list (see this module). ``path`` may also be a single image file.
 
+    notes: takes a sentence on labels that have no image; None: they are refused.
     Raises DataError where the list is damaged, names a file that does not exist, an id twice or an unknown role.
     """
     path = Path(path)
@@ -55,7 +61,7 @@ def load_cohort(path: Path) -> Cohort:
         raise DataError(f"The cohort {path} does not exist; give a folder, a CSV or a JSON file.")
     if path.is_dir():
         listed = next((path / name for name in LISTS if (path / name).is_file()), None)
-        cohort = load_cohort(listed) if listed else Cohort(_scan(path), path)
+        cohort = load_cohort(listed) if listed else Cohort(_scan(path, notes), path)
     elif path.suffix.lower() == ".json":
         cohort = _load_json(path)
     elif path.suffix.lower() in (".csv", ".tsv", ".txt"):
@@ -208,7 +214,10 @@ def _case(fields: dict[str, Any], source: Path, where: str) -> Case:
 
 def _check(cohort: Cohort) -> None:
     if not cohort.cases:
-        raise DataError(f"The cohort {cohort.source} has no cases; see `caml train --help` for how to lay one out.")
+        raise DataError(
+            f"The cohort {cohort.source} has no cases; expected images such as CASE.nii.gz, a folder of a DICOM series "
+            "a case, or a list of cases (CSV, JSON)."
+        )
     seen: set[str] = set()
     for case in cohort.cases:
         if case.id in seen:
@@ -233,33 +242,47 @@ def _check(cohort: Cohort) -> None:
         )
 
 
-def _scan(folder: Path) -> tuple[Case, ...]:
+def _scan(folder: Path, notes: list[str] | None) -> tuple[Case, ...]:
     for images, labels in _FOLDERS:
         if (folder / images).is_dir():
             found = _images(folder / images) | _series(folder / images)
-            cases = _pair(found, label_files(folder / labels, every=True))
+            cases = _pair(found, label_files(folder / labels, every=True), notes)
             if images == "imagesTr" and (folder / "imagesTs").is_dir():
-                cases += _pair(_images(folder / "imagesTs"), {})
+                cases += _pair(_images(folder / "imagesTs"), {}, notes)
             return cases
     if _is_series(folder):
         return (Case(folder.resolve().name, (absolute(folder),)),)
     labels_here = label_files(folder, every=False)
     images_here = _images(folder, set(labels_here.values())) | _series(folder)
-    cases = _pair(images_here, labels_here)
-    known = {case.id for case in cases}
-    single = (_single(p) for p in _visible(folder) if p.is_dir() and p.name not in known)
-    return cases + tuple(case for case in single if case)
+    inside = [c for p in _visible(folder) if p.is_dir() and p.name not in images_here for c in _inside(p)]
+    bare = {case.id: case.images for case in inside if case.label is None}
+    return _pair(bare | images_here, labels_here, notes) + tuple(case for case in inside if case.label is not None)
 
 
-def _single(folder: Path) -> Case | None:
-    """The case in a sub-folder of volumes of one case; None where there is none or more than one."""
+def _inside(folder: Path) -> tuple[Case, ...]:
+    """The case in a sub-folder: its volumes with their label, else the DICOM series below it."""
     labels = label_files(folder, every=False)
     images = _images(folder, set(labels.values()))
-    if len(images) != 1 or len(labels) > 1:
-        return None
+    if len(images) > 1 or len(labels) > 1:
+        return ()
+    series = [] if images else _series_below(folder, _DEEPEST)
+    if len(series) > 1:
+        return tuple(Case("-".join((folder.name, *p.relative_to(folder).parts)), (absolute(p),)) for p in series)
+    found = [tuple(series)] if series else list(images.values())
     label = next((absolute(p) for p in labels.values()), None)
-    paths = tuple(absolute(p) for p in next(iter(images.values())))
-    return Case(folder.name, paths, label, "labeled" if label else "unlabeled")
+    role: Role = "labeled" if label else "unlabeled"
+    return tuple(Case(folder.name, tuple(absolute(p) for p in paths), label, role) for paths in found)
+
+
+def _series_below(folder: Path, depth: int) -> list[Path]:
+    """The folders of DICOM series below a folder."""
+    found = []
+    for sub in (p for p in _visible(folder) if p.is_dir()):
+        if _is_series(sub):
+            found.append(sub)
+        elif depth > 1:
+            found += _series_below(sub, depth - 1)
+    return found
 
 
 def _series(folder: Path) -> dict[str, tuple[Path, ...]]:
@@ -268,7 +291,7 @@ def _series(folder: Path) -> dict[str, tuple[Path, ...]]:
 
 def _is_series(folder: Path) -> bool:
     """Whether the first few files of a folder bear DICOM's mark and no volume of another format lies there."""
-    files = [p for p in _visible(folder) if p.is_file()]
+    files = [p for p in _visible(folder) if p.is_file() and p.name.upper() != _CONTENTS]
     others = any(_stem(p) is not None and p.suffix.lower() != ".dcm" for p in files)
     return not others and any(has_dicom_mark(p) for p in files[:5])
 
@@ -318,12 +341,15 @@ def label_files(folder: Path, every: bool = True) -> dict[str, Path]:
     return found
 
 
-def _pair(images: dict[str, tuple[Path, ...]], labels: dict[str, Path]) -> tuple[Case, ...]:
+def _pair(images: dict[str, tuple[Path, ...]], labels: dict[str, Path], notes: list[str] | None) -> tuple[Case, ...]:
     lost = sorted(set(labels) - set(images))
-    if lost:
+    if lost and notes is None:
         raise DataError(
             f"Label {labels[lost[0]].name} has no image of the same name; name both after the case.", lost[0]
         )
+    if lost and notes is not None:
+        named = ", ".join(labels[identity].name for identity in lost[:3]) + (", ..." if len(lost) > 3 else "")
+        notes.append(f"Label files without a scan of the same name were left out ({len(lost)}): {named}.")
     return tuple(
         Case(identity, tuple(absolute(p) for p in paths), absolute(labels[identity]), "labeled")
         if identity in labels

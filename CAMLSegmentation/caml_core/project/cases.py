@@ -23,7 +23,8 @@ class ProjectCase:
     images: one file or DICOM folder a channel; empty while a scan lies in the scene alone and was not written yet.
     label: the accepted label map. segments: names of those in the label, in the order of their values.
     size, spacing: voxels and mm along the file's own axes, None while unknown. agreement: segment -> Dice of the two
-    sub-models, from the last prediction. prediction: its file. volumes_ml: the prediction's volumes.
+    sub-models, from the last prediction. prediction: its file. volumes_ml: the prediction's volumes. predicted_by: a
+    digest of the model that made it.
     in_scene: the scan came from the scene (its file may be one that the project wrote).
     """
 
@@ -38,6 +39,7 @@ class ProjectCase:
     agreement: dict[str, float] = field(default_factory=dict)
     volumes_ml: dict[str, float] = field(default_factory=dict)
     prediction: Path | None = None
+    predicted_by: str = ""
     in_scene: bool = False
 
     @property
@@ -57,7 +59,7 @@ def to_row(case: ProjectCase, folder: Path) -> dict[str, Any]:
     for name in ("label", "prediction"):
         if (path := getattr(case, name)) is not None:
             row[name] = relative_to(path, folder)
-    for name in ("status", "segments", "size", "spacing", "agreement", "volumes_ml", "in_scene"):
+    for name in ("status", "segments", "size", "spacing", "agreement", "volumes_ml", "predicted_by", "in_scene"):
         value = getattr(case, name)
         if value:
             row[name] = list(value) if isinstance(value, tuple) else value
@@ -86,6 +88,7 @@ def from_row(row: Any, folder: Path, where: str) -> ProjectCase:
             agreement={str(k): float(v) for k, v in (row.get("agreement") or {}).items()},
             volumes_ml={str(k): float(v) for k, v in (row.get("volumes_ml") or {}).items()},
             prediction=_path(row.get("prediction"), folder),
+            predicted_by=str(row.get("predicted_by") or ""),
             in_scene=bool(row.get("in_scene")),
         )
     except (TypeError, ValueError, AttributeError) as error:

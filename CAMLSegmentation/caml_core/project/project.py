@@ -72,6 +72,11 @@ class Project:
         project._seen = project._state()
         return project
 
+    @classmethod
+    def at(cls, folder: Path) -> Project:
+        """Open the project of a folder, or begin one there; raise DataError where it cannot be read."""
+        return cls.open(folder) if cls.exists(folder) else cls(folder)
+
     def read(self, text: str, where: str) -> None:
         """Take over what ``text``, written by this class, says; raise DataError that names ``where``."""
         try:
@@ -152,12 +157,13 @@ class Project:
     def add_folder(self, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """List the cases of a folder or a list (CSV, JSON) beside those that are there; return (new ids, notes).
 
-        Labels come along but count only once the user says so. Files that are listed already are left out. Raises
-        DataError where there is no scan.
+        Labels come along but count only once the user says so. Files that are listed already, and labels without a
+        scan, are left out. Raises DataError where there is no scan.
         """
-        listed = load_cohort(path)
+        notes: list[str] = []
+        listed = load_cohort(path, notes)
         known = {case.images for case in self.cases.values() if case.images}
-        new, notes, double = [], [], 0
+        new, double = [], 0
         for case in listed.cases:
             if case.images in known:
                 double += 1

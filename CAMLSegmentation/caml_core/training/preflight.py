@@ -163,6 +163,7 @@ def seen_note(start: LoadedModel, cohort: Cohort) -> str:
 
 
 def _case(case: CaseFingerprint, notes: Sequence[str]) -> dict[str, Any]:
+    """One case; ``grey_values`` are, for each channel, those that one voxel in two hundred lies below, and above."""
     named = re.compile(rf"\b[Cc]ases? (?:.+? and )?{re.escape(case.id)}(?![\w-])")
     return {
         "id": case.id,
@@ -171,6 +172,7 @@ def _case(case: CaseFingerprint, notes: Sequence[str]) -> dict[str, Any]:
         "spacing": list(case.spacing),
         "orientation": case.orientation,
         "modality": [channel.modality for channel in case.channels],
+        "grey_values": [[channel.percentile_00_5, channel.percentile_99_5] for channel in case.channels],
         "notes": [note for note in notes if named.search(note)],
     }
 

@@ -1,0 +1,246 @@
+"""The newest model over the unlabelled cases: what came is kept, whatever happens to the rest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stand_ins import SEGMENTS
+from training_tools import add_scan, case_of, cell, finish_round, roles, write_folder
+
+from caml_core.config import Segment
+from caml_core.data.io import read_volume
+from caml_core.data.labels import write_labels
+from caml_core.errors import DataError, ResourceError
+
+
+class AWorker:
+    """Stands in for the process: does what the test says when it says so. The run itself is the real one."""
+
+    def __init__(self, listener):
+        self.listener, self.running, self.given, self.stopped = listener, False, [], False
+
+    def start(self, arguments, stopFile):
+        self.running, self.folder = True, Path(arguments[arguments.index("-o") + 1])
+        self.cases = json.loads(Path(arguments[2]).read_text())["cases"]
+        self.given.append([case["id"] for case in self.cases])
+
+    def stop(self):
+        self.stopped = True
+
+    def end(self):
+        if self.running:
+            self.finish(-9, crashed=True)
+
+    def wait(self, milliseconds=0):
+        """Nothing to wait for."""
+
+    def tell(self, kind, **fields):
+        self.listener.onWorkerEvent(kind, fields)
+
+    def finish(self, code=0, crashed=False):
+        self.running = False
+        self.listener.onWorkerEnd(code, crashed)
+
+    def begin(self, case):
+        self.tell("stage", name="prepare", detail=case, case=case)
+
+    def segment(self, case):
+        """Write a result as the engine does, and report it."""
+        self.begin(case)
+        listed = next(c for c in self.cases if c["id"] == case)
+        grid = read_volume((self.folder / listed["images"][0]).resolve()).grid
+        labels, path = np.zeros(grid.size, np.uint8), self.folder / f"{case}.seg.nrrd"
+        labels[4:12, 5:11, 6:12] = 1
+        write_labels(path, labels, grid, [Segment("ball", 1)])
+        self.tell("case", case=case, output=str(path), agreement={"ball": 0.9}, volumes_ml={"ball": 2.0})
+
+
+@pytest.fixture
+def worker(training, monkeypatch):
+    """The worker of the next run."""
+    made = []
+
+    def factory(listener):
+        made[:] = [AWorker(listener)]
+        return made[0]
+
+    monkeypatch.setattr(training.logic, "_workerFactory", factory)
+    return lambda: made[0]
+
+
+@pytest.fixture
+def a_round(training, stand_in):
+    """A project with four unlabelled cases and a model."""
+    training.logic.addFolder(write_folder(training.logic.project.folder.parent / "scans", 4))
+    finish_round(training, 1, stand_in)
+    return training
+
+
+def saved(panel) -> dict[str, str]:
+    """Case -> status, as the project's file has it."""
+    listed = json.loads(panel.logic.project.file.read_text())["cases"]
+    return {case["id"]: case.get("status", "") for case in listed if case.get("status")}
+
+
+CASES = [f"case-{number:02d}" for number in range(4)]
+
+
+def test_cancel_keeps_what_is_done_and_the_next_time_goes_on_from_there(a_round, worker):
+    panel = a_round
+    panel.ui.predictButton.click()
+    assert worker().given == [CASES]
+    worker().segment("case-00")
+    worker().segment("case-01")
+    panel.ui.cancelPredictButton.click()
+    assert worker().stopped
+    worker().finish(130)
+    assert panel.ui.predictLabel.text == "2 cases segmented. Cancelled."
+    assert saved(panel) == {"case-00": "predicted", "case-01": "predicted"}
+    assert panel.ui.predictButton.enabled
+    panel.ui.predictButton.click()
+    assert worker().given == [CASES[2:]]
+    for case in CASES[2:]:
+        worker().segment(case)
+    worker().finish()
+    assert panel.ui.predictLabel.text == "2 cases segmented."
+    panel.ui.predictButton.click()
+    assert worker().given == [CASES], "where all are done, all are done again"
+    worker().finish(130)
+
+
+def test_another_model_segments_all_again(a_round, worker, stand_in, tmp_path):
+    from caml_core.model_file import load_model, save_model
+
+    panel = a_round
+    panel.ui.predictButton.click()
+    worker().segment("case-00")
+    panel.ui.cancelPredictButton.click()
+    worker().finish(130)
+    model = load_model(stand_in)
+    state = {name: 2 * weights if weights.is_floating_point() else weights for name, weights in model.state.items()}
+    save_model(tmp_path / "second.caml", spec=model.spec, state=state, info=model.info)
+    finish_round(panel, 2, tmp_path / "second.caml")
+    panel.ui.predictButton.click()
+    assert worker().given == [CASES]
+    worker().finish(130)
+
+
+def test_what_is_done_is_written_down_while_the_rest_goes_on(a_round, worker):
+    panel = a_round
+    panel.ui.predictButton.click()
+    worker().segment("case-00")
+    assert panel.loop.running and saved(panel) == {"case-00": "predicted"}
+    worker().finish(130)
+
+
+def test_a_project_opened_again_ends_what_runs_and_keeps_what_is_done(a_round, worker):
+    panel = a_round
+    panel.ui.predictButton.click()
+    worker().segment("case-00")
+    worker().segment("case-01")
+    panel.logic.openProject(panel.logic.project.folder)
+    assert not worker().running and not panel.loop.running
+    panel.logic.save()
+    assert saved(panel) == {"case-00": "predicted", "case-01": "predicted"}
+
+
+def test_a_case_that_fails_is_named_and_the_others_come(a_round, worker):
+    panel = a_round
+    panel.ui.predictButton.click()
+    worker().segment("case-00")
+    worker().begin("case-01")
+    worker().tell("warning", message="Case case-01: its file is damaged.", case="case-01", exit_code=3)
+    for case in CASES[2:]:
+        worker().segment(case)
+    worker().tell("error", message="1 of 4 cases could not be segmented (case-01).", exit_code=3)
+    worker().finish(3)
+    assert panel.ui.predictLabel.text == "3 cases segmented. Case case-01: its file is damaged."
+    assert sorted(saved(panel)) == ["case-00", "case-02", "case-03"]
+
+
+def test_a_worker_that_dies_takes_one_case_with_it(a_round, worker):
+    panel = a_round
+    shares = []
+    panel.ui.predictProgressBar.connect("valueChanged(int)", shares.append)
+    panel.ui.predictButton.click()
+    worker().segment("case-00")
+    worker().begin("case-01")
+    worker().finish(-9, crashed=True)
+    assert worker().given == [CASES, CASES[2:]] and panel.loop.running
+    worker().segment("case-02")
+    worker().tell("progress", done=1, total=2, unit="cases", case="case-02")
+    assert shares[-1] == 750
+    worker().segment("case-03")
+    worker().finish()
+    text = panel.ui.predictLabel.text
+    assert text.startswith("3 cases segmented. Case case-01: ") and "want of memory" in text
+    assert sorted(saved(panel)) == ["case-00", "case-02", "case-03"]
+
+
+def test_a_worker_that_dies_before_it_works_is_not_started_again(a_round, worker):
+    panel = a_round
+    panel.ui.predictButton.click()
+    worker().tell("stage", name="load", detail="model.caml")
+    worker().finish(-9, crashed=True)
+    assert worker().given == [CASES] and not panel.loop.running
+    assert "4 cases" in panel.ui.predictLabel.text and not panel.logic.predictions.summary.failures
+
+
+def test_a_cancelled_worker_that_dies_is_not_started_again(a_round, worker):
+    panel = a_round
+    panel.ui.predictButton.click()
+    worker().begin("case-00")
+    panel.ui.cancelPredictButton.click()
+    worker().finish(-9, crashed=True)
+    assert worker().given == [CASES] and panel.ui.predictLabel.text == "0 cases segmented. Cancelled."
+
+
+def test_a_scan_that_is_gone_does_not_keep_the_others(a_round, worker, tmp_path):
+    panel = a_round
+    (tmp_path / "scans" / "case-02.nii.gz").unlink()
+    panel.ui.predictButton.click()
+    assert worker().given == [["case-00", "case-01", "case-03"]]
+    worker().finish(130)
+    for scan in (tmp_path / "scans").iterdir():
+        scan.unlink()
+    with pytest.raises(DataError, match="case-03 is neither in the scene nor in a file"):
+        panel.logic.startPredictions()
+
+
+def test_a_case_taken_off_the_list_meanwhile_is_no_fault(a_round, worker):
+    panel = a_round
+    panel.ui.predictButton.click()
+    panel.logic.project.remove(["case-00"])
+    for case in CASES:
+        worker().segment(case)
+    worker().finish()
+    assert panel.ui.predictLabel.text == "3 cases segmented."
+    assert sorted(roles(panel)) == CASES[1:]
+
+
+@pytest.mark.parametrize("blocked", ["predictions", "volumes"])
+def test_a_project_folder_that_takes_no_files_is_said(a_round, worker, blocked):
+    """A file in a folder's place: that stops root, too."""
+    panel = a_round
+    add_scan(7)  # to be written first
+    panel.update()
+    (panel.logic.project.folder / blocked).write_text("no folder")
+    panel.ui.predictButton.click()
+    assert not panel.loop.running and panel.ui.predictButton.enabled
+    assert f"Cannot write {panel.logic.project.folder / blocked}" in panel.ui.predictLabel.text
+    with pytest.raises(ResourceError):
+        panel.logic.startPredictions()
+
+
+def test_the_real_worker_passes_over_a_damaged_scan(a_round, wait_for, tmp_path):
+    panel = a_round
+    (tmp_path / "scans" / "case-01.nii.gz").write_bytes(b"torn")
+    panel.ui.predictButton.click()
+    wait_for(lambda: not panel.loop.running, 120)
+    text = panel.ui.predictLabel.text
+    assert text.startswith("3 cases segmented. ") and "case-01" in text, text
+    assert case_of(panel, "case-03").agreement.keys() == {s.name for s in SEGMENTS}
+    assert cell(panel, "case-03", "Status") == "predicted" and cell(panel, "case-01", "Status") == ""
