@@ -69,7 +69,7 @@ def choose_device(name: str = "auto", listener: Listener = silent) -> str:
         found = ", ".join(str(device) for device in devices)
         raise ResourceError(f"There is no device {wanted!r} that PyTorch can use here; choose auto or one of: {found}.")
     if fault := _fault(wanted):
-        raise ResourceError(f"The device {wanted!r} cannot run the network ({fault}); use --device cpu.")
+        raise ResourceError(f"The device {wanted!r} cannot run the network ({fault}); choose cpu.")
     return wanted
 
 

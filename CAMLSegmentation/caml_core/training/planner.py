@@ -305,7 +305,7 @@ def _check_memory(measured: Measurement, notes: list[str]) -> None:
     if total and measured.peak_memory_mb > 0.9 * total:
         raise ResourceError(
             f"Training needs about {measured.peak_memory_mb:.0f} MB and the machine has {total:.0f} MB; "
-            "use a smaller patch (--patch) or fewer filters (--base-filters)."
+            "use a smaller patch or fewer base filters, or another machine."
         )
     if free and measured.peak_memory_mb > 0.8 * (free + measured.peak_memory_mb):
         notes.append("Little memory is left beside the training; close other programs.")

@@ -213,7 +213,7 @@ class Trainer:
             return ""
         return (
             f"The loss was not finite {MOST_FAILURES} times in a row, up to iteration {self._iteration}; the last "
-            "good weights are kept. Look for extreme intensities in the cases, or train in fp32 (--dtype fp32)."
+            "good weights are kept. Look for extreme intensities in the cases, or train with fp32 arithmetic."
         )
 
     def _shrink(self, error: BaseException) -> None:
@@ -222,7 +222,7 @@ class Trainer:
         if smaller is None or any(note.startswith("Out of memory") for note in self.plan.notes):
             raise ResourceError(
                 f"The device {self.plan.device} ran out of memory even with a smaller batch; "
-                "use --device cpu, or a smaller patch (--patch)."
+                "choose the processor (cpu) as device, or a smaller patch."
             ) from error
         note = f"Out of memory: went on with batch {smaller.batch_labeled} and patch {smaller.geometry.patch}."
         self.plan = dataclasses.replace(smaller, notes=(*self.plan.notes, note))
