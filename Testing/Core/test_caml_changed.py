@@ -21,11 +21,10 @@ from caml_core.model import caml
 from caml_core.model_file import load_model
 from caml_core.presets import default_preset
 from caml_core.serialization import from_json
-from caml_core.training import engine, planner, run, trainer
+from caml_core.training import engine, planner, trainer
 
 TOUCHED = (
     (planner, "default_preset"),
-    (run, "hold_out"),
     (caml, "cross_sample_attention"),
     (engine, "solo_losses"),
     (engine, "caml_losses"),
@@ -146,14 +145,6 @@ def test_a_mean_teacher_is_v_with_pseudo_labels_of_v(changed):
     teacher, image = learner.final_network.eval(), torch.randn(2, 1, 16, 16, 16)
     expected = teacher.forward_v(image).max(1).indices
     assert torch.equal(engine.pseudo_labels(teacher, image, largest_component=False), expected)
-
-
-def test_all_labels_are_kept_where_nothing_is_held_out(changed, tmp_path):
-    cohort = write_cohort(tmp_path, labeled=6, unlabeled=1, validation=0)
-    assert len(run.survey(cohort, 0, lambda *_: None)[0].with_role("labeled")) == 5
-    changed(hold_out=False)
-    found = run.survey(cohort, 0, lambda *_: None)[0]
-    assert len(found.with_role("labeled")) == 6 and not found.with_role("validation")
 
 
 # Trainings in folders

@@ -18,12 +18,16 @@ from caml_core.errors import UsageError
 from caml_core.events import silent
 from caml_core.model import build_network
 from caml_core.model_file import LoadedModel, ModelInfo, load_model
+from caml_core.rounds.request import RoundRequest
+from caml_core.rounds.round import start_round
+from caml_core.rounds.round_folder import RoundFolder
 from caml_core.serialization import from_json, read_json, to_json
 from caml_core.training import measurement, sizes
 from caml_core.training.engine import Engine
 from caml_core.training.measurement import bf16_gradients_are_right, last_of_each_kind, seconds_in_turn
 from caml_core.training.planner import Request, describe
 from caml_core.training.run import plan_training, survey
+from caml_core.training.run_folder import RunFolder
 from caml_core.training.warm_start import start_state
 
 ROBUST = sizes.LabelTraits(dict.fromkeys(sizes.COARSENING, 1.0), 0.1, True)
@@ -70,17 +74,33 @@ def test_thick_slices_are_not_downsampled_early() -> None:
 
 
 def test_labels_are_studied_on_labelled_cases_alone(tmp_path: Path) -> None:
-    cohort, found = survey(write_cohort(tmp_path), 0, silent)
+    cohort, found = survey(write_cohort(tmp_path), Request(), silent)
     traits = sizes.study_labels(cohort.with_role("labeled"), found.segments, (), found.spacing)
     assert traits.one_component and 0.01 < traits.foreground_share < 0.3
     assert traits.ceilings[1.0] == 1.0 and traits.ceilings[1.25] > traits.ceilings[4.0] > 0
+
+
+@pytest.mark.parametrize(("words", "spared"), [((), 1), (("--hold-out", "0"), 0), (("--hold-out", "3"), 3)])
+def test_labelled_cases_are_spared_as_many_as_asked_for(tmp_path: Path, words: tuple[str, ...], spared: int) -> None:
+    cohort = write_cohort(tmp_path / "cohort", labeled=6, unlabeled=1, validation=0)
+    quick = ("--iterations", "2", "--base-filters", "2", "--patch", "16,16,16", "--threads", "1", "--dtype", "fp32")
+    run = RunFolder(tmp_path / "run")
+    command = ["train", str(cohort), "-o", str(run.path), "--cache", str(tmp_path / "cache"), *quick, *words]
+    assert main([*command, "--progress", "none"]) == 0
+    found = run.read_cohort()
+    assert (len(found.with_role("labeled")), len(found.with_role("validation"))) == (6 - spared, spared)
+    begun = RoundFolder(tmp_path / "round")
+    number = int(words[1]) if words else None
+    start_round(begun, cohort, RoundRequest(Request(hold_out=number)))
+    assert len(begun.read_cohort().with_role("validation")) == spared
+    assert begun.read_request().planning.hold_out == number
 
 
 @pytest.fixture
 def a_plan(tmp_path: Path) -> Plan:
     """The plan of the synthetic cohort with a small network and a budget."""
     request = Request(budget_seconds=20.0, base_filters=2, patch=(16, 16, 16))
-    cohort, found = survey(write_cohort(tmp_path / "cohort"), 0, silent)
+    cohort, found = survey(write_cohort(tmp_path / "cohort"), Request(), silent)
     plan, _ = plan_training(cohort, found, request, silent)
     assert "labelled" in describe(plan, found)
     return plan
@@ -162,7 +182,7 @@ def test_real_left_atria_are_planned_with_the_measured_ceiling(shared_folder: Pa
         lines.append(f"{case},{source / image},{'' if role == 'unlabeled' else source / label},{role}")
     path = tmp_path / "cohort.csv"
     path.write_text("\n".join(lines) + "\n")
-    cohort, found = survey(path, 0, silent)
+    cohort, found = survey(path, Request(), silent)
     traits = sizes.study_labels(cohort.with_role("labeled"), found.segments, (), found.spacing)
     assert np.allclose(found.spacing, 0.625) and found.channels[0].modality == "MR"
     assert traits.ceilings[2.0] > 0.99 and traits.one_component and not traits.thin
@@ -206,7 +226,7 @@ def test_bf16_gradients_of_the_sizes_that_are_allowed_are_right(voxels: int, lay
 
 
 def test_where_bf16_cannot_train_fp32_is_taken_and_the_plan_says_so(tmp_path: Path) -> None:
-    cohort, found = survey(write_cohort(tmp_path), 0, silent)
+    cohort, found = survey(write_cohort(tmp_path), Request(), silent)
     request = Request(dtype="bf16", iterations=4, base_filters=2, patch=(16, 16, 16))
     plan, _ = plan_training(cohort, found, request, silent)
     halvings = math.prod(stage[0] for stage in plan.network.strides)

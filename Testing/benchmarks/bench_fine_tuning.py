@@ -81,8 +81,7 @@ def other_site(folder: Path, source: Path) -> Path:
 
 def _start(folder: Path, source: Path, options: argparse.Namespace) -> Finished:
     cohort = left_atria(folder / "start.json", source, START_CASES, training=START_CASES, held_out=0)
-    changes = {"hold_out": False}
-    training = Training(folder / "start", cohort, words_of_options(options), changes)
+    training = Training(folder / "start", cohort, (*words_of_options(options), "--hold-out", "0"))
     steps = _steps(folder / "plans" / f"start-{options.start_budget}.json", training, options.start_budget, options)
     return train(dataclasses.replace(training, options=(*training.options, *steps)))
 

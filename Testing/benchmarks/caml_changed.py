@@ -33,8 +33,7 @@ class Changes:
     """What is other than in the product. The first four: fields of the default preset's parts, by name.
 
     attention: False leaves cross-sample attention out, in training and in evaluation. sub_model_a: False leaves
-    sub-model a out; v learns from the labels and from the pseudo-labels of its own average. hold_out: False keeps
-    all labelled cases for training, however many there are.
+    sub-model a out; v learns from the labels and from the pseudo-labels of its own average.
     """
 
     network: dict[str, Any] = field(default_factory=dict)
@@ -43,20 +42,17 @@ class Changes:
     augmentation: dict[str, Any] = field(default_factory=dict)
     attention: bool = True
     sub_model_a: bool = True
-    hold_out: bool = True
 
 
 def apply(changes: Changes) -> None:
     """Change the engine of this process; what is not there to be changed is an AttributeError."""
-    from caml_core.training import planner, run
+    from caml_core.training import planner
 
     _replace(planner, "default_preset", lambda preset: functools.partial(changed_preset, preset, changes))
     if not changes.attention:
         _leave_out_attention()
     if not changes.sub_model_a:
         _leave_out_sub_model_a()
-    if not changes.hold_out:
-        _replace(run, "hold_out", lambda _: lambda cohort, *_: cohort)
 
 
 def changed_preset(original: Callable[..., Preset], changes: Changes, *arguments: Any, **named: Any) -> Preset:

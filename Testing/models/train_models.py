@@ -41,7 +41,7 @@ TRIAL = ("--patch", "32,32,16", "--spacing", "1.6,1.6,1.6", "--dtype", "fp32")
 TRIAL_ITERATIONS = 10
 TRIAL_DATA = "A few cases and iterations, to see that everything fits together; of no use."
 #: Nothing is spared for validation: all labels count.
-ALL_LABELS = {"hold_out": False}
+ALL_LABELS = ("--hold-out", "0")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,8 +77,8 @@ def make(recipe: Recipe, options: argparse.Namespace) -> Path:
     else:
         done = finished_twin(options.twin, cohorts.twin)
     if cohorts.twin is not None:
-        words = (*words, *length(done.plan), *_grid(done.plan, words))
-        _trained(Training(folder / "final", cohorts.final, words, ALL_LABELS))
+        words = (*words, *length(done.plan), *_grid(done.plan, words), *ALL_LABELS)
+        _trained(Training(folder / "final", cohorts.final, words))
     target = folder / f"{recipe.name}.caml"
     lacking = write_model(recipe, folder / "final", done.folder, cohorts.held_out, target)
     print(f"{target}: {target.stat().st_size / 1e6:.2f} MB{''.join(f' {fault}' for fault in lacking)}", flush=True)

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
     with options.reporting(args) as listener:
         request = to_request(args)
-        cohort, found = survey(args.cohort, request.seed, listener)
+        cohort, found = survey(args.cohort, request, listener)
         plan, _ = plan_training(cohort, found, request, listener, args.model)
         if output is not None:
             make_folder(output.parent)

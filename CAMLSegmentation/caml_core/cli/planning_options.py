@@ -22,6 +22,12 @@ def add_planning(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--budget", type=options.duration, metavar="90m", help="time to train for (default: 60m)")
     length.add_argument("--iterations", type=options.whole_number(1, 10**7), metavar="N", help="instead of a budget")
     parser.add_argument("--labeled-only", action="store_true", help="baseline: sub-model v on the labelled cases alone")
+    parser.add_argument(
+        "--hold-out",
+        type=options.whole_number(0, 10**6),
+        metavar="N",
+        help="labelled cases to spare for validation where the list names none (default: a fifth of five or more)",
+    )
     parser.add_argument("--patch", type=_triple, metavar="X,Y,Z", help="voxels of a patch")
     parser.add_argument("--spacing", type=_spacing, metavar="X,Y,Z", help="spacing of the network's grid in mm")
     parser.add_argument("--base-filters", type=options.whole_number(1, 64), metavar="N", help="width of the networks")
@@ -66,6 +72,7 @@ def to_request(args: argparse.Namespace) -> Request:
         batch=args.batch,
         until_better=getattr(args, "until_better", False),
         preview=bool(getattr(args, "preview", "")),
+        hold_out=args.hold_out,
     )
 
 

@@ -47,7 +47,8 @@ def start_round(
 
     Raises UsageError, DataError or ModelFileError where the round cannot be.
     """
-    cohort = hold_out(load_cohort(cohort_path), request.planning.seed)
+    planning = request.planning
+    cohort = hold_out(load_cohort(cohort_path), planning.seed, number=planning.hold_out)
     check_trainable(cohort)
     if request.planning.until_better and not cohort.with_role("validation"):
         raise UsageError(
@@ -118,7 +119,7 @@ class Round:
         if finish:
             raise TrainingError("Nothing has been trained yet; resume the round without finishing it.")
         request = self.request.planning
-        _, found = survey(self.folder.cohort, request.seed, self._checking)
+        _, found = survey(self.folder.cohort, request, self._checking)
         start = self.folder.start if self._start is not None else None
         plan, _ = plan_training(cohort, found, request, self._checking, start, self._check_stop)
         notes = [*check_trainable(cohort), *plan.notes]

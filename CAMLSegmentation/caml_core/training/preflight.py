@@ -61,7 +61,7 @@ def preflight(
     a verdict.
     """
     begin = time.monotonic()
-    cohort, found = survey(cohort_path, request.seed, listener)
+    cohort, found = survey(cohort_path, request, listener)
     surveyed = time.monotonic() - begin
     start = None if start_path is None else load_model(start_path)
     listener("stage", {"name": "measuring", "detail": request.device})

@@ -12,7 +12,8 @@ class Request:
     """What the user asked for. None: the planner's choice.
 
     ``until_better``: train until the validated Dice no longer rises; budget and iterations are then the most that
-    may be taken. ``preview``: a case is segmented at each validation, which takes its time, too.
+    may be taken. ``preview``: a case is segmented at each validation, which takes its time, too. ``hold_out``:
+    labelled cases to spare for validation where the cohort has no such cases (0: all are learnt from).
     """
 
     preset: str = "default"
@@ -29,3 +30,4 @@ class Request:
     batch: int | None = None
     until_better: bool = False
     preview: bool = False
+    hold_out: int | None = None

@@ -53,11 +53,10 @@ class Session:
     keep: Path | None = None
 
 
-def survey(cohort_path: Path, seed: int, listener: Listener) -> tuple[Cohort, Fingerprint]:
+def survey(cohort_path: Path, request: Request, listener: Listener) -> tuple[Cohort, Fingerprint]:
     """Read the cohort, fix the validation split, and look at every case once."""
-    cohort = load_cohort(cohort_path)
-    notes = check_trainable(hold_out(cohort, seed))
-    cohort = hold_out(cohort, seed)
+    cohort = hold_out(load_cohort(cohort_path), request.seed, number=request.hold_out)
+    notes = check_trainable(cohort)
     listener("stage", {"name": "reading", "detail": f"{len(cohort.cases)} cases"})
     found = fingerprint(cohort, listener)
     for note in (*notes, *found.notes):
@@ -84,7 +83,7 @@ def start_training(
 ) -> Outcome:
     """Plan and train in ``folder``, which must not hold a training yet."""
     with folder:
-        cohort, found = survey(cohort_path, request.seed, session.listener)
+        cohort, found = survey(cohort_path, request, session.listener)
         plan, start = plan_training(cohort, found, request, session.listener, start_path)
         folder.create(plan, cohort)
         if start is not None:
