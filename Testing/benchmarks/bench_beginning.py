@@ -61,10 +61,10 @@ def _planned(path: Path, folder: Path, seed: int) -> tuple[Plan, Cohort]:
     chosen = cohort.cases[: LABELED + HELD_OUT]
     listed = [Case(c.id, c.images, c.label, "labeled" if i < LABELED else "validation") for i, c in enumerate(chosen)]
     save_cohort(Cohort(tuple(listed), path.parent, cohort.segments), path)
-    read, found = survey(path, seed, silent)
     request = Request(
         iterations=MARKS[-1], labeled_only=True, base_filters=8, dtype="fp32", device="cpu", threads=1, seed=seed
     )
+    read, found = survey(path, request, silent)
     return plan_training(read, found, request, silent)[0], read
 
 

@@ -125,7 +125,7 @@ def stage(name: str) -> None:
 def prepared(folder: Path, source: Path, request: Request) -> Streams:
     """Plan as ``caml train`` does, for the first cases; one held-out case is there to be predicted."""
     listed = left_atria(folder / "cohort.json", source, LABELED, LABELED + UNLABELED, held_out=1)
-    cohort, found = survey(listed, request.seed, silent)
+    cohort, found = survey(listed, request, silent)
     plan, _ = plan_training(cohort, found, request, silent)
     use_threads(plan.numeric.threads)
     cache = CaseCache(folder / "cases")
