@@ -11,12 +11,13 @@ from slicer.i18n import tr as _
 from caml_core.model_file import ModelCard
 from caml_core.model_library import Entry, ModelLibrary
 
-_BUNDLED = Path(__file__).resolve().parents[1] / "Resources" / "Models"
+#: Models that come with the extension.
+BUNDLED = Path(__file__).resolve().parents[1] / "Resources" / "Models"
 
 
 def library() -> ModelLibrary:
     """Return the library of bundled models and of the user's folder, which survives upgrades of Slicer."""
-    return ModelLibrary([_BUNDLED])
+    return ModelLibrary([BUNDLED])
 
 
 def cardHtml(entry: Entry) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -47,7 +48,18 @@ def test_every_model_can_be_made_anew():
     for path in models():
         recipe = RECIPES[path.stem]
         assert path.parent == recipe.home
-        assert read_card(path).info.provenance["reproduction"] == f"make {recipe.make}"
+        origin = read_card(path).info.provenance
+        assert origin["reproduction"] == recipe.command(origin["iterations"])
+
+
+def test_the_command_that_makes_a_model_anew_names_it_and_its_length():
+    for recipe in RECIPES.values():
+        words = shlex.split(recipe.command(123))
+        if words[0] == "make":
+            assert words == ["make", recipe.make, "ARGS=--iterations 123"]
+        else:
+            options = train_models._options(words[2:])
+            assert (options.models, options.iterations) == ([recipe.name], 123)
 
 
 def test_bundled_models_are_listed_where_they_are_built():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -14,7 +15,7 @@ import pytest
 import SlicerHost
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.append(str(Path(__file__).parent))
+sys.path += [str(Path(__file__).parent), str(REPOSITORY / "CAMLSegmentation")]
 #: Minutes of training on real scans: `make acceptance`.
 collect_ignore = [] if os.environ.get("CAML_ACCEPTANCE") else ["acceptance"]
 
@@ -82,8 +83,10 @@ def answers(slicer_host: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def models_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's folder of models, empty."""
+    """The user's folder of models, empty; no model comes along, whatever ships."""
     monkeypatch.setenv("CAML_MODELS_DIR", str(tmp_path / "models"))
+    models = importlib.import_module("CAMLSegmentationLib.Models")
+    monkeypatch.setattr(models, "BUNDLED", tmp_path / "bundled")
     return tmp_path / "models"
 
 

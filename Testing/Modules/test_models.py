@@ -121,6 +121,20 @@ def test_a_bundled_model_is_listed_and_cannot_be_removed(the_segmentation_panel,
     assert "comes with the extension" in panel.ui.modelCardTextBrowser.plainText
 
 
+def test_what_ships_is_listed_with_its_held_out_figures(the_segmentation_panel):
+    from caml_core.model_library import ModelLibrary
+
+    shipped = Path(__file__).resolve().parents[2] / "CAMLSegmentation" / "Resources" / "Models"
+    panel = the_segmentation_panel
+    panel.models.library = ModelLibrary([shipped], panel.models.library.user)
+    panel.models.refresh()
+    assert len(listed(panel)) == len(list(shipped.glob("*.caml"))) > 0
+    choose(panel, "Left atrium, LGE-MRI")
+    text = panel.ui.modelCardTextBrowser.plainText
+    for expected in ("comes with the extension", "80 labelled", "Dice", "20", "Apache-2.0", "research"):
+        assert expected in text, text
+
+
 def test_the_folder_is_shown_and_made_where_it_is_not_there(the_segmentation_panel, models_folder):
     from SlicerHost import qt_module
 

@@ -19,6 +19,8 @@ from caml_core.data.labels import read_case_labels, write_labels
 #: How much larger a field is than its crop, within the slices and across them.
 WITHIN, ACROSS = (1.3, 2.4), (1.0, 1.5)
 _SEED = 909
+#: How the name of a copy begins.
+COPY = "wide_"
 
 
 def wide_copy(case: Case, donors: Sequence[Case], folder: Path) -> Case:
@@ -26,7 +28,7 @@ def wide_copy(case: Case, donors: Sequence[Case], folder: Path) -> Case:
 
     Each case has the same field and donor every time, given the same donors.
     """
-    name = f"wide_{case.id}"
+    name = f"{COPY}{case.id}"
     image, label = folder / f"{name}_image.nii.gz", folder / f"{name}_label.nii.gz"
     if not (image.is_file() and label.is_file()):
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from common import REPOSITORY  # noqa: F401  finds the engine
 from recipes import Recipe
+from wide_fields import COPY
 
 from caml_core.errors import CamlError
 from caml_core.metrics import summarize
@@ -30,7 +31,8 @@ def write_model(recipe: Recipe, trained: Path, figures: Path, held_out: str, tar
     cases those are. Raises CamlError where a training has left no model or no figures.
     """
     model = load_model(RunFolder(trained).model)
-    info = _card(recipe, model, figures_of(figures, held_out))
+    copies = sum(case.id.startswith(COPY) for case in RunFolder(trained).read_cohort().cases)
+    info = _card(recipe, model, figures_of(figures, held_out), copies)
     target.parent.mkdir(parents=True, exist_ok=True)
     save_model(target, spec=model.spec, state=model.state, info=info)
     return faults(target)
@@ -58,9 +60,11 @@ def faults(path: Path) -> list[str]:
     return found + _missing_words(model.info) + _missing_figures(model) + _unfinished(model)
 
 
-def _card(recipe: Recipe, model: LoadedModel, figures: Mapping[str, Any]) -> ModelInfo:
+def _card(recipe: Recipe, model: LoadedModel, figures: Mapping[str, Any], copies: int) -> ModelInfo:
+    """The card; a copy of a case in other surroundings is no case of its own."""
     return dataclasses.replace(
         model.info,
+        labeled_cases=model.info.labeled_cases - copies,
         name=recipe.title,
         anatomy=recipe.anatomy,
         modality=recipe.modality,
@@ -71,7 +75,7 @@ def _card(recipe: Recipe, model: LoadedModel, figures: Mapping[str, Any]) -> Mod
         provenance={
             "data": recipe.data,
             "limits": recipe.limits,
-            "reproduction": f"make {recipe.make}",
+            "reproduction": recipe.command(int(model.info.provenance["planned_iterations"])),
             **model.info.provenance,
         },
     )

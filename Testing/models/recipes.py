@@ -81,6 +81,13 @@ class Recipe:
     budget: str = "100m"
     options: tuple[str, ...] = ()
 
+    def command(self, iterations: int) -> str:
+        """What makes the model anew, as long as it was trained: a budget depends on the computer."""
+        alone = sum(recipe.make == self.make for recipe in RECIPES.values()) == 1
+        if alone:
+            return f'make {self.make} ARGS="--iterations {iterations}"'
+        return f"python Testing/models/train_models.py {self.name} --iterations {iterations}"
+
 
 class MissingScansError(Exception):
     """The real scans that a model is trained on are not there."""

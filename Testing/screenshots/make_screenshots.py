@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def _with_empty_library(take: Callable[[], None]) -> None:
-    """Take pictures with no models but those that are made for them."""
+    """Take pictures with no models but those that ship and those that are made for them."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["CAML_MODELS_DIR"] = folder
         take()
