@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 
@@ -94,6 +95,18 @@ def test_labelled_cases_are_spared_as_many_as_asked_for(tmp_path: Path, words: t
     start_round(begun, cohort, RoundRequest(Request(hold_out=number)))
     assert len(begun.read_cohort().with_role("validation")) == spared
     assert begun.read_request().planning.hold_out == number
+
+
+@pytest.mark.parametrize("unlabeled", [0, 2])
+def test_without_unlabelled_cases_each_learns_alone_all_along(tmp_path: Path, unlabeled: int) -> None:
+    cohort, run = write_cohort(tmp_path / "cohort", labeled=2, unlabeled=unlabeled), RunFolder(tmp_path / "run")
+    quick = ("--budget", "4s", "--base-filters", "2", "--patch", "16,16,16", "--threads", "1", "--dtype", "fp32")
+    assert main(["train", str(cohort), "-o", str(run.path), "--cache", str(tmp_path / "c"), *quick]) == 0
+    plan = run.read_plan()
+    assert (plan.solo_iterations == plan.iterations) == (unlabeled == 0)
+    events = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+    last = [event["losses"] for event in events if event["event"] == "step"][-1]
+    assert (last["consistency"] > 0) == (unlabeled > 0) and last["supervised"] > 0
 
 
 @pytest.fixture

@@ -273,8 +273,11 @@ def test_the_baseline_gets_the_same_time(monkeypatch):
     alone = parts.labeled_only_plan(plan, 200, labeled_cases=3)
     assert (alone.iterations, alone.validate_every, alone.horizon) == (600, 150, 0)
     assert alone.labeled_only and alone.optimizer.schedule == "cosine"
-    assert parts.fold_plan(plan, 200, 3, 2).iterations == 66 and parts.fold_plan(plan, 90, 3, 2).iterations == 50
-    assert parts.fold_plan(plan, 200, 3, 2).losses.solo_share == planner.MOST_SOLO
+    labeled = tuple(Case(f"case{i}", (Path("scan.nrrd"),), Path("label.nrrd"), "labeled") for i in range(2))
+    fold = Cohort((*labeled, Case("other", (Path("scan.nrrd"),))), Path("list.json"))
+    assert parts.fold_plan(plan, 200, 3, fold).iterations == 66 and parts.fold_plan(plan, 90, 3, fold).iterations == 50
+    assert parts.fold_plan(plan, 200, 3, fold).losses.solo_share == planner.MOST_SOLO
+    assert parts.fold_plan(plan, 200, 3, Cohort(labeled, Path("list.json"))).losses.solo_share == 1.0
 
 
 # The result

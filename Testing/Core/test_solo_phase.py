@@ -227,10 +227,11 @@ def test_a_agrees_with_v_where_it_begins(a_batch: Batch) -> None:
     ],
 )
 def test_they_learn_alone_long_enough_for_their_labels(iterations: int, labeled: int, share: float) -> None:
-    losses = with_phases(_plan().losses, iterations, labeled)
+    losses = with_phases(_plan().losses, iterations, labeled, 1)
     assert losses.solo_share == pytest.approx(share)
     without = dataclasses.replace(losses, solo_share=0.0)
-    assert with_phases(without, iterations, labeled) == without
+    assert with_phases(without, iterations, labeled, 0) == without
+    assert with_phases(_plan().losses, iterations, labeled, 0).solo_share == 1.0
 
 
 def test_norms_and_outputs_learn_faster_attention_slower_and_everything_learns_once() -> None:

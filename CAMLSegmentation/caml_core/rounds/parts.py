@@ -29,11 +29,15 @@ def labeled_only_plan(plan: Plan, iterations: int, labeled_cases: int) -> Plan:
     )
 
 
-def fold_plan(plan: Plan, iterations: int, folds: int, labeled_cases: int) -> Plan:
-    """Return the plan of one of ``folds`` trainings, which together take about as long as the main one."""
+def fold_plan(plan: Plan, iterations: int, folds: int, cohort: Cohort) -> Plan:
+    """Return the plan of one of ``folds`` trainings, which together take about as long as the main one.
+
+    cohort: that of one of them, as all have alike many cases.
+    """
     number = max(iterations // folds, LEAST_FOLD_ITERATIONS)
     # What is held out is scored in the end; on the way there is nothing to decide by it.
-    losses = with_phases(plan.losses, number, labeled_cases)
+    labeled, unlabeled = (len(cohort.with_role(role)) for role in ("labeled", "unlabeled"))
+    losses = with_phases(plan.losses, number, labeled, unlabeled)
     return dataclasses.replace(_closed(plan, number), validate_every=number, losses=losses)
 
 

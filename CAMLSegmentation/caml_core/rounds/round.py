@@ -168,7 +168,7 @@ class Round:
                 ["The cross-validation starts from scratch: the start model has learned from labels of these cases."]
             )
         cohorts = fold_cohorts(cohort, self.request.folds, plan.seed)
-        own_plan = fold_plan(plan, iterations, self.request.folds, len(cohorts[0].with_role("labeled")))
+        own_plan = fold_plan(plan, iterations, self.request.folds, cohorts[0])
         for number, own in enumerate(cohorts, 1):
             self._part(f"{FOLD}{number}", lambda own=own: (own_plan, own), start)  # type: ignore[misc]
         row = self._crossed()

@@ -215,14 +215,15 @@ def _measured(
         notes.append(f"{request.dtype} cannot train with this patch on this device; {numeric.dtype} was taken instead.")
     plan = dataclasses.replace(plan, numeric=dataclasses.replace(numeric, recompute=_recomputed_stages(plan, numeric)))
     measured = measure(plan, labeled_cases)
-    affordable = functools.partial(_affordable, plan, measured=measured, labeled_cases=labeled_cases)
+    cases = labeled_cases, sum(c.role == "unlabeled" for c in found.cases)
+    affordable = functools.partial(_affordable, plan, cases=cases, measured=measured)
     if budget and may_shrink and request.base_filters is None and affordable(budget) < FEW_ITERATIONS:
         network = dataclasses.replace(plan.network, base_filters=SMALL_FILTERS)
         smaller = dataclasses.replace(plan, network=network)
         faster = measure(smaller, labeled_cases)
         if faster.late_seconds < measured.late_seconds:
             plan, measured = smaller, faster
-            affordable = functools.partial(_affordable, plan, measured=measured, labeled_cases=labeled_cases)
+            affordable = functools.partial(_affordable, plan, cases=cases, measured=measured)
             notes.append(f"The budget is short: a network of {SMALL_FILTERS} base filters learns more in it.")
     _check_memory(measured, notes)
     iterations = request.iterations
@@ -230,7 +231,7 @@ def _measured(
         iterations = affordable(budget) if budget else PAPER_ITERATIONS
     # A training of open end ramps up, and is validated, as one that takes the usual time.
     horizon = min(iterations, affordable(DEFAULT_BUDGET_SECONDS)) if request.until_better else 0
-    plan = dataclasses.replace(plan, losses=with_phases(plan.losses, horizon or iterations, labeled_cases))
+    plan = dataclasses.replace(plan, losses=with_phases(plan.losses, horizon or iterations, *cases))
     plan = dataclasses.replace(
         plan,
         iterations=iterations,
@@ -250,13 +251,16 @@ def solo_iterations(labeled_cases: int) -> int:
     return min(max(SOLO_ITERATIONS_A_CASE * labeled_cases, FEWEST_SOLO_ITERATIONS), MOST_SOLO_ITERATIONS)
 
 
-def with_phases(losses: LossConfig, iterations: int, labeled_cases: int) -> LossConfig:
+def with_phases(losses: LossConfig, iterations: int, labeled_cases: int, unlabeled_cases: int) -> LossConfig:
     """Return ``losses`` with the share of ``iterations`` in which each sub-model learns alone, where it does at all.
 
-    Pseudo-labels are worth as much as the networks that give them: they must have learnt their few labels first.
+    Pseudo-labels are worth as much as the networks that give them: they must have learnt their few labels first. With
+    no unlabelled case there is nothing to learn from each other: each learns alone, from its own patches, all along.
     """
     if losses.solo_share <= 0:
         return losses
+    if not unlabeled_cases:
+        return dataclasses.replace(losses, solo_share=1.0)
     share = solo_iterations(labeled_cases) / iterations
     return dataclasses.replace(losses, solo_share=min(max(share, LEAST_SOLO), MOST_SOLO))
 
@@ -270,16 +274,21 @@ def _recomputed_stages(plan: Plan, numeric: NumericMode) -> int:
     return 3 if numeric.dtype == "fp32" else 1
 
 
-def _affordable(plan: Plan, budget: float, *, measured: Measurement, labeled_cases: int) -> int:
+def _affordable(plan: Plan, budget: float, *, cases: tuple[int, int], measured: Measurement) -> int:
     """Iterations that take ``budget`` seconds, with ``with_phases``: what is dear begins after ``solo_iterations``."""
     seconds = (1.0 - VALIDATION_SHARE - OVERHEAD_SHARE) * budget
     share = early_share(plan)
     number = seconds / measured.seconds_per_iteration(share)
-    if not plan.labeled_only and plan.losses.solo_share > 0:
+    labeled_cases, unlabeled_cases = cases
+    if plan.labeled_only or plan.losses.solo_share <= 0:
+        return max(int(number), 1)
+    if unlabeled_cases:
         solo = solo_iterations(labeled_cases)
         between = solo + (seconds - solo * measured.early_seconds) / measured.late_seconds
         fewest, most = (seconds / measured.seconds_per_iteration(s) for s in (LEAST_SOLO, MOST_SOLO))
         number = min(most, max(fewest, between))
+    else:
+        number = seconds / measured.early_seconds
     return max(int(number), 1)
 
 
