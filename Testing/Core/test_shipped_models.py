@@ -206,7 +206,7 @@ def test_a_trial_goes_from_phantoms_to_a_full_card_and_is_not_installed(tmp_path
     folder = tmp_path / "contrast-vessels-trial"
     assert faults(folder / "contrast-vessels.caml") == []
     card = read_card(folder / "contrast-vessels.caml")
-    assert (card.info.labeled_cases, card.info.unlabeled_cases) == (2, 2)
+    assert (card.info.labeled_cases, card.info.unlabeled_cases) == (4, 0)
     assert card.info.metrics["held_out"]["count"] == 2 and "trial" in card.info.name
     roles = {name: case["role"] for name, case in card.info.provenance["cases"].items()}
     assert all((role == "validation") == name.startswith("seed202") for name, role in roles.items())

@@ -155,8 +155,8 @@ def _left_atrium_recipe(labeled: int) -> Recipe:
 
 #: Cohorts of phantoms: the seeds of the training and of the held-out cases.
 PHANTOM_SEED, HELD_OUT_SEED = 101, 202
-#: Labelled, unlabelled and held-out phantoms, and those of a trial.
-PHANTOMS, FEW_PHANTOMS = (8, 40, 8), (2, 2, 2)
+#: Phantoms to learn from, all with their labels, and held-out ones; those of a trial.
+PHANTOMS, FEW_PHANTOMS = (48, 8), (4, 2)
 
 
 def _phantoms(folder: Path, shared: Path | None, trial: bool) -> Cohorts:
@@ -164,11 +164,11 @@ def _phantoms(folder: Path, shared: Path | None, trial: bool) -> Cohorts:
     from caml_core.phantom.cohort import CohortShape, write_cohort
     from caml_core.phantom.coronary import SEGMENTS
 
-    labeled, unlabeled, held_out = FEW_PHANTOMS if trial else PHANTOMS
+    labeled, held_out = FEW_PHANTOMS if trial else PHANTOMS
     size: Literal["small", "full"] = "small" if trial else "full"
     cases = []
     for seed, shape in (
-        (PHANTOM_SEED, CohortShape(labeled + unlabeled, labeled, 0)),
+        (PHANTOM_SEED, CohortShape(labeled, labeled, 0)),
         (HELD_OUT_SEED, CohortShape(held_out, 0, held_out)),
     ):
         home = folder / f"phantoms-{seed}"
@@ -208,8 +208,8 @@ RECIPES = {
             anatomy="Coronary artery",
             modality="CT",
             about="A start, not a finished tool: trained on computed phantoms of coronary CTA, never on a patient.",
-            data=f"Procedural CT angiographies of `caml phantom coronary`, seed {PHANTOM_SEED}: {PHANTOMS[0]} labelled "
-            f"and {PHANTOMS[1]} unlabelled; held out: {PHANTOMS[2]} of seed {HELD_OUT_SEED}. No patient data.",
+            data=f"Procedural CT angiographies of `caml phantom coronary`, seed {PHANTOM_SEED}: {PHANTOMS[0]}, "
+            f"all with their labels; held out: {PHANTOMS[1]} of seed {HELD_OUT_SEED}. No patient data.",
             limits="How well it does on real scans is not known: its figures are those on other phantoms, and real "
             "vessels, plaques, motion and scanners differ. It marks contrast-filled coronary lumen alone, not aorta, "
             "chambers and veins, and expects Hounsfield units. Meant as a model to start a training from, and to try "
