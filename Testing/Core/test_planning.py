@@ -81,26 +81,29 @@ def test_labels_are_studied_on_labelled_cases_alone(tmp_path: Path) -> None:
     assert traits.ceilings[1.0] == 1.0 and traits.ceilings[1.25] > traits.ceilings[4.0] > 0
 
 
-@pytest.mark.parametrize(("words", "spared"), [((), 1), (("--hold-out", "0"), 0), (("--hold-out", "3"), 3)])
-def test_labelled_cases_are_spared_as_many_as_asked_for(tmp_path: Path, words: tuple[str, ...], spared: int) -> None:
+@pytest.mark.parametrize(("number", "spared"), [(None, 1), (0, 0), (3, 3)])
+def test_labelled_cases_are_spared_as_many_as_asked_for(tmp_path: Path, number: int | None, spared: int) -> None:
     cohort = write_cohort(tmp_path / "cohort", labeled=6, unlabeled=1, validation=0)
-    quick = ("--iterations", "2", "--base-filters", "2", "--patch", "16,16,16", "--threads", "1", "--dtype", "fp32")
-    run = RunFolder(tmp_path / "run")
-    command = ["train", str(cohort), "-o", str(run.path), "--cache", str(tmp_path / "cache"), *quick, *words]
-    assert main([*command, "--progress", "none"]) == 0
-    found = run.read_cohort()
+    found, _ = survey(cohort, Request(hold_out=number), silent)
     assert (len(found.with_role("labeled")), len(found.with_role("validation"))) == (6 - spared, spared)
     begun = RoundFolder(tmp_path / "round")
-    number = int(words[1]) if words else None
     start_round(begun, cohort, RoundRequest(Request(hold_out=number)))
     assert len(begun.read_cohort().with_role("validation")) == spared
     assert begun.read_request().planning.hold_out == number
 
 
+def test_the_command_spares_none_where_it_is_told_to(tmp_path: Path) -> None:
+    cohort, run = write_cohort(tmp_path / "cohort", 5, 1, 0), RunFolder(tmp_path / "run")
+    quick = ("--iterations", "2", "--base-filters", "2", "--patch", "16,16,16", "--threads", "1", "--dtype", "fp32")
+    command = ["train", str(cohort), "-o", str(run.path), "--cache", str(tmp_path / "cache"), *quick]
+    assert main([*command, "--hold-out", "0", "--progress", "none"]) == 0
+    assert len(run.read_cohort().with_role("labeled")) == 5
+
+
 @pytest.mark.parametrize("unlabeled", [0, 2])
 def test_without_unlabelled_cases_each_learns_alone_all_along(tmp_path: Path, unlabeled: int) -> None:
     cohort, run = write_cohort(tmp_path / "cohort", labeled=2, unlabeled=unlabeled), RunFolder(tmp_path / "run")
-    quick = ("--budget", "4s", "--base-filters", "2", "--patch", "16,16,16", "--threads", "1", "--dtype", "fp32")
+    quick = ("--budget", "2s", "--base-filters", "2", "--patch", "16,16,16", "--threads", "1", "--dtype", "fp32")
     assert main(["train", str(cohort), "-o", str(run.path), "--cache", str(tmp_path / "c"), *quick]) == 0
     plan = run.read_plan()
     assert (plan.solo_iterations == plan.iterations) == (unlabeled == 0)
