@@ -85,3 +85,8 @@ def has_dicom_mark(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(128)
         return file.read(4) == b"DICM"
+
+
+def is_segmentation(path: Path) -> bool:
+    """Whether the name says Slicer segmentation."""
+    return path.name.lower().endswith((".seg.nrrd", ".seg.nhdr"))

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from ..config import GENERIC_TERMINOLOGY, Segment
 from ..errors import DataError
 from .case import Case
+from .files import is_segmentation
 from .grid import Grid
 from .io import describe, grid_difference, grid_of, naming, read_image, write_image
 from .segments import conform, match_segments, name_key, palette_color, plain_name
@@ -42,11 +43,6 @@ class LabelMap:
     segments: tuple[Segment, ...]
     named: bool = False
     notes: tuple[str, ...] = ()
-
-
-def is_segmentation(path: Path) -> bool:
-    """Whether the name says Slicer segmentation."""
-    return path.name.lower().endswith((".seg.nrrd", ".seg.nhdr"))
 
 
 def read_labels(path: Path, case_id: str | None = None, declared: Sequence[Segment] = ()) -> LabelMap:

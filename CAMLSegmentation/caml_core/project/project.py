@@ -24,7 +24,7 @@ from typing import Any
 from ..config import Segment
 from ..data.case import Cohort, Role
 from ..data.cohort import case_name, declared_segments, label_files, load_cohort
-from ..data.files import absolute, disk_error, make_folder, relative_to, replacing
+from ..data.files import absolute, disk_error, is_segmentation, make_folder, relative_to, replacing
 from ..errors import DataError, ResourceError, UsageError
 from ..serialization import to_json
 from .cases import ProjectCase, from_row, to_row
@@ -247,7 +247,10 @@ class Project:
     def values_settled(self, identity: str) -> bool:
         """Whether the accepted label of another case says which values plain label maps have for the segments."""
         return any(
-            case.id != identity and case.status == "accepted" and case.label is not None and not _has_names(case.label)
+            case.id != identity
+            and case.status == "accepted"
+            and case.label is not None
+            and not is_segmentation(case.label)
             for case in self.cases.values()
         )
 
@@ -319,10 +322,6 @@ class Project:
             )
         with replacing(path) as temporary:
             temporary.write_text(text.getvalue(), encoding="utf-8")
-
-
-def _has_names(label: Path) -> bool:
-    return label.name.lower().endswith((".seg.nrrd", ".seg.nhdr"))
 
 
 def _found(path: Path, places: dict[str, list[Path]]) -> Path:
