@@ -14,8 +14,12 @@ from caml_core.data.cohort import save_cohort
 
 QUALITIES = ("fast", "balanced", "best")
 SUB_MODELS = ("auto", "v", "a", "mean")
+#: Keep the largest part of each segment alone: as the labels were that the model learned from, yes, no.
+PARTS = ("auto", "largest", "all")
 #: What happens where the volume already has a result of the same model.
 EXISTING = ("update", "add")
+#: Settings that are one of some words.
+CHOICES = {"quality": QUALITIES, "subModel": SUB_MODELS, "parts": PARTS, "existing": EXISTING}
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -26,7 +30,7 @@ class Settings:
     device: str = "auto"
     quality: str = "balanced"
     subModel: str = "auto"
-    largestComponent: bool = False
+    parts: str = "auto"
     smallestIslandMl: float = 0.0
     fillHoles: bool = False
     disagreement: bool = True
@@ -34,7 +38,7 @@ class Settings:
     existing: str = "update"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("quality", QUALITIES), ("subModel", SUB_MODELS), ("existing", EXISTING)):
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 msg = f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
                 raise ValueError(msg)
@@ -103,7 +107,8 @@ def predictArguments(
     arguments += ["--device", settings.device, "--quality", settings.quality, "--sub-model", settings.subModel]
     arguments += ["--smallest-island", f"{settings.smallestIslandMl:g}"]
     for wanted, option in (
-        (settings.largestComponent, "--largest-component"),
+        (settings.parts == "largest", "--largest-component"),
+        (settings.parts == "all", "--no-largest-component"),
         (settings.fillHoles, "--fill-holes"),
         (settings.disagreement, "--uncertainty"),
         (settings.probability, "--probability"),

@@ -91,7 +91,7 @@ class CAMLSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         volumeNode: the (first channel's) volume; ``channels``: the volumes of further channels. roiNode: a markups ROI
         that limits the region. overwriteEdits: replace segments that were edited by hand, too. onFinished: called with
         (segmentation node or None, sentence of what failed or ""). settings: fields of ``Job.Settings``, such as
-        ``quality="fast"``, ``device="cpu"``, ``largestComponent=True``.
+        ``quality="fast"``, ``device="cpu"``, ``parts="largest"``.
         Raises CamlError (with ``wait``) where the volume could not be segmented or the run was cancelled.
         """
         found: list[Any] = []

@@ -45,6 +45,7 @@ def _rows(card: ModelCard, bundled: bool) -> list[tuple[str, str]]:
         (_("Trained on"), _trained(card)),
         (_("Held out"), html.escape(heldOut(info.metrics))),
         (_("Sub-models"), _("one (trained on labels alone: no disagreement)") if spec.labeled_only else ""),
+        (_("Parts"), _("the largest part of each segment, as in the labels") if spec.one_component else ""),
         (_("Origin"), _("comes with the extension") if bundled else html.escape(card.path.name)),
         (_("Licence"), html.escape(info.license) or _("not stated")),
         (_("Citation"), html.escape(info.citation)),

@@ -9,7 +9,7 @@ from typing import Annotated
 import slicer
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
-from .Job import Settings
+from .Job import CHOICES, Settings
 
 INPUT_KINDS = ("one", "several", "all", "folder", "sequence")
 _DEVICE_KEY = "CAMLSegmentation/Device"
@@ -35,7 +35,7 @@ class CAMLSegmentationParameterNode:
     modelName: str = ""
     quality: str = "balanced"
     subModel: str = "auto"
-    largestComponent: bool = False
+    parts: str = "auto"
     smallestIslandMl: Annotated[float, WithinRange(0.0, 1000.0)] = 0.0
     fillHoles: bool = False
     disagreement: bool = True
@@ -47,10 +47,10 @@ class CAMLSegmentationParameterNode:
 def settingsOf(parameterNode: CAMLSegmentationParameterNode) -> Settings:
     """Return the settings of a run; a value that this version does not know becomes the default."""
     known = Settings()
-    values = {name: getattr(parameterNode, name) for name in ("largestComponent", "fillHoles", "probability")}
+    values = {name: getattr(parameterNode, name) for name in ("fillHoles", "probability")}
     values |= {"disagreement": parameterNode.disagreement, "smallestIslandMl": parameterNode.smallestIslandMl}
     settings = Settings.of(device=storedDevice(), **values)
-    for name in ("quality", "subModel", "existing"):
+    for name in CHOICES:
         try:
             settings = Settings.of(**{**vars(settings), name: getattr(parameterNode, name)})
         except ValueError:

@@ -15,17 +15,23 @@ from caml_core.config import Segment
 #: Agreement (Dice of one sub-model against the other) below which a segment is flagged. A rule of thumb: it has not
 #: been calibrated against true accuracy.
 LOW_AGREEMENT = 0.8
+#: Parts that were left out are remarked on from this volume on, the least that two decimals show.
+LEAST_REMOVED_ML = 0.01
 COLUMNS = ("Segment", "Volume mL", "Surface mm2", "Parts", "Agreement", "Remark")
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What the engine reports of a case, by the segments' names. ``agreement`` is empty where one sub-model ran."""
+    """What the engine reports of a case, by the segments' names. ``agreement`` is empty where one sub-model ran.
+
+    ``removedMl``: what the result lacks of a segment because it lay apart from the rest of it.
+    """
 
     volumesMl: Mapping[str, float] = field(default_factory=dict)
     surfaceMm2: Mapping[str, float] = field(default_factory=dict)
     components: Mapping[str, int] = field(default_factory=dict)
     agreement: Mapping[str, float] = field(default_factory=dict)
+    removedMl: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Measures:
@@ -35,6 +41,7 @@ class Measures:
             fields.get("surface_mm2") or {},
             fields.get("components") or {},
             fields.get("agreement") or {},
+            fields.get("removed_ml") or {},
         )
 
 
@@ -42,8 +49,11 @@ def remark(measures: Measures, name: str) -> str:
     """Return what deserves a look at a segment; empty where nothing does."""
     if not measures.volumesMl.get(name):
         return _("not found")
-    agreement = measures.agreement.get(name)
-    return _("low agreement: check") if agreement is not None and agreement < LOW_AGREEMENT else ""
+    agreement, removed = measures.agreement.get(name), measures.removedMl.get(name, 0.0)
+    remarks = [_("low agreement: check")] if agreement is not None and agreement < LOW_AGREEMENT else []
+    if removed >= LEAST_REMOVED_ML:
+        remarks.append(_("{volume} mL in other parts left out").format(volume=f"{removed:.2f}"))
+    return "; ".join(remarks)
 
 
 def createTable(name: str) -> Any:

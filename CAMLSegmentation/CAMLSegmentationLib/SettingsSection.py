@@ -31,6 +31,7 @@ class SettingsSection:
         self._combos = {
             "quality": ui.qualityComboBox,
             "subModel": ui.subModelComboBox,
+            "parts": ui.partsComboBox,
             "existing": ui.existingComboBox,
         }
         fill(
@@ -44,6 +45,14 @@ class SettingsSection:
                 (_("Mean of both"), "mean"),
                 (_("v alone (plain V-Net)"), "v"),
                 (_("a alone (with attention)"), "a"),
+            ),
+        )
+        fill(
+            ui.partsComboBox,
+            (
+                (_("As the model's labels"), "auto"),
+                (_("Largest part only"), "largest"),
+                (_("All parts"), "all"),
             ),
         )
         fill(ui.existingComboBox, ((_("Update it"), "update"), (_("Add a new one beside it"), "add")))

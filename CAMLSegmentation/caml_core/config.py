@@ -166,7 +166,8 @@ class LossConfig:
     pseudo_label: float = 0.0
     #: Share of all iterations in which the sub-models learn from the labels alone, before they learn from each other.
     solo_share: float = 0.0
-    #: Keep only the largest component of each class of a pseudo-label (set where the labels are like that).
+    #: Keep only the largest component of each class of a pseudo-label (set where the labels are like that; predictions
+    #: of the model are then held to it, too).
     pseudo_largest_component: bool = False
     dice_batch: bool = True  # Dice over the whole labelled half at once (paper)
 
@@ -279,6 +280,7 @@ class Plan:
             segments=self.segments,
             flip_axes=self.augmentation.flip_axes,
             labeled_only=self.labeled_only,
+            one_component=self.losses.pseudo_largest_component,
         )
 
 
@@ -293,6 +295,8 @@ class ModelSpec:
     flip_axes: tuple[int, ...] = ()
     #: Only sub-model v was trained.
     labeled_only: bool = False
+    #: Every segment is in one piece in all labelled cases: predictions keep the largest unless told otherwise.
+    one_component: bool = False
 
     def __post_init__(self) -> None:
         labels = [s.label for s in self.segments]

@@ -15,6 +15,7 @@ from synthetic import tiny_plan, write_cohort
 from caml_core.cli import main
 from caml_core.config import Geometry, Plan, Segment
 from caml_core.data.cohort import load_cohort
+from caml_core.data.labels import read_labels, write_labels
 from caml_core.errors import UsageError
 from caml_core.events import silent
 from caml_core.model import build_network
@@ -79,6 +80,28 @@ def test_labels_are_studied_on_labelled_cases_alone(tmp_path: Path) -> None:
     traits = sizes.study_labels(cohort.with_role("labeled"), found.segments, (), found.spacing)
     assert traits.one_component and 0.01 < traits.foreground_share < 0.3
     assert traits.ceilings[1.0] == 1.0 and traits.ceilings[1.25] > traits.ceilings[4.0] > 0
+
+
+def test_one_labelled_case_in_pieces_is_enough_to_keep_all_parts(tmp_path: Path) -> None:
+    """Also one beyond those whose labels are taken to the network's grid and back."""
+    cohort, found = survey(write_cohort(tmp_path, labeled=sizes.CEILING_CASES + 2), Request(), silent)
+    cases = cohort.with_role("labeled")
+    assert sizes.study_labels(cases, found.segments, (), found.spacing).one_component
+    last = cases[-1].label
+    assert last is not None
+    label = read_labels(last)
+    array = label.array.copy()
+    array[array == 1] = 0
+    array[:3, :3, :3] = array[-3:, -3:, -3:] = 1
+    write_labels(last, array, label.grid, label.segments)
+    assert not sizes.study_labels(cases, found.segments, (), found.spacing).one_component
+
+
+def test_a_model_of_labels_in_one_piece_says_so() -> None:
+    plan = tiny_plan()
+    for one in (True, False):
+        losses = dataclasses.replace(plan.losses, pseudo_largest_component=one)
+        assert dataclasses.replace(plan, losses=losses).model_spec.one_component is one
 
 
 @pytest.mark.parametrize(("number", "spared"), [(None, 1), (0, 0), (3, 3)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from caml_core.config import Segment
+from caml_core.config import ChannelIntensity, Geometry, ModelSpec, NetworkConfig, Segment
 from caml_core.inference.postprocessing import PostProcessing, clean
 
 SEGMENTS = (Segment("atrium", 1), Segment("vein", 2))
@@ -62,6 +62,23 @@ def test_holes_are_filled_and_other_segments_left_alone(labels):
 def test_a_dent_is_no_hole(labels):
     labels[5, 5, 5:9] = 0
     assert np.array_equal(cleaned(labels, fill_holes=True), labels)
+
+
+def test_what_was_removed_is_said_in_ml(labels):
+    removed = clean(labels.copy(order="K"), 0.001, SEGMENTS, PostProcessing(largest_component=True))
+    assert removed == {"atrium": pytest.approx(0.009)}
+    assert clean(labels.copy(order="K"), 0.001, SEGMENTS, PostProcessing(fill_holes=True)) == {}
+
+
+@pytest.mark.parametrize("one_component", [True, False])
+def test_where_nothing_is_asked_the_model_decides(one_component):
+    config = NetworkConfig(classes=3)
+    spec = ModelSpec(
+        Geometry((1.0,) * 3, (16,) * 3), config, (ChannelIntensity(),), SEGMENTS, one_component=one_component
+    )
+    assert bool(PostProcessing().for_model(spec).largest_component) is one_component
+    for asked in (True, False):
+        assert PostProcessing(largest_component=asked).for_model(spec).largest_component is asked
 
 
 def test_absent_segments_are_no_fault():

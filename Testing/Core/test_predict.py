@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from caml_core.data.geometry import Grid
 from caml_core.data.io import grid_difference, read_volume, write_image
 from caml_core.data.labels import read_labels, write_labels
 from caml_core.model import build_network
-from caml_core.model_file import ModelInfo, save_model
+from caml_core.model_file import ModelInfo, load_model, save_model
 
 OBLIQUE = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0, 0.0, 0.0, -1.0)
 GRID = Grid((26, 24, 20), (1.0, 1.1, 1.5), (4.0, -20.0, 11.0), OBLIQUE)
@@ -163,13 +165,45 @@ def test_the_published_protocol_can_be_run(caml, model, scan, tmp_path):
         assert caml("predict", model, scan, "-o", out, "--stride", wrong)[0] == 2
 
 
-def test_cleaning_keeps_one_component(caml, model, scan, tmp_path):
+@pytest.fixture
+def scan_in_parts(tmp_path):
+    """A scan in which the model finds the left atrium in three parts."""
+    return write_scan(tmp_path / "p1_image.nii.gz", seed=5)
+
+
+def test_cleaning_keeps_one_component(caml, model, scan_in_parts, tmp_path):
     from scipy import ndimage
 
     out = tmp_path / "out.nrrd"
-    assert caml("predict", model, scan, "-o", out, "--largest-component", "--fill-holes", *PLAIN)[0] == 0
-    labels = read_labels(out).array
-    assert ndimage.label(labels == 1, np.ones((3, 3, 3)))[1] == 1
+    for wanted, parts in (((), 3), (("--largest-component", "--fill-holes"), 1)):
+        assert caml("predict", model, scan_in_parts, "-o", out, *wanted, *PLAIN)[0] == 0
+        assert ndimage.label(read_labels(out).array == 1, np.ones((3, 3, 3)))[1] == parts
+
+
+def test_a_model_of_labels_in_one_piece_keeps_one_component_unless_told_otherwise(caml, model, scan_in_parts, tmp_path):
+    loaded = load_model(model)
+    one = tmp_path / "one.caml"
+    save_model(one, spec=replace(loaded.spec, one_component=True), state=loaded.state, info=loaded.info)
+    maps, removed = {}, {}
+    for name, (file, *asked) in {
+        "asked": (model, "--largest-component"),
+        "by the model": (one,),
+        "all parts": (one, "--no-largest-component"),
+        "as it comes": (model,),
+    }.items():
+        out = tmp_path / name
+        code, stdout, err = caml("predict", file, scan_in_parts, "-o", out, *asked, *PLAIN, "--progress", "json")
+        assert code == 0, err
+        (case,) = (e for e in map(json.loads, stdout.splitlines()) if e["event"] == "case")
+        maps[name] = read_labels(Path(case["output"])).array
+        removed[name] = case.get("removed_ml", {})
+        (row,) = rows_of(out / "predictions.csv")
+        assert ("left atrium removed mL" in row) == bool(removed[name])
+    assert np.array_equal(maps["by the model"], maps["asked"])
+    assert np.array_equal(maps["all parts"], maps["as it comes"])
+    gone = np.count_nonzero(maps["as it comes"]) - np.count_nonzero(maps["asked"])
+    assert gone > 0 and sum(removed["by the model"].values()) == pytest.approx(gone * GRID.voxel_ml)
+    assert not removed["all parts"] and not removed["as it comes"]
 
 
 def test_measures_are_those_of_the_written_labels(caml, model, tmp_path):

@@ -175,7 +175,7 @@ def test_settings_reach_the_engine(panel, a_scan, a_model, wait_for, tmp_path):
     import slicer
 
     ui = panel.ui
-    ui.largestComponentCheckBox.click()
+    ui.partsComboBox.currentIndex = ui.partsComboBox.findData("largest")
     ui.disagreementCheckBox.click()
     ui.probabilityCheckBox.click()
     ui.qualityComboBox.currentIndex = ui.qualityComboBox.findData("fast")

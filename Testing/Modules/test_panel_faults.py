@@ -126,7 +126,7 @@ def test_hand_edits_are_replaced_when_the_user_says_so(panel, a_scan, wait_for, 
 def test_a_scene_saved_and_opened_again_keeps_settings_and_links(panel, a_scan, wait_for, tmp_path):
     import slicer
 
-    panel.ui.largestComponentCheckBox.click()
+    panel.ui.partsComboBox.currentIndex = panel.ui.partsComboBox.findData("largest")
     panel.ui.smallestIslandSpinBox.value = 0.25
     panel.ui.qualityComboBox.currentIndex = panel.ui.qualityComboBox.findData("fast")
     apply(panel, wait_for)
@@ -136,7 +136,7 @@ def test_a_scene_saved_and_opened_again_keeps_settings_and_links(panel, a_scan, 
     slicer.util.loadScene(str(tmp_path / "scene.mrb"))
     node = panel.logic.getParameterNode()
     assert node.inputVolume.GetName() == "LA 01" and node.result is results()[0]
-    assert node.largestComponent and node.smallestIslandMl == 0.25 and node.quality == "fast"
+    assert node.parts == "largest" and node.smallestIslandMl == 0.25 and node.quality == "fast"
     from CAMLSegmentationLib import SegmentationResult
 
     result = results()[0]
@@ -145,7 +145,7 @@ def test_a_scene_saved_and_opened_again_keeps_settings_and_links(panel, a_scan, 
     assert np.array_equal(labels_of(result, node.inputVolume), before)
     assert not SegmentationResult.isEdited(result)
     ui = panel.ui
-    assert ui.largestComponentCheckBox.checked and ui.qualityComboBox.currentData == "fast"
+    assert ui.partsComboBox.currentData == "largest" and ui.qualityComboBox.currentData == "fast"
     assert ui.volumeSelector.currentNode() is node.inputVolume and ui.applyButton.enabled
     apply(panel, wait_for)
     assert len(results()) == 1, "the result of the opened scene is updated, not added to"

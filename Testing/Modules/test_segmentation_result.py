@@ -205,13 +205,15 @@ def test_the_table_says_what_the_engine_measured(a_scene):
             "surface_mm2": {"Left atrium": 9876.4, "Aorta": 10.0},
             "components": {"Left atrium": 1, "Aorta": 3},
             "agreement": {"Left atrium": 0.951, "Aorta": 0.612},
+            "removed_ml": {"Left atrium": 0.004, "Aorta": 2.5},
         }
     )
     table = ResultTable.createTable("measures")
     ResultTable.fillTable(table, SEGMENTS, measures)
     first, second = ResultTable.rowsOf(table)
     assert first == ("Left atrium", "61.25", "9876", "1", "0.951", "")
-    assert second[:5] == ("Aorta", "12.00", "10", "3", "0.612") and "check" in second[5]
+    assert second[:5] == ("Aorta", "12.00", "10", "3", "0.612")
+    assert second[5] == "low agreement: check; 2.50 mL in other parts left out"
 
 
 def test_a_segment_that_was_not_found_is_said_and_no_agreement_is_no_figure(a_scene):

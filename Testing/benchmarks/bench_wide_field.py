@@ -56,7 +56,8 @@ def main() -> None:
 
 def figures(model: LoadedModel, cases: Sequence[Case], donors: Sequence[Case]) -> dict[str, list[Figures]]:
     """Field -> figures of each case, in their order."""
-    predictor = Predictor(load_network(model), model.spec, numeric=NumericMode("fp32", channels_last=True))
+    numeric, all_parts = NumericMode("fp32", channels_last=True), PostProcessing(largest_component=False)
+    predictor = Predictor(load_network(model), model.spec, numeric=numeric, cleaning=all_parts)
     found: dict[str, list[Figures]] = {field: [] for field in FIELDS}
     (segment,) = model.spec.segments
     for number, case in enumerate(cases, LA_TRAINING + 1):

@@ -189,8 +189,7 @@ RECIPES = {
             title="Left atrium, LGE-MRI",
             anatomy="Left atrium",
             modality="MR",
-            about="The cavity of the left atrium in late-enhancement MRI, from 80 labelled scans. In scans much wider "
-            "than the heart, keep the largest component (Settings).",
+            about="The cavity of the left atrium in late-enhancement MRI, from 80 labelled scans.",
             data="All 80 training cases of the 2018 Atrial Segmentation Challenge that are at hand, with all their "
             "labels; none held out. 40 of them count twice: as they are, and in a wider field of view, whose "
             "surroundings were made of other cases' tissue. The challenge's test cases were not used.",

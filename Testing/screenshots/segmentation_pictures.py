@@ -43,7 +43,6 @@ def photograph(model: Path, slices: Sequence[Any]) -> None:
     pictures.save_panel(widget, "panel-empty")
     panel.models.add(model)
     panel._parameterNode.inputVolume = slicer.util.loadVolume(str(sample()))
-    panel.ui.largestComponentCheckBox.checked = True
     panel.update()
     panel.ui.applyButton.click()
     SlicerHost.wait_for(lambda: "Segmenting" in panel.ui.statusLabel.text or not panel.logic.running)

@@ -98,7 +98,8 @@ def _channel(channel: ChannelIntensity) -> str:
 
 def _network(spec: ModelSpec, parameters: int) -> str:
     models = "sub-model v alone" if spec.labeled_only else "sub-models v and a"
-    return f"{models}, {spec.network.base_filters} filters, {parameters / 1e6:.1f} million weights"
+    parts = ", largest part of each segment" if spec.one_component else ""
+    return f"{models}, {spec.network.base_filters} filters, {parameters / 1e6:.1f} million weights{parts}"
 
 
 def _training(info: ModelInfo) -> str:

@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         from ..device import choose_device, use_threads
         from ..inference.batch import TABLE, find_cases, load_network, run_cases
         from ..inference.numeric import choose_numeric
+        from ..inference.postprocessing import PostProcessing
         from ..inference.predictor import Predictor, Protocol
         from ..model_file import load_model
 
@@ -85,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
             device=device,
             quality=args.quality,
             sub_model=args.sub_model,
+            cleaning=PostProcessing(args.largest_component, args.smallest_island, args.fill_holes),
             protocol=Protocol(args.stride, args.window_weights or "uniform") if args.stride else None,
             stop=stop,
             listener=listener,
@@ -151,7 +153,12 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
         help="also measure each segment's surface (mm2) and count its components, in the table and the events",
     )
     parser.add_argument("--percent", action="store_true", help="write these maps as 0 to 100 instead of 0 to 255")
-    parser.add_argument("--largest-component", action="store_true", help="keep the largest part of each segment")
+    parser.add_argument(
+        "--largest-component",
+        action=argparse.BooleanOptionalAction,
+        help="keep the largest part of each segment alone, or all parts (default: the largest where the labels that "
+        "the model learned from were all in one piece)",
+    )
     parser.add_argument(
         "--smallest-island", type=_volume, default=0.0, metavar="ML", help="remove parts of a segment below this volume"
     )
@@ -170,7 +177,6 @@ def _volume(text: str) -> float:
 
 def _output(args: argparse.Namespace) -> Output:
     from ..inference.batch import Output
-    from ..inference.postprocessing import PostProcessing
 
     if args.window_weights and not args.stride:
         raise UsageError("--window-weights goes with --stride; without it windows are weighted by a Gaussian.")
@@ -178,9 +184,8 @@ def _output(args: argparse.Namespace) -> Output:
         raise UsageError(
             f"{args.output} is no format for label maps; expected a folder or a name ending in {', '.join(FORMATS)}."
         )
-    cleaning = PostProcessing(args.largest_component, args.smallest_island, args.fill_holes)
     maps = (args.uncertainty, args.probability, args.measures)
-    return Output(args.output, args.format, *maps, cleaning, args.percent)
+    return Output(args.output, args.format, *maps, args.percent)
 
 
 def _raise_failures(rows: tuple[CaseResult, ...], table: Path | None) -> None:

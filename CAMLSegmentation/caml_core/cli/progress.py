@@ -105,6 +105,7 @@ def _line(kind: str, fields: dict[str, Any]) -> str:
 
 def _case(fields: dict[str, Any]) -> str:
     parts = [f"{name} {value:.2f} mL" for name, value in (fields.get("volumes_ml") or {}).items()]
+    parts += [f"{value:.2f} mL of {name} left out" for name, value in (fields.get("removed_ml") or {}).items()]
     agreement = fields.get("agreement") or {}
     parts += [f"agreement on {name} {value:.3f}" for name, value in agreement.items() if value is not None]
     if fields.get("output"):

@@ -25,10 +25,8 @@ from ..events import Listener, silent
 from ..model.build import build_network
 from ..model.caml import CamlNetwork
 from ..model_file import LoadedModel
-from .assembly import volumes_ml
 from .measures import Measures, measure
-from .postprocessing import PostProcessing, clean
-from .predictor import Prediction, Predictor
+from .predictor import Predictor
 
 FORMATS = ("seg.nrrd", "nrrd", "nii.gz", "nii", "mha")
 TABLE = "predictions.csv"
@@ -49,7 +47,6 @@ class Output:
     uncertainty: bool = False
     probability: bool = False
     measures: bool = False
-    cleaning: PostProcessing = field(default_factory=PostProcessing)
     #: Maps run from 0 to 100 instead of 0 to 255.
     percent: bool = False
 
@@ -76,6 +73,7 @@ class CaseResult:
     case: str
     output: str = ""
     volumes_ml: dict[str, float] = field(default_factory=dict)
+    removed_ml: dict[str, float] = field(default_factory=dict)
     agreement: dict[str, float] = field(default_factory=dict)
     score: float | None = None
     measures: Measures | None = None
@@ -148,10 +146,11 @@ def run_cases(
 def write_table(path: Path, rows: Sequence[CaseResult]) -> None:
     """Write the rows as CSV: case, output, figures of each segment, mean agreement, seconds, error.
 
-    The figures are volume and agreement, and between them surface and number of parts where they were measured.
+    The figures are volume and agreement, and between them, where there are any, the volume of removed parts, surface
+    and number of parts.
     """
     names = list(dict.fromkeys(name for row in rows for name in row.volumes_ml))
-    columns = [column for column in _COLUMNS if column.always or any(row.measures for row in rows)]
+    columns = [column for column in _COLUMNS if column.always or any(column.of(row) for row in rows)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     titles = [column.title.format(name) for column in columns for name in names]
@@ -166,7 +165,7 @@ def write_table(path: Path, rows: Sequence[CaseResult]) -> None:
 
 @dataclass(frozen=True)
 class _Column:
-    """A figure of each segment in the table. ``always``: also where nothing was measured."""
+    """A figure of each segment in the table. ``always``: also where no case has it."""
 
     title: str
     digits: int
@@ -176,6 +175,7 @@ class _Column:
 
 _COLUMNS = (
     _Column("{} mL", 3, lambda row: row.volumes_ml),
+    _Column("{} removed mL", 3, lambda row: row.removed_ml, always=False),
     _Column("{} mm2", 1, lambda row: row.measures.surface_mm2 if row.measures else {}, always=False),
     _Column("{} components", 0, lambda row: row.measures.components if row.measures else {}, always=False),
     _Column("agreement {}", 4, lambda row: row.agreement),
@@ -196,7 +196,6 @@ def _run_case(predictor: Predictor, case: Case, output: Output, listener: Listen
     except Exception as error:  # a file may hold what no check foresees, and the other cases are still good
         return _failed(case, f"Unexpected fault ({type(error).__name__}: {error}).", 1, begin, listener)
     listener("stage", _stage("write", case.id))
-    prediction = _cleaned(prediction, predictor, output.cleaning)
     measures = None
     if output.measures:  # of what is written, so that they belong to it
         measures = measure(prediction.labels, prediction.grid.spacing, predictor.spec.segments)
@@ -209,6 +208,7 @@ def _run_case(predictor: Predictor, case: Case, output: Output, listener: Listen
         case.id,
         str(path),
         prediction.volumes_ml,
+        prediction.removed_ml,
         prediction.agreement,
         prediction.score,
         measures,
@@ -216,14 +216,6 @@ def _run_case(predictor: Predictor, case: Case, output: Output, listener: Listen
     )
     listener("case", _event(row))
     return row
-
-
-def _cleaned(prediction: Prediction, predictor: Predictor, wanted: PostProcessing) -> Prediction:
-    if not wanted:
-        return prediction
-    voxel_ml, segments = prediction.grid.voxel_ml, predictor.spec.segments
-    clean(prediction.labels, voxel_ml, segments, wanted)
-    return replace(prediction, volumes_ml=volumes_ml(prediction.labels, voxel_ml, segments))
 
 
 def _failed(case: Case, message: str, exit_code: int, begin: float, listener: Listener) -> CaseResult:
@@ -246,6 +238,8 @@ def _event(row: CaseResult) -> dict[str, Any]:
         "score": row.score,
         "seconds": round(row.seconds, 2),
     }
+    if row.removed_ml:
+        fields["removed_ml"] = row.removed_ml
     return fields if row.measures is None else {**fields, **asdict(row.measures)}
 
 

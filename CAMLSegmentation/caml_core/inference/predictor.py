@@ -22,6 +22,7 @@ from ..events import Listener, silent
 from ..model.caml import CamlNetwork
 from .assembly import Assembly, volumes_ml
 from .numeric import cast, free_memory, memory_per_voxel, prepared_network
+from .postprocessing import BY_MODEL, PostProcessing, clean
 from .sliding_window import Weighting, Windows, fitted_windows, strided_windows, sweep
 from .uncertainty import case_score
 
@@ -52,7 +53,8 @@ class Prediction:
     """``labels`` uint8 [X, Y, Z] on ``grid``, the scan's own. ``disagreement``: 0 to 255 for 0 to 1, or None.
 
     ``agreement``: Dice of sub-model v against a per segment (empty where one ran), ``volumes_ml`` per segment,
-    ``timing`` seconds of ``prepare``, ``network`` and ``total``.
+    ``removed_ml`` what cleaning took from a segment (only those that lost some), ``timing`` seconds of ``prepare``,
+    ``network`` and ``total``.
     """
 
     labels: np.ndarray
@@ -61,6 +63,7 @@ class Prediction:
     probability: np.ndarray | None = None
     agreement: dict[str, float] = field(default_factory=dict)
     volumes_ml: dict[str, float] = field(default_factory=dict)
+    removed_ml: dict[str, float] = field(default_factory=dict)
     timing: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -74,7 +77,8 @@ class Predictor:
 
     ``quality``: "fast" takes the fewest windows and sub-model v alone, "balanced" both sub-models and an overlap of a
     quarter, "best" half an overlap and the mirrors that the model was trained with. ``sub_model`` overrides which
-    sub-models make the labels. ``stop`` is asked before every window.
+    sub-models make the labels. ``cleaning`` is applied to them; agreement and maps are those before it. ``stop`` is
+    asked before every window.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Predictor:
         device: str = "cpu",
         quality: Quality = "balanced",
         sub_model: SubModel = "auto",
+        cleaning: PostProcessing = BY_MODEL,
         protocol: Protocol | None = None,
         stop: Callable[[], bool] = lambda: False,
         listener: Listener = silent,
@@ -93,6 +98,7 @@ class Predictor:
         self.spec, self.device, self.quality, self.protocol = spec, device, quality, protocol
         self.numeric = numeric or NumericMode(channels_last=device == "cpu")
         self.use = _sub_models(spec, quality, sub_model)
+        self.cleaning = cleaning.for_model(spec)
         self._stop, self.listener = stop, listener
         self._original = network
         self._network = prepared_network(network, self.numeric, device)
@@ -114,15 +120,20 @@ class Predictor:
             self.listener("warning", {"message": message})
         self.listener("stage", {"name": "predict"})
         result = self._segment(image, way, models, uncertainty, probability)
+        segmented = time.perf_counter()
+        grid, segments = volumes[0].grid, self.spec.segments
+        removed = clean(result.labels, grid.voxel_ml, segments, self.cleaning) if self.cleaning else {}
+        found = volumes_ml(result.labels, grid.voxel_ml, segments)
         end = time.perf_counter()
         return Prediction(
             labels=result.labels,
-            grid=volumes[0].grid,
+            grid=grid,
             disagreement=result.disagreement,
             probability=result.probability,
             agreement=result.agreement,
-            volumes_ml=volumes_ml(result.labels, volumes[0].grid.voxel_ml, self.spec.segments),
-            timing={"prepare": prepared - begin, "network": end - prepared, "total": end - begin},
+            volumes_ml=found,
+            removed_ml=removed,
+            timing={"prepare": prepared - begin, "network": segmented - prepared, "total": end - begin},
         )
 
     def windows(self, size: Triple, models: Sequence[str] = ("v",)) -> Windows:

@@ -13,9 +13,11 @@ from scipy import ndimage
 from ..config import Geometry, Segment, Spacing, Triple
 from ..data.case import Case
 from ..data.geometry import NetworkGrid
+from ..data.grid import Grid
 from ..data.io import read_volume
 from ..data.labels import read_case_labels
 from ..data.segments import conform
+from ..metrics import bounding_box
 
 Strides = tuple[Triple, Triple, Triple, Triple]
 
@@ -37,6 +39,7 @@ class LabelTraits:
     """What the labelled cases' segments are like.
 
     ceilings: coarsening -> lowest segment's mean Dice after the way to the network's grid and back.
+    one_component: every segment is in one piece, but for a few voxels, in every labelled case.
     """
 
     ceilings: dict[float, float]
@@ -52,21 +55,28 @@ class LabelTraits:
 def study_labels(
     cases: Sequence[Case], segments: Sequence[Segment], declared: Sequence[Segment], spacing: Spacing
 ) -> LabelTraits:
-    """Read a few labelled cases; ``spacing`` is the cohort's median."""
+    """Read a few labelled cases, and all of them as long as none is in pieces; ``spacing`` is the cohort's median."""
     ceilings: dict[float, list[list[float]]] = {factor: [] for factor in COARSENING[1:]}
     shares, single = [], True
-    for case in cases[:CEILING_CASES]:
-        grid = read_volume(case.images[0], case.id).grid
-        found = read_case_labels(case, grid, declared)
-        label = conform(found.array, found.segments, segments, case.id)
-        shares.append(float(np.count_nonzero(label)) / label.size)
+    for number, case in enumerate(cases):
+        if number >= CEILING_CASES and not single:
+            break
+        label, grid = _case_labels(case, segments, declared)
         single = single and all(_is_one_component(label == s.label) for s in segments)
+        if number >= CEILING_CASES:
+            continue
+        shares.append(float(np.count_nonzero(label)) / label.size)
         for factor in ceilings:
-            geometry = Geometry(coarsened(spacing, factor), (16, 16, 16))
-            network_grid = NetworkGrid.of(found.grid, geometry)
+            network_grid = NetworkGrid.of(grid, Geometry(coarsened(spacing, factor), (16, 16, 16)))
             ceilings[factor].append([_round_trip_dice(label == s.label, network_grid) for s in segments])
     means = {factor: float(np.mean(rows, axis=0).min()) for factor, rows in ceilings.items()}
     return LabelTraits({1.0: 1.0, **means}, float(np.mean(shares)), single)
+
+
+def _case_labels(case: Case, segments: Sequence[Segment], declared: Sequence[Segment]) -> tuple[np.ndarray, Grid]:
+    """Return the labels uint8 [X, Y, Z] of a case, and their grid."""
+    found = read_case_labels(case, read_volume(case.images[0], case.id).grid, declared)
+    return conform(found.array, found.segments, segments, case.id), found.grid
 
 
 def coarsened(spacing: Spacing, factor: float) -> Spacing:
@@ -133,7 +143,10 @@ def _round_trip_dice(mask: np.ndarray, grid: NetworkGrid) -> float:
 
 
 def _is_one_component(mask: np.ndarray) -> bool:
-    components, count = ndimage.label(mask)
+    box = bounding_box(mask)
+    if box is None:
+        return True
+    components, count = ndimage.label(mask[box])
     if count <= 1:
         return True
-    return bool(np.bincount(components.ravel())[1:].max() >= ONE_COMPONENT_SHARE * np.count_nonzero(mask))
+    return bool(np.bincount(components.ravel())[1:].max() >= ONE_COMPONENT_SHARE * np.count_nonzero(mask[box]))
