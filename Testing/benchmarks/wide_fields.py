@@ -18,6 +18,8 @@ from caml_core.data.labels import read_case_labels, write_labels
 
 #: How much larger a field is than its crop, within the slices and across them.
 WITHIN, ACROSS = (1.3, 2.4), (1.0, 1.5)
+#: About as large as whole slices of the challenge's scanners (576 or 640 voxels): wider than any copy to learn from.
+WHOLE_WITHIN, WHOLE_ACROSS = (3.0, 4.0), (1.0, 1.0)
 _SEED = 909
 #: How the name of a copy begins.
 COPY = "wide_"
@@ -38,12 +40,13 @@ def wide_copy(case: Case, donors: Sequence[Case], folder: Path) -> Case:
     return dataclasses.replace(case, id=name, images=(image,), label=label)
 
 
-def widened(case: Case, donors: Sequence[Case]) -> tuple[Scan, Grid]:
-    """Make what ``wide_copy`` writes. ``case`` itself is never its own donor."""
+def widened(case: Case, donors: Sequence[Case], *, whole: bool = False) -> tuple[Scan, Grid]:
+    """Make what ``wide_copy`` writes, or a field of ``whole`` slices. ``case`` itself is never its own donor."""
     rng = np.random.default_rng([_SEED, *case.id.encode()])
     others = [donor for donor in donors if donor.id != case.id]
     donor = others[int(rng.integers(len(others)))]
-    x, y, z = (float(rng.uniform(*limits)) for limits in (WITHIN, WITHIN, ACROSS))
+    within, across = (WHOLE_WITHIN, WHOLE_ACROSS) if whole else (WITHIN, ACROSS)
+    x, y, z = (float(rng.uniform(*limits)) for limits in (within, within, across))
     scan, grid = read_scan(case)
     wide = embedded(scan, read_scan(donor)[0], (x, y, z), rng)
     return wide, dataclasses.replace(grid, size=wide.image.shape)
