@@ -270,6 +270,13 @@ class Plan:
         """Iterations at the beginning in which each sub-model learns alone, from labelled patches of its own."""
         return 0 if self.labeled_only else math.ceil(self.losses.solo_share * self.span)
 
+    def patches_of_a_step(self, unlabeled_cases: int) -> str:
+        """How many patches of which kind a step takes, in words."""
+        if not self.labeled_only and unlabeled_cases:
+            return f"{self.batch_labeled} labelled + {self.batch_unlabeled} unlabelled"
+        apart = not self.labeled_only and self.losses.solo_share >= 1.0
+        return f"{self.batch_labeled} labelled{' for each sub-model' if apart else ''}"
+
     @property
     def model_spec(self) -> ModelSpec:
         """The part of the plan that prediction needs."""

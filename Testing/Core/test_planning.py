@@ -97,6 +97,14 @@ def test_one_labelled_case_in_pieces_is_enough_to_keep_all_parts(tmp_path: Path)
     assert not sizes.study_labels(cases, found.segments, (), found.spacing).one_component
 
 
+def test_a_plan_says_which_patches_a_step_takes() -> None:
+    plan = dataclasses.replace(tiny_plan(), labeled_only=False)
+    alone = dataclasses.replace(plan, losses=dataclasses.replace(plan.losses, solo_share=1.0))
+    assert plan.patches_of_a_step(5) == f"{plan.batch_labeled} labelled + {plan.batch_unlabeled} unlabelled"
+    assert alone.patches_of_a_step(0) == f"{plan.batch_labeled} labelled for each sub-model"
+    assert dataclasses.replace(plan, labeled_only=True).patches_of_a_step(5) == f"{plan.batch_labeled} labelled"
+
+
 def test_a_model_of_labels_in_one_piece_says_so() -> None:
     plan = tiny_plan()
     for one in (True, False):

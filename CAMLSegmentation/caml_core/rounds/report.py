@@ -185,7 +185,7 @@ def _overlay(
 
 
 def _facts(plan: Plan, found: Mapping[str, Any]) -> list[list[tuple[str, str]]]:
-    batch = f"{plan.batch_labeled} labelled + {plan.batch_unlabeled} unlabelled patches a step"
+    batch = f"{plan.patches_of_a_step(found['unlabeled'])} patches a step"
     facts = {
         "Cases": f"{found['labeled']} labelled, {found['unlabeled']} unlabelled, {found['validation']} held out",
         "Segments": ", ".join(found["segments"]),

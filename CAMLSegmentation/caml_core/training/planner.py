@@ -89,8 +89,7 @@ def describe(plan: Plan, found: Fingerprint) -> str:
         f"channels     {', '.join(c.modality + ' ' + c.kind for c in plan.channels)}",
         f"grid         spacing {_join(g.spacing)} mm (cohort's median {_join(found.spacing)} mm, "
         f"size {_join(found.size)})",
-        f"patch        {_join(g.patch)}, {plan.batch_labeled} labelled + "
-        f"{0 if plan.labeled_only else plan.batch_unlabeled} unlabelled a step",
+        f"patch        {_join(g.patch)}, {plan.patches_of_a_step(roles['unlabeled'])} a step",
         f"network      {plan.network.base_filters} base filters, {plan.network.classes} classes, strides "
         f"{' '.join(_join(s) for s in plan.network.strides)}",
         f"arithmetic   {n.dtype}{', channels last' if n.channels_last else ''}, {n.threads} threads, {plan.device}",
