@@ -302,7 +302,7 @@ class ModelSpec:
     flip_axes: tuple[int, ...] = ()
     #: Only sub-model v was trained.
     labeled_only: bool = False
-    #: Every segment is in one piece in all labelled cases: predictions keep the largest unless told otherwise.
+    #: Every segment is one compact piece in all labelled cases: predictions keep the largest unless told otherwise.
     one_component: bool = False
 
     def __post_init__(self) -> None:

@@ -43,7 +43,7 @@ def default_preset(in_channels: int, classes: int, *, thin: bool = False, one_co
     """Return the preset that leaves the published code's warts behind (docs/method.md, one by one).
 
     thin: the foreground is so small or thin that patches are centred on it more often.
-    one_component: every labelled segment is one component, so pseudo-labels may be held to that.
+    one_component: every labelled segment is one compact component, so pseudo-labels and predictions are held to that.
     """
     return Preset(
         network=NetworkConfig(

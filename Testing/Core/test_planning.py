@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from synthetic import tiny_plan, write_cohort
 
 from caml_core.cli import main
@@ -20,6 +21,8 @@ from caml_core.errors import UsageError
 from caml_core.events import silent
 from caml_core.model import build_network
 from caml_core.model_file import LoadedModel, ModelInfo, load_model
+from caml_core.phantom.cohort import CohortShape
+from caml_core.phantom.cohort import write_cohort as write_phantoms
 from caml_core.rounds.request import RoundRequest
 from caml_core.rounds.round import start_round
 from caml_core.rounds.round_folder import RoundFolder
@@ -95,6 +98,16 @@ def test_one_labelled_case_in_pieces_is_enough_to_keep_all_parts(tmp_path: Path)
     array[:3, :3, :3] = array[-3:, -3:, -3:] = 1
     write_labels(last, array, label.grid, label.segments)
     assert not sizes.study_labels(cases, found.segments, (), found.spacing).one_component
+
+
+def test_a_tree_is_not_held_to_its_largest_part(tmp_path: Path) -> None:
+    """Though its labels are in one piece: beyond a gap in a prediction there is more of it."""
+    write_phantoms(tmp_path, "coronary", CohortShape(5, 3, 1), 3, "small")
+    cohort, found = survey(tmp_path / "cohort.csv", Request(), silent)
+    cases = cohort.with_role("labeled")
+    assert not sizes.study_labels(cases, found.segments, cohort.segments, found.spacing).one_component
+    pieces = [ndimage.label(read_labels(case.label).array)[1] for case in cases if case.label is not None]
+    assert pieces == [1] * 3
 
 
 def test_a_plan_says_which_patches_a_step_takes() -> None:

@@ -31,7 +31,9 @@ LEAST_CEILING = 0.97
 #: Labelled cases that are looked at for it.
 CEILING_CASES = 4
 THIN_SHARE = 0.015
-ONE_COMPONENT_SHARE = 0.97
+#: A segment is in one piece when this share of it hangs together, and when it fills this share of its bounding box:
+#: organs fill 15 to 40 %, vessel trees 0.5 to 7 %, and what lies beyond a gap of a tree must not be taken away.
+ONE_COMPONENT_SHARE, COMPACT_SHARE = 0.97, 0.1
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class LabelTraits:
     """What the labelled cases' segments are like.
 
     ceilings: coarsening -> lowest segment's mean Dice after the way to the network's grid and back.
-    one_component: every segment is in one piece, but for a few voxels, in every labelled case.
+    one_component: every segment is in one compact piece, but for a few voxels, in every labelled case.
     """
 
     ceilings: dict[float, float]
@@ -146,7 +148,9 @@ def _is_one_component(mask: np.ndarray) -> bool:
     box = bounding_box(mask)
     if box is None:
         return True
-    components, count = ndimage.label(mask[box])
-    if count <= 1:
-        return True
-    return bool(np.bincount(components.ravel())[1:].max() >= ONE_COMPONENT_SHARE * np.count_nonzero(mask[box]))
+    inside = mask[box]
+    voxels = np.count_nonzero(inside)
+    if voxels < COMPACT_SHARE * inside.size:
+        return False
+    components, count = ndimage.label(inside)
+    return count <= 1 or bool(np.bincount(components.ravel())[1:].max() >= ONE_COMPONENT_SHARE * voxels)
