@@ -232,10 +232,10 @@ class InputSection:
 
     def _showFit(self) -> None:
         """Warn before, not after. Voxels are looked at once for each choice of volumes and model."""
-        volumes = self._fitVolumes()
+        volumes = self.fitVolumes()
         key = [(v.GetID(), v.GetImageData().GetMTime(), v.GetMTime()) for v in volumes if v.GetImageData()]
         channels = [node.GetID() if node is not None else "" for node in self._channels()]
-        key = (key, channels, self._card.sha256 if self._card is not None else None)
+        key = (key, channels, (self._card.path, self._card.sha256) if self._card is not None else None)
         if key == self._fitKey:
             return
         self._fitKey = key
@@ -247,7 +247,8 @@ class InputSection:
         self._ui.fitLabel.text = text
         self._ui.fitLabel.setVisible(bool(text))
 
-    def _fitVolumes(self) -> list[Any]:
+    def fitVolumes(self) -> list[Any]:
+        """Return the volumes that are compared with what models expect: those chosen, or the first of a sequence."""
         node = self._parameterNode
         if node is not None and node.inputKind == "sequence" and node.inputSequence:
             first = node.inputSequence.GetNthDataNode(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,16 @@ class ModelSection:
             usable = next((e for e in self._entries if e.card is not None), None)
             self._chosen = usable.path if usable is not None and not wanted else None
         self._show()
+
+    def suggest(self, misfits: Callable[[ModelCard], int]) -> None:
+        """Choose the model with the fewest ``misfits``, the first of equals, where nobody has chosen one yet."""
+        usable = [entry for entry in self._entries if entry.card is not None]
+        if self._parameterNode is None or self._parameterNode.modelName or not usable:
+            return
+        best = min(usable, key=lambda entry: misfits(entry.card)).path
+        if best != self._chosen:
+            self._chosen = best
+            self._show()
 
     def add(self, path: Path) -> None:
         """Copy a model file into the user's models and choose it; raise CamlError."""
@@ -172,17 +183,18 @@ class ModelSection:
         if self._updating or row < 0:
             return
         self._chosen = Path(self._ui.modelListWidget.item(row).data(qt.Qt.UserRole))
-        self._remember()
+        self.remember()
         self._showCard()
 
     def _choose(self, path: Path) -> None:
         self._chosen = path
         self._entries = self.library.entries()
-        self._remember()
+        self.remember()
         self._ui.modelSearchBox.text = ""
         self._show()
 
-    def _remember(self) -> None:
+    def remember(self) -> None:
+        """Note in the scene which model is chosen."""
         if self._parameterNode is not None and self.entry is not None:
             self._parameterNode.modelName = self.entry.name
 

@@ -9,12 +9,13 @@ import slicer
 from slicer.i18n import tr as _
 
 from caml_core.errors import CamlError
+from caml_core.model_file import ModelCard
 from caml_core.model_library import ModelLibrary
 
 from . import Parameters
 from .InputSection import InputSection
 from .InstallSection import InstallSection
-from .Logic import CAMLSegmentationLogic, editedResults
+from .Logic import CAMLSegmentationLogic, editedResults, modelWarnings
 from .ModelSection import ModelSection
 from .Process import WorkerFactory, WorkerProcess
 from .ResultSection import ResultSection
@@ -37,6 +38,8 @@ class SegmentationPanel:
         self.ui, self.logic = ui, logic
         self._parameterNode: Any = None
         self._ready = False
+        #: The volumes that a model was suggested for.
+        self._suggestedFor: list[tuple[str, int]] = []
         self.install = InstallSection(ui, self.update)
         self.models = ModelSection(ui, self._onModel, library, workerFactory)
         self.inputs = InputSection(ui, self.update)
@@ -75,6 +78,7 @@ class SegmentationPanel:
         if not self._ready:
             return
         self.inputs.refresh()
+        self._suggestModel()
         self.settings.refresh()
         self.result.refresh()
         problem, ui = self.problem(), self.ui
@@ -129,6 +133,7 @@ class SegmentationPanel:
             self.ui.logTextEdit.clear()
             self.ui.statusLabel.text = _("Looking at the input")
             slicer.app.processEvents()  # a folder on a network drive takes its time
+            self.models.remember()
             works = self.inputs.works(overwrite)
             settings = Parameters.settingsOf(self._parameterNode)
             self.logic.start(self.models.card.path, works, settings, self, self.inputs.outputs())
@@ -136,6 +141,14 @@ class SegmentationPanel:
             self.ui.statusLabel.text = str(error)
             self.onRunLog(str(error))
         self.update()
+
+    def _suggestModel(self) -> None:
+        """Save a newcomer the wrong model: the first volumes choose one that suits them."""
+        volumes = self.inputs.fitVolumes()[:1] if self._parameterNode is not None else []
+        key = [(volume.GetID(), volume.GetImageData().GetMTime()) for volume in volumes if volume.GetImageData()]
+        if key and key != self._suggestedFor:
+            self._suggestedFor = key
+            self.models.suggest(lambda card: _misfits(volumes, card))
 
     def _mayOverwrite(self) -> bool | None:
         """Whether results edited by hand may be replaced; None where the user wants to stop and think."""
@@ -171,6 +184,13 @@ class SegmentationPanel:
         volumes = sceneVolumes()
         if parameterNode.inputVolume is None and volumes:
             parameterNode.inputVolume = volumes[0]
+
+
+def _misfits(volumes: list[Any], card: ModelCard) -> int:
+    try:
+        return len(modelWarnings(volumes, card))
+    except CamlError:
+        return 1
 
 
 def summaryText(summary: Summary) -> str:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from stand_ins import SEGMENTS, save_stand_in
+from stand_ins import SEGMENTS, ijk_to_ras, noise, save_stand_in
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +67,21 @@ def test_the_search_narrows_the_list(panel):
     assert listed(panel) == []
     panel.ui.modelSearchBox.text = ""
     assert len(listed(panel)) == 2
+
+
+def test_the_first_model_that_suits_a_volume_is_chosen_until_someone_chooses(panel, a_volume):
+    mri, ct = (a_volume(name, noise(mean=mean), ijk_to_ras()) for name, mean in (("MRI", 900.0), ("CT", -900.0)))
+    for volume, model in ((mri, "Left atrium"), (ct, "Coronary vessels"), (mri, "Left atrium")):
+        panel._parameterNode.inputVolume = volume
+        panel.update()
+        assert panel.models.card.info.name == model and not panel.ui.fitLabel.text
+        widget = panel.ui.modelListWidget
+        assert widget.item(widget.currentRow).text().startswith(model)
+    choose(panel, "Coronary vessels")
+    panel._parameterNode.inputVolume = ct
+    panel._parameterNode.inputVolume = mri
+    panel.update()
+    assert panel.models.card.info.name == "Coronary vessels" and "Hounsfield" in panel.ui.fitLabel.text
 
 
 def test_the_choice_is_kept_in_the_scene_by_name(panel):

@@ -1,7 +1,7 @@
 """`make screenshots`: the pictures of README and tutorials, from the test host and slicer-core's own rendering.
 
-They show phantoms, never patients. Models are trained on phantoms on the way, which takes a while; ``--only`` makes the
-pictures of one module.
+They show phantoms, never patients. For those of CAML Training models are trained on phantoms, which takes a while;
+``--only`` makes the pictures of one module.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 from pictures import OUTPUT, REPOSITORY
 
@@ -30,9 +29,7 @@ def main() -> int:
 
     slices = [views.SliceView(name, (360, 300)) for name in ("Red", "Yellow", "Green")]
     if args.only in (None, "segmentation"):
-        folder = REPOSITORY / "build" / "screenshots"
-        model = args.model or segmentation_pictures.train(folder, args.budget)
-        _with_empty_library(lambda: segmentation_pictures.photograph(model, slices))
+        _with_empty_library(lambda: segmentation_pictures.photograph(slices))
     if args.only in (None, "training"):
         _with_empty_library(lambda: training_pictures.photograph(args.iterations, slices))
     for path in sorted(OUTPUT.glob("*.png")):
@@ -50,8 +47,6 @@ def _with_empty_library(take: Callable[[], None]) -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=("segmentation", "training"), help="the pictures of one module")
-    parser.add_argument("--model", type=Path, help="a model of the left atrium to segment with (default: train one)")
-    parser.add_argument("--budget", default="10m", help="for that training (default: 10m)")
     parser.add_argument("--iterations", type=int, default=500, help="of CAML Training's first round (default: 500)")
     return parser.parse_args()
 

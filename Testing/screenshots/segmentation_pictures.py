@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,33 +13,19 @@ import views
 from pictures import OUTPUT, REPOSITORY
 
 MODULE = REPOSITORY / "CAMLSegmentation" / "CAMLSegmentation.py"
+#: A phantom that comes with the extension, as does a model that knows such phantoms.
+SAMPLE = REPOSITORY / "CAMLSegmentation" / "Resources" / "SampleData" / "CAMLPhantomCoronaryCTA.nrrd"
 
 
-def train(folder: Path, budget: str) -> Path:
-    """Return a model of the phantom atrium, trained once and kept."""
-    model = folder / "run" / "model.caml"
-    if not model.is_file():
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "CAMLSegmentation")}
-        caml = [sys.executable, "-m", "caml_core"]
-        cases = ["--cases", "26", "--labeled", "16", "--validation", "4", "--seed", "5"]
-        subprocess.run([*caml, "phantom", "atrium", "-o", str(folder / "cohort"), *cases], env=environment, check=True)
-        name = ["--name", "Left atrium (phantom)", "--budget", budget]
-        subprocess.run(
-            [*caml, "train", str(folder / "cohort"), "-o", str(folder / "run"), *name], env=environment, check=True
-        )
-    return model
-
-
-def photograph(model: Path, slices: Sequence[Any]) -> None:
-    """Open the module on a phantom, segment it, and take a picture at each step."""
+def photograph(slices: Sequence[Any]) -> None:
+    """Open the module on a phantom, segment it with a model that ships, and take a picture at each step."""
     import slicer
 
     widget = SlicerHost.load_module(MODULE)
     SlicerHost.enter("CAMLSegmentation")
     panel = widget.panel
     pictures.save_panel(widget, "panel-empty")
-    panel.models.add(model)
-    panel._parameterNode.inputVolume = slicer.util.loadVolume(str(sample()))
+    panel._parameterNode.inputVolume = slicer.util.loadVolume(str(SAMPLE))
     panel.update()
     panel.ui.applyButton.click()
     SlicerHost.wait_for(lambda: "Segmenting" in panel.ui.statusLabel.text or not panel.logic.running)
@@ -60,11 +43,6 @@ def photograph(model: Path, slices: Sequence[Any]) -> None:
     save_overview()
     slicer.mrmlScene.Clear()
     SlicerHost.unload_module("CAMLSegmentation")
-
-
-def sample() -> Path:
-    """The phantom that comes with the extension."""
-    return REPOSITORY / "CAMLSegmentation" / "Resources" / "SampleData" / "CAMLPhantomLeftAtriumMR.nrrd"
 
 
 def save_overview() -> None:
