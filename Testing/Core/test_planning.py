@@ -35,8 +35,8 @@ from caml_core.training.run import plan_training, survey
 from caml_core.training.run_folder import RunFolder
 from caml_core.training.warm_start import start_state
 
-ROBUST = sizes.LabelTraits(dict.fromkeys(sizes.COARSENING, 1.0), 0.1, True)
-FRAGILE = sizes.LabelTraits({f: 1.0 if f == 1 else 0.5 for f in sizes.COARSENING}, 0.001, False)
+ROBUST = sizes.LabelTraits(dict.fromkeys(sizes.COARSENING, 1.0), 0.1)
+FRAGILE = sizes.LabelTraits({f: 1.0 if f == 1 else 0.5 for f in sizes.COARSENING}, 0.001)
 
 
 def test_the_left_atrium_is_planned_at_half_resolution() -> None:
@@ -81,32 +81,32 @@ def test_thick_slices_are_not_downsampled_early() -> None:
 def test_labels_are_studied_on_labelled_cases_alone(tmp_path: Path) -> None:
     cohort, found = survey(write_cohort(tmp_path), Request(), silent)
     traits = sizes.study_labels(cohort.with_role("labeled"), found.segments, (), found.spacing)
-    assert traits.one_component and 0.01 < traits.foreground_share < 0.3
+    assert found.one_component and 0.01 < traits.foreground_share < 0.3
     assert traits.ceilings[1.0] == 1.0 and traits.ceilings[1.25] > traits.ceilings[4.0] > 0
 
 
 def test_one_labelled_case_in_pieces_is_enough_to_keep_all_parts(tmp_path: Path) -> None:
     """Also one beyond those whose labels are taken to the network's grid and back."""
-    cohort, found = survey(write_cohort(tmp_path, labeled=sizes.CEILING_CASES + 2), Request(), silent)
-    cases = cohort.with_role("labeled")
-    assert sizes.study_labels(cases, found.segments, (), found.spacing).one_component
-    last = cases[-1].label
+    path = write_cohort(tmp_path, labeled=sizes.CEILING_CASES + 2)
+    cohort, found = survey(path, Request(), silent)
+    assert found.one_component
+    last = cohort.with_role("labeled")[-1].label
     assert last is not None
     label = read_labels(last)
     array = label.array.copy()
     array[array == 1] = 0
     array[:3, :3, :3] = array[-3:, -3:, -3:] = 1
     write_labels(last, array, label.grid, label.segments)
-    assert not sizes.study_labels(cases, found.segments, (), found.spacing).one_component
+    assert not survey(path, Request(), silent)[1].one_component
 
 
 def test_a_tree_is_not_held_to_its_largest_part(tmp_path: Path) -> None:
     """Though its labels are in one piece: beyond a gap in a prediction there is more of it."""
     write_phantoms(tmp_path, "coronary", CohortShape(5, 3, 1), 3, "small")
     cohort, found = survey(tmp_path / "cohort.csv", Request(), silent)
-    cases = cohort.with_role("labeled")
-    assert not sizes.study_labels(cases, found.segments, cohort.segments, found.spacing).one_component
-    pieces = [ndimage.label(read_labels(case.label).array)[1] for case in cases if case.label is not None]
+    assert not found.one_component
+    labels = [case.label for case in cohort.with_role("labeled") if case.label is not None]
+    pieces = [ndimage.label(read_labels(label).array)[1] for label in labels]
     assert pieces == [1] * 3
 
 
@@ -245,7 +245,7 @@ def test_real_left_atria_are_planned_with_the_measured_ceiling(shared_folder: Pa
     cohort, found = survey(path, Request(), silent)
     traits = sizes.study_labels(cohort.with_role("labeled"), found.segments, (), found.spacing)
     assert np.allclose(found.spacing, 0.625) and found.channels[0].modality == "MR"
-    assert traits.ceilings[2.0] > 0.99 and traits.one_component and not traits.thin
+    assert traits.ceilings[2.0] > 0.99 and found.one_component and not traits.thin
     assert len(load_cohort(path).with_role("unlabeled")) == 1
 
 

@@ -29,6 +29,9 @@ _SAMPLE = 2**20
 _NEIGHBOURHOOD = 5.0
 #: Hounsfield units outside this are air, metal or padding.
 _HU_RANGE = (-1024, 3071)
+#: A segment is one compact piece when this share of it hangs together, and when it fills this share of its bounding
+#: box: organs fill 15 to 40 %, vessel trees 0.5 to 7 %, and what lies beyond a gap of a tree must not be taken away.
+_ONE_COMPONENT_SHARE, _COMPACT_SHARE = 0.97, 0.1
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ class ChannelFingerprint:
 class Fingerprint:
     """A cohort. ``spacing`` and ``size`` are medians over all cases that are not excluded, along L, P, S.
 
-    ``notes`` are sentences that the user should read.
+    ``one_component``: every segment is one compact piece, but for a few voxels, in every labelled case. ``notes`` are
+    sentences that the user should read.
     """
 
     cases: tuple[CaseFingerprint, ...]
@@ -90,6 +94,7 @@ class Fingerprint:
     segments: tuple[Segment, ...]
     spacing: Spacing
     size: Triple
+    one_component: bool
     notes: tuple[str, ...]
 
 
@@ -145,6 +150,7 @@ class _Survey:
         self._cases: list[CaseFingerprint] = []
         self._segments: dict[str, dict[str, tuple[Segment, ...]]] = {"labeled": {}, "validation": {}}
         self._notes: list[str] = []
+        self._compact = True
         bins = _HU_RANGE[1] - _HU_RANGE[0] + 1
         self._near = np.zeros((channels, bins), dtype=np.int64)  # around the labelled structures
         self._all = np.zeros((channels, bins), dtype=np.int64)
@@ -164,6 +170,7 @@ class _Survey:
             extent = _along_patient([(s.stop - s.start) * w for s, w in zip(box, grid.spacing)], grid)
             if case.role == "labeled":
                 self._add_neighbourhood(volumes, label_map, box)
+                self._compact = self._compact and _is_compact(label_map)
         statistics = tuple(self._add_channel(index, volume) for index, volume in enumerate(volumes))
         size = _along_patient(grid.size, grid)
         spacing = _along_patient(grid.spacing, grid)
@@ -178,7 +185,8 @@ class _Survey:
         spacing = np.median([case.spacing for case in self._cases], axis=0)
         size = np.median([case.size for case in self._cases], axis=0)
         notes = (*self._notes, *_outliers(self._cases, segments))
-        return Fingerprint(tuple(self._cases), channels, segments, _floats(spacing), _integers(size), notes)
+        compact = self._compact and bool(self._segments["labeled"])
+        return Fingerprint(tuple(self._cases), channels, segments, _floats(spacing), _integers(size), compact, notes)
 
     def _add_channel(self, index: int, volume: Volume) -> ChannelStatistics:
         values = sample_voxels(volume.array, _SAMPLE)
@@ -232,6 +240,19 @@ class _Survey:
                     f"case has (they have {names}); rename or remove it.",
                     case,
                 )
+
+
+def _is_compact(label_map: LabelMap) -> bool:
+    """Whether each segment that a case has is one compact piece."""
+    for value, box in enumerate(ndimage.find_objects(label_map.array), 1):
+        if box is None:
+            continue
+        inside = label_map.array[box] == value
+        components, _ = ndimage.label(inside)
+        largest, voxels = int(np.bincount(components.ravel())[1:].max()), np.count_nonzero(inside)
+        if voxels < _COMPACT_SHARE * inside.size or largest < _ONE_COMPONENT_SHARE * voxels:
+            return False
+    return True
 
 
 def _histogram(values: np.ndarray) -> np.ndarray:

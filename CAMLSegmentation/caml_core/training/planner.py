@@ -59,7 +59,7 @@ def make_plan(
     notes = list(found.notes)
     channels = choose_channels(found, request.preset)
     traits = sizes.study_labels(labeled, found.segments, cohort.segments, found.spacing)
-    preset = _preset(request, len(channels), len(found.segments) + 1, len(labeled), traits)
+    preset = _preset(request, found, len(labeled), traits)
     if start is not None:
         geometry, network, channels = _from_start(start, found, preset.network, notes)
     elif request.preset == "paper":
@@ -101,11 +101,12 @@ def describe(plan: Plan, found: Fingerprint) -> str:
     return "\n".join([*lines, *(f"note         {note}" for note in plan.notes)])
 
 
-def _preset(request: Request, channels: int, classes: int, labeled: int, traits: sizes.LabelTraits) -> Preset:
+def _preset(request: Request, found: Fingerprint, labeled: int, traits: sizes.LabelTraits) -> Preset:
+    channels, classes = len(found.channels), len(found.segments) + 1
     if request.preset == "paper":
         return paper_preset(channels, classes, labeled)
     if request.preset == "default":
-        return default_preset(channels, classes, thin=traits.thin, one_component=traits.one_component)
+        return default_preset(channels, classes, thin=traits.thin, one_component=found.one_component)
     raise UsageError(f"Unknown preset {request.preset!r}; expected default or paper.")
 
 

@@ -8,16 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from ..config import Geometry, Segment, Spacing, Triple
 from ..data.case import Case
 from ..data.geometry import NetworkGrid
-from ..data.grid import Grid
 from ..data.io import read_volume
 from ..data.labels import read_case_labels
 from ..data.segments import conform
-from ..metrics import bounding_box
 
 Strides = tuple[Triple, Triple, Triple, Triple]
 
@@ -31,9 +28,6 @@ LEAST_CEILING = 0.97
 #: Labelled cases that are looked at for it.
 CEILING_CASES = 4
 THIN_SHARE = 0.015
-#: A segment is in one piece when this share of it hangs together, and when it fills this share of its bounding box:
-#: organs fill 15 to 40 %, vessel trees 0.5 to 7 %, and what lies beyond a gap of a tree must not be taken away.
-ONE_COMPONENT_SHARE, COMPACT_SHARE = 0.97, 0.1
 
 
 @dataclass(frozen=True)
@@ -41,12 +35,10 @@ class LabelTraits:
     """What the labelled cases' segments are like.
 
     ceilings: coarsening -> lowest segment's mean Dice after the way to the network's grid and back.
-    one_component: every segment is in one compact piece, but for a few voxels, in every labelled case.
     """
 
     ceilings: dict[float, float]
     foreground_share: float
-    one_component: bool
 
     @property
     def thin(self) -> bool:
@@ -57,28 +49,19 @@ class LabelTraits:
 def study_labels(
     cases: Sequence[Case], segments: Sequence[Segment], declared: Sequence[Segment], spacing: Spacing
 ) -> LabelTraits:
-    """Read a few labelled cases, and all of them as long as none is in pieces; ``spacing`` is the cohort's median."""
+    """Read a few labelled cases; ``spacing`` is the cohort's median."""
     ceilings: dict[float, list[list[float]]] = {factor: [] for factor in COARSENING[1:]}
-    shares, single = [], True
-    for number, case in enumerate(cases):
-        if number >= CEILING_CASES and not single:
-            break
-        label, grid = _case_labels(case, segments, declared)
-        single = single and all(_is_one_component(label == s.label) for s in segments)
-        if number >= CEILING_CASES:
-            continue
+    shares = []
+    for case in cases[:CEILING_CASES]:
+        grid = read_volume(case.images[0], case.id).grid
+        found = read_case_labels(case, grid, declared)
+        label = conform(found.array, found.segments, segments, case.id)
         shares.append(float(np.count_nonzero(label)) / label.size)
         for factor in ceilings:
-            network_grid = NetworkGrid.of(grid, Geometry(coarsened(spacing, factor), (16, 16, 16)))
+            network_grid = NetworkGrid.of(found.grid, Geometry(coarsened(spacing, factor), (16, 16, 16)))
             ceilings[factor].append([_round_trip_dice(label == s.label, network_grid) for s in segments])
     means = {factor: float(np.mean(rows, axis=0).min()) for factor, rows in ceilings.items()}
-    return LabelTraits({1.0: 1.0, **means}, float(np.mean(shares)), single)
-
-
-def _case_labels(case: Case, segments: Sequence[Segment], declared: Sequence[Segment]) -> tuple[np.ndarray, Grid]:
-    """Return the labels uint8 [X, Y, Z] of a case, and their grid."""
-    found = read_case_labels(case, read_volume(case.images[0], case.id).grid, declared)
-    return conform(found.array, found.segments, segments, case.id), found.grid
+    return LabelTraits({1.0: 1.0, **means}, float(np.mean(shares)))
 
 
 def coarsened(spacing: Spacing, factor: float) -> Spacing:
@@ -142,15 +125,3 @@ def _round_trip_dice(mask: np.ndarray, grid: NetworkGrid) -> float:
     back = grid.upsample_rows(soft, 0, 0, grid.oriented_size[0])[0].numpy() > 0.5
     there = grid.orient(mask)
     return float(2 * np.count_nonzero(back & there) / (np.count_nonzero(back) + np.count_nonzero(there)))
-
-
-def _is_one_component(mask: np.ndarray) -> bool:
-    box = bounding_box(mask)
-    if box is None:
-        return True
-    inside = mask[box]
-    voxels = np.count_nonzero(inside)
-    if voxels < COMPACT_SHARE * inside.size:
-        return False
-    components, count = ndimage.label(inside)
-    return count <= 1 or bool(np.bincount(components.ravel())[1:].max() >= ONE_COMPONENT_SHARE * voxels)
