@@ -18,6 +18,7 @@ from caml_core.data.io import Volume
 from caml_core.errors import Cancelled, DataError, ModelFileError, ResourceError, UsageError
 from caml_core.inference import numeric as numeric_module
 from caml_core.inference.numeric import choose_numeric, fold_batchnorm, prepared_network
+from caml_core.inference.postprocessing import PostProcessing, clean
 from caml_core.inference.predictor import Predictor, Protocol
 from caml_core.model import CamlNetwork, build_network
 
@@ -63,6 +64,21 @@ def a_volume(size=SIZE, seed=0, dtype=np.float32) -> Volume:
 def segment(network=None, spec=SPEC, volume=None, uncertainty=False, **options):
     predictor = Predictor(network or a_network(), spec, numeric=options.pop("numeric", FP32), **options)
     return predictor.predict([volume or a_volume()], uncertainty=uncertainty)
+
+
+def test_what_is_cleaned_away_is_gone_from_the_labels_alone():
+    """Agreement and maps tell what the sub-models said; labels and volumes are those that are kept."""
+    spec = replace(SPEC, one_component=True)
+    whole, kept = segment(uncertainty=True), segment(spec=spec, uncertainty=True)
+    expected = whole.labels.copy(order="K")
+    removed = clean(expected, whole.grid.voxel_ml, SPEC.segments, PostProcessing(largest_component=True))
+    assert removed and kept.removed_ml == removed and not whole.removed_ml
+    assert np.array_equal(kept.labels, expected)
+    for name, volume in whole.volumes_ml.items():
+        assert kept.volumes_ml[name] == pytest.approx(volume - removed.get(name, 0.0))
+    assert kept.agreement == whole.agreement and np.array_equal(kept.disagreement, whole.disagreement)
+    told = segment(spec=spec, cleaning=PostProcessing(largest_component=False))
+    assert np.array_equal(told.labels, whole.labels)
 
 
 def plain_reference(network, volume, spec=SPEC, models=("v", "a")):
