@@ -14,6 +14,7 @@ from slicer.util import VTKObservationMixin
 from caml_core.data.cohort import load_cohort
 from caml_core.errors import CamlError, DataError, UsageError
 from caml_core.model_file import ModelCard, read_card
+from caml_core.model_fit import misfit
 from caml_core.model_fit import warnings as fitWarnings
 
 from . import SegmentationResult, VolumeExchange
@@ -247,6 +248,12 @@ def modelWarnings(volumeNodes: Sequence[Any], card: ModelCard) -> tuple[str, ...
     """Return what speaks against segmenting these channels of one case with a model, one sentence each."""
     facts = [VolumeExchange.factsOf(node, modalityOf(node)) for node in volumeNodes]
     return fitWarnings(facts, card.spec, card.info)
+
+
+def modelMisfit(volumeNodes: Sequence[Any], card: ModelCard) -> tuple[int, int]:
+    """Return how badly these channels of one case suit a model, to compare models by."""
+    facts = [VolumeExchange.factsOf(node, modalityOf(node)) for node in volumeNodes]
+    return misfit(facts, card.spec, card.info)
 
 
 def modalityOf(volumeNode: Any) -> str:

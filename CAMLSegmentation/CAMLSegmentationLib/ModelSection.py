@@ -38,12 +38,15 @@ class ModelSection:
         self._parameterNode: Any = None
         self._entries: tuple[Entry, ...] = ()
         self._chosen: Path | None = None
+        #: Someone has chosen, in this or an earlier scene, so that nothing is suggested any more.
+        self._decided = False
         self._updating = False
         self._worker = workerFactory(self)
         self._folder: Path | None = None
         self._importFault = ""
         ui.modelSearchBox.connect("textChanged(QString)", self._onSearch)
         ui.modelListWidget.connect("currentRowChanged(int)", self._onRow)
+        ui.modelListWidget.connect("clicked(QModelIndex)", self._onClicked)
         ui.openModelButton.connect("clicked(bool)", self._onOpen)
         ui.importModelButton.connect("clicked(bool)", self._onImport)
         ui.exportModelButton.connect("clicked(bool)", self._onExport)
@@ -87,12 +90,12 @@ class ModelSection:
             self._chosen = usable.path if usable is not None and not wanted else None
         self._show()
 
-    def suggest(self, misfits: Callable[[ModelCard], int]) -> None:
-        """Choose the model with the fewest ``misfits``, the first of equals, where nobody has chosen one yet."""
+    def suggest(self, misfit: Callable[[ModelCard], tuple[int, int]]) -> None:
+        """Choose the model with the least ``misfit``, where nobody has chosen one yet; among equals the present one."""
         usable = [entry for entry in self._entries if entry.card is not None]
-        if self._parameterNode is None or self._parameterNode.modelName or not usable:
+        if self._parameterNode is None or self._parameterNode.modelName or self._decided or not usable:
             return
-        best = min(usable, key=lambda entry: misfits(entry.card)).path
+        best = min(usable, key=lambda entry: (misfit(entry.card), entry.path != self._chosen)).path
         if best != self._chosen:
             self._chosen = best
             self._show()
@@ -182,12 +185,17 @@ class ModelSection:
     def _onRow(self, row: int) -> None:
         if self._updating or row < 0:
             return
-        self._chosen = Path(self._ui.modelListWidget.item(row).data(qt.Qt.UserRole))
+        self._chosen, self._decided = Path(self._ui.modelListWidget.item(row).data(qt.Qt.UserRole)), True
         self.remember()
         self._showCard()
 
+    def _onClicked(self, index: Any) -> None:
+        """A click on the row that is chosen already chooses it, too, and changes no row."""
+        self._decided = True
+        self.remember()
+
     def _choose(self, path: Path) -> None:
-        self._chosen = path
+        self._chosen, self._decided = path, True
         self._entries = self.library.entries()
         self.remember()
         self._ui.modelSearchBox.text = ""
@@ -242,5 +250,6 @@ class ModelSection:
 def _itemText(entry: Entry) -> str:
     if entry.card is None:
         return _("{name} (cannot be used)").format(name=entry.name)
-    held = Models.heldOut(entry.card.info.metrics)
-    return f"{entry.name}  -  {held}"
+    metrics = entry.card.info.metrics
+    note = _(", see card") if Models.heldOutCases(metrics) else ""
+    return f"{entry.name}  -  {Models.heldOut(metrics)}{note}"

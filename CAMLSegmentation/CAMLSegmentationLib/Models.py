@@ -44,6 +44,7 @@ def _rows(card: ModelCard, bundled: bool) -> list[tuple[str, str]]:
         (_("Spacing"), _("{spacing} mm").format(spacing=spacing)),
         (_("Trained on"), _trained(card)),
         (_("Held out"), html.escape(heldOut(info.metrics))),
+        (_("That is"), html.escape(heldOutCases(info.metrics))),
         (_("Sub-models"), _("one (trained on labels alone: no disagreement)") if spec.labeled_only else ""),
         (_("Parts"), _("the largest part of each segment, as in the labels") if spec.one_component else ""),
         (_("Origin"), _("comes with the extension") if bundled else html.escape(card.path.name)),
@@ -71,6 +72,13 @@ def heldOut(metrics: Any) -> str:
     text = _("Dice {dice} % on {count} cases") if count != 1 else _("Dice {dice} % on {count} case")
     text = text.format(dice=f"{100 * value:.1f}", count=count)
     return text + (_(" (few: indicative)") if isinstance(count, int) and count < 10 else "")
+
+
+def heldOutCases(metrics: Any) -> str:
+    """Return what the card says of the held-out cases, such as that another model was measured; empty for nothing."""
+    held = metrics.get("held_out") if isinstance(metrics, dict) else None
+    words = held.get("of") if isinstance(held, dict) else None
+    return words if isinstance(words, str) else ""
 
 
 def _meanDice(summary: Any) -> float | None:

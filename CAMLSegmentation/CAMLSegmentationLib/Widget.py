@@ -9,13 +9,12 @@ import slicer
 from slicer.i18n import tr as _
 
 from caml_core.errors import CamlError
-from caml_core.model_file import ModelCard
 from caml_core.model_library import ModelLibrary
 
 from . import Parameters
 from .InputSection import InputSection
 from .InstallSection import InstallSection
-from .Logic import CAMLSegmentationLogic, editedResults, modelWarnings
+from .Logic import CAMLSegmentationLogic, editedResults, modelMisfit
 from .ModelSection import ModelSection
 from .Process import WorkerFactory, WorkerProcess
 from .ResultSection import ResultSection
@@ -148,7 +147,7 @@ class SegmentationPanel:
         key = [(volume.GetID(), volume.GetImageData().GetMTime()) for volume in volumes if volume.GetImageData()]
         if key and key != self._suggestedFor:
             self._suggestedFor = key
-            self.models.suggest(lambda card: _misfits(volumes, card))
+            self.models.suggest(lambda card: modelMisfit(volumes, card))
 
     def _mayOverwrite(self) -> bool | None:
         """Whether results edited by hand may be replaced; None where the user wants to stop and think."""
@@ -184,13 +183,6 @@ class SegmentationPanel:
         volumes = sceneVolumes()
         if parameterNode.inputVolume is None and volumes:
             parameterNode.inputVolume = volumes[0]
-
-
-def _misfits(volumes: list[Any], card: ModelCard) -> int:
-    try:
-        return len(modelWarnings(volumes, card))
-    except CamlError:
-        return 1
 
 
 def summaryText(summary: Summary) -> str:

@@ -63,11 +63,24 @@ def warnings(facts: Sequence[VolumeFacts], spec: ModelSpec, info: ModelInfo) -> 
             f"The model needs {expected} {'volume' if expected == 1 else 'volumes'} of the same patient, one for each "
             f"channel, and {len(facts)} {'was' if len(facts) == 1 else 'were'} given; choose {expected}.",
         )
+    return (*_contents(facts, spec), *_geometry(facts[0], spec, info))
+
+
+def misfit(facts: Sequence[VolumeFacts], spec: ModelSpec, info: ModelInfo) -> tuple[int, int]:
+    """Return how badly volumes suit a model, to compare models by: the less, the better.
+
+    First counts what no crop of the volumes would mend: their number, or what they show; then all warnings.
+    """
+    content = _contents(facts, spec) if len(facts) == len(spec.channels) else ("their number",)
+    return len(content), len(warnings(facts, spec, info))
+
+
+def _contents(facts: Sequence[VolumeFacts], spec: ModelSpec) -> tuple[str, ...]:
     found: list[str] = []
     for index, (volume, channel) in enumerate(zip(facts, spec.channels), 1):
-        subject = "The volume" if expected == 1 else f"The volume of channel {index}"
+        subject = "The volume" if len(facts) == 1 else f"The volume of channel {index}"
         found += itertools.islice(_content(volume, channel, subject), 1)
-    return (*found, *_geometry(facts[0], spec, info))
+    return tuple(found)
 
 
 def _content(volume: VolumeFacts, channel: ChannelIntensity, subject: str) -> Iterator[str]:

@@ -46,6 +46,13 @@ def choose(panel, name):
     panel.ui.modelListWidget.currentRow = row
 
 
+def click(panel, row):
+    from SlicerHost.proxy import to_native
+
+    widget = to_native(panel.ui.modelListWidget)
+    widget.clicked.emit(widget.model().index(row, 0))
+
+
 def test_models_are_listed_and_the_first_is_chosen(panel):
     assert [text.split("  ")[0] for text in listed(panel)] == ["Coronary vessels", "Left atrium"]
     assert panel.models.card.info.name == "Coronary vessels"
@@ -82,6 +89,44 @@ def test_the_first_model_that_suits_a_volume_is_chosen_until_someone_chooses(pan
     panel._parameterNode.inputVolume = mri
     panel.update()
     assert panel.models.card.info.name == "Coronary vessels" and "Hounsfield" in panel.ui.fitLabel.text
+
+
+def test_what_a_crop_cannot_mend_weighs_more_than_what_it_can(panel, models_folder, a_volume):
+    save_stand_in(models_folder / "both.caml", channels=2, name="Both channels")
+    panel.models.refresh()
+    large = a_volume("Large MRI", noise(size=(90, 90, 90), mean=900.0), ijk_to_ras(spacing=(5.0, 5.0, 5.0)))
+    panel._parameterNode.inputVolume = large
+    panel.update()
+    # Coarse and wide along all axes for the one, wrong in number or in kind for the others.
+    assert panel.models.card.info.name == "Left atrium" and panel.ui.fitLabel.text.count("mm") >= 3
+
+
+def test_what_someone_chose_stays_in_the_next_scene(panel, a_volume):
+    import slicer
+
+    panel._parameterNode.inputVolume = a_volume("MRI", noise(mean=900.0), ijk_to_ras())
+    panel.update()
+    assert panel.models.card.info.name == "Left atrium"
+    choose(panel, "Coronary vessels")
+    slicer.mrmlScene.Clear(0)
+    panel.setParameterNode(panel.logic.getParameterNode())
+    assert not panel._parameterNode.modelName
+    panel._parameterNode.inputVolume = a_volume("Other MRI", noise(mean=900.0), ijk_to_ras())
+    panel.update()
+    assert panel.models.card.info.name == "Coronary vessels"
+
+
+def test_a_click_on_the_chosen_model_chooses_it(panel, a_volume):
+    ct = a_volume("CT", noise(mean=-900.0), ijk_to_ras())
+    assert panel.models.card.info.name == "Coronary vessels" and not panel._parameterNode.modelName
+    choose(panel, "Left atrium")
+    panel._parameterNode.modelName = ""
+    panel.models._decided = False
+    click(panel, panel.ui.modelListWidget.currentRow)
+    assert panel._parameterNode.modelName == "Left atrium"
+    panel._parameterNode.inputVolume = ct
+    panel.update()
+    assert panel.models.card.info.name == "Left atrium"
 
 
 def test_the_choice_is_kept_in_the_scene_by_name(panel):
@@ -146,8 +191,9 @@ def test_what_ships_is_listed_with_its_held_out_figures(the_segmentation_panel):
     assert len(listed(panel)) == len(list(shipped.glob("*.caml"))) > 0
     choose(panel, "Left atrium, LGE-MRI")
     text = panel.ui.modelCardTextBrowser.plainText
-    for expected in ("comes with the extension", "80 labelled", "Dice", "20", "Apache-2.0", "research"):
+    for expected in ("comes with the extension", "80 labelled", "Dice", "20", "twin", "Apache-2.0", "research"):
         assert expected in text, text
+    assert all(row.endswith("cases, see card") or "indicative" in row for row in listed(panel))
 
 
 def test_the_folder_is_shown_and_made_where_it_is_not_there(the_segmentation_panel, models_folder):
