@@ -73,6 +73,15 @@ class JobFiles:
         """What the worker writes."""
         return self.folder / "outputs"
 
+    @property
+    def regions(self) -> Path:
+        """Where cases may be labelled, of those that are limited to a turned region."""
+        return self.folder / "regions"
+
+    def region(self, caseId: str) -> Path:
+        """Return the label map of a case's region."""
+        return self.regions / f"{caseId}.nrrd"
+
     def labels(self, caseId: str, outputs: Path | None = None, suffix: str = "nrrd") -> Path:
         """Return the label map of a case."""
         return (outputs or self.outputs) / f"{caseId}.{suffix}"
@@ -99,13 +108,24 @@ def writeCaseList(path: Path, images: Sequence[tuple[str, Sequence[Path]]]) -> N
 
 
 def predictArguments(
-    model: Path, caseList: Path, outputs: Path, settings: Settings, *, stopFile: Path, segmentations: bool = False
+    model: Path,
+    caseList: Path,
+    outputs: Path,
+    settings: Settings,
+    *,
+    stopFile: Path,
+    segmentations: bool = False,
+    within: Path | None = None,
 ) -> list[str]:
-    """Return the arguments of ``caml`` for a list of cases. ``segmentations``: write .seg.nrrd, not label maps."""
+    """Return the arguments of ``caml`` for a list of cases.
+
+    segmentations: write .seg.nrrd, not label maps. within: a folder that says where cases may be labelled.
+    """
     arguments = ["predict", str(model), str(caseList), "-o", str(outputs)]
     arguments += ["--format", "seg.nrrd" if segmentations else "nrrd", "--measures", "--percent"]
     arguments += ["--device", settings.device, "--quality", settings.quality, "--sub-model", settings.subModel]
     arguments += ["--smallest-island", f"{settings.smallestIslandMl:g}"]
+    arguments += ["--within", str(within)] if within is not None else []
     for wanted, option in (
         (settings.parts == "largest", "--largest-component"),
         (settings.parts == "all", "--no-largest-component"),

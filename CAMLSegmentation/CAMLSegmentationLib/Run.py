@@ -185,6 +185,7 @@ class SegmentationRun:
             self._settings,
             stopFile=self._stopFile,
             segmentations=self._outputs is not None,
+            within=self._files.regions if self._files.regions.is_dir() else None,
         )
         if self._outputs is not None and self._starts > 1:
             arguments += ["--csv", str(outputs / f"predictions-{self._starts}.csv")]
@@ -315,7 +316,8 @@ class SegmentationRun:
         """The disk of a hospital computer is small: what is in the scene need not stay in files."""
         if work.inScene:
             extras = [self._files.extra(work.id, kind) for kind in ("disagreement", "probability")]
-            for path in (*self._images.get(work.id, ()), self._files.labels(work.id), *extras):
+            made = (self._files.labels(work.id), self._files.region(work.id))
+            for path in (*self._images.get(work.id, ()), *made, *extras):
                 path.unlink(missing_ok=True)
 
     def _tell(self, share: float | None, stage: str, secondsLeft: float | None = None) -> None:

@@ -70,13 +70,15 @@ class VolumeWork:
         for index, node in enumerate(self.volumeNodes):
             paths.append(files.inputs / f"{self.id}_{index:04d}.nrrd")
             _writing(node, paths[-1], self._frame)
+        if self.roiNode is not None:
+            _writing(self.volumeNodes[0], files.region(self.id), self._frame, self.roiNode)
         return tuple(paths)
 
     def deliver(self, files: JobFiles, card: ModelCard, settings: Settings, measures: Measures) -> Delivery:
         """Create or update the segmentation node, its table and its maps."""
         self._check()
         volumeNode, model = self.volumeNodes[0], card.info.name
-        labels = VolumeExchange.readLabels(files.labels(self.id), volumeNode, self._frame, self._turnedRoi())
+        labels = VolumeExchange.readLabels(files.labels(self.id), volumeNode, self._frame)
         node, note = self._target(model, settings)
         made = node is None
         if made:
@@ -102,11 +104,6 @@ class VolumeWork:
                     names=", ".join(node.GetName() for node in self.volumeNodes)
                 )
             )
-
-    def _turnedRoi(self) -> Any:
-        """The region, where it still is in the scene."""
-        roi = self.roiNode
-        return roi if roi is not None and slicer.mrmlScene.GetNodeByID(roi.GetID() or "") is roi else None
 
     def _target(self, model: str, settings: Settings) -> tuple[Any, str]:
         node = SegmentationResult.findResult(self.volumeNodes[0], model) if settings.existing == "update" else None
@@ -201,10 +198,13 @@ class FileWork:
         return Delivery(node, path=path)
 
 
-def _writing(volumeNode: Any, path: Path, frame: VolumeExchange.Frame) -> None:
-    """Write a volume; what the system says of a failing disk becomes one sentence."""
+def _writing(volumeNode: Any, path: Path, frame: VolumeExchange.Frame, roiNode: Any = None) -> None:
+    """Write a volume, or where it lies in a region; what the system says of a failing disk becomes one sentence."""
     try:
-        VolumeExchange.writeVolume(volumeNode, path, frame)
+        if roiNode is None:
+            VolumeExchange.writeVolume(volumeNode, path, frame)
+        else:
+            VolumeExchange.writeRegion(volumeNode, roiNode, path, frame)
     except CamlError:
         raise
     except OSError as error:

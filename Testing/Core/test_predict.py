@@ -18,7 +18,7 @@ from test_io import dicom_series
 from caml_core.config import ChannelIntensity, Geometry, ModelSpec, NetworkConfig, Segment
 from caml_core.data.geometry import Grid
 from caml_core.data.io import grid_difference, read_volume, write_image
-from caml_core.data.labels import read_labels
+from caml_core.data.labels import read_labels, write_labels
 from caml_core.model import build_network
 from caml_core.model_file import ModelInfo, load_model, save_model
 
@@ -163,6 +163,26 @@ def test_the_published_protocol_can_be_run(caml, model, scan, tmp_path):
     assert code == 2 and "--stride" in err
     for wrong in ("9,9", "0,1,1", "a,b,c"):
         assert caml("predict", model, scan, "-o", out, "--stride", wrong)[0] == 2
+
+
+def test_nothing_is_labelled_outside_a_region(caml, model, scan, tmp_path):
+    other = write_scan(tmp_path / "q9_image.nii.gz", seed=7)
+    assert caml("predict", model, scan, other, "-o", tmp_path / "whole", "--format", "nrrd", *PLAIN)[0] == 0
+    regions, out = tmp_path / "regions", tmp_path / "out"
+    command = ("predict", model, scan, other, "-o", out, "--format", "nrrd", "--within", regions, *PLAIN)
+    code, _, err = caml(*command)
+    assert code == 2 and "--within" in err and not out.exists()
+    regions.mkdir()
+    other, name = sorted((p.stem for p in (tmp_path / "whole").glob("*.nrrd")), key=lambda stem: stem[0] == "p")
+    region = np.zeros(GRID.size, np.uint8)
+    region[: GRID.size[0] // 2] = 1
+    write_labels(regions / f"{name}.nii.gz", region, GRID, (Segment("region", 1),))
+    assert caml(*command)[0] == 0
+    before, after = (
+        {path.stem: read_labels(path).array for path in folder.glob("*.nrrd")} for folder in (tmp_path / "whole", out)
+    )
+    assert np.array_equal(after[name], before[name] * region) and (before[name] * (1 - region)).any()
+    assert np.array_equal(after[other], before[other]) and after[other].any()
 
 
 @pytest.fixture

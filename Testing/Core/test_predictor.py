@@ -81,6 +81,20 @@ def test_what_is_cleaned_away_is_gone_from_the_labels_alone():
     assert np.array_equal(told.labels, whole.labels)
 
 
+def test_parts_are_chosen_within_the_region_alone():
+    whole, spec = segment(), replace(SPEC, one_component=True)
+    within = np.ones(whole.labels.shape, np.uint8)
+    kept = segment(spec=spec)
+    within[kept.labels > 0] = 0  # the largest parts lie outside
+    expected = np.where(within, whole.labels, 0).astype(np.uint8)
+    clean(expected, whole.grid.voxel_ml, SPEC.segments, PostProcessing(largest_component=True))
+    found = Predictor(a_network(), spec, numeric=FP32).predict([a_volume()], within=within)
+    assert expected.any() and np.array_equal(found.labels, expected)
+    assert sum(found.volumes_ml.values()) == pytest.approx(np.count_nonzero(expected) * whole.grid.voxel_ml)
+    with pytest.raises(DataError, match="the image's own grid"):
+        Predictor(a_network(), SPEC, numeric=FP32).predict([a_volume()], within=within[1:])
+
+
 def plain_reference(network, volume, spec=SPEC, models=("v", "a")):
     """The whole volume at once, everything held, by torch's own functions; labels on the scan's grid."""
     way = NetworkGrid.of(volume.grid, spec.geometry)

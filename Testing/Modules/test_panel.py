@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SlicerHost
 from panel_tools import apply, caml_predict, finish, labels_of, results
+from scipy import ndimage
 from stand_ins import OBLIQUE, ijk_to_ras, noise
 
 # Opening
@@ -206,6 +207,39 @@ def test_a_region_limits_the_result(panel, a_scan, wait_for):
     apply(panel, wait_for)
     found = np.argwhere(labels_of(results()[0], a_scan))
     assert len(found) and np.all(np.ptp(found, axis=0) * np.array([1.5, 1.1, 1.0]) <= 17)
+
+
+def test_parts_are_chosen_and_measured_within_a_turned_region(panel, a_scan, wait_for):
+    """The largest part in the box around it may lie outside of the region itself."""
+    import slicer
+    from CAMLSegmentationLib import ResultTable, SegmentationResult
+
+    bounds, turned = [0.0] * 6, np.eye(4)
+    a_scan.GetRASBounds(bounds)
+    turned[:3, :3] = [[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]]
+    turned[:3, 3] = [0.5 * (bounds[2 * i] + bounds[2 * i + 1]) for i in range(3)]
+    region = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "turned box")
+    region.SetSize(24, 20, 28)
+    region.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(turned))
+    panel._parameterNode.region, panel._parameterNode.subModel = region, "v"
+    to_ras, found = slicer.util.vtkMatrixFromArray(np.eye(4)), {}
+    a_scan.GetIJKToRASMatrix(to_ras)
+    to_ras = slicer.util.arrayFromVTKMatrix(to_ras)
+    for parts in ("all", "largest"):
+        panel._parameterNode.parts = parts
+        apply(panel, wait_for)
+        found[parts] = labels_of(results()[0], a_scan)
+        places = np.c_[np.argwhere(found[parts])[:, ::-1], np.ones(np.count_nonzero(found[parts]))] @ to_ras.T
+        assert np.all(np.abs(places @ np.linalg.inv(turned).T)[:, :3] <= np.array([12, 10, 14]) + 1e-6)
+        rows = ResultTable.rowsOf(results()[0].GetNodeReference(SegmentationResult.TABLE))
+        volumes = [np.count_nonzero(found[parts] == label) * 1.5 * 1.1 / 1000 for label in (1, 2)]
+        assert [float(row[1]) for row in rows] == pytest.approx(volumes, abs=0.006)
+    parts = {}
+    for label in np.unique(found["all"][found["all"] > 0]):
+        numbers, parts[label] = ndimage.label(found["all"] == label, np.ones((3, 3, 3)))
+        largest = 1 + int(np.argmax(np.bincount(numbers.ravel())[1:]))
+        assert np.array_equal(found["largest"] == label, numbers == largest)
+    assert max(parts.values()) > 1
 
 
 def test_several_volumes_queue_and_one_failure_does_not_stop_the_others(panel, a_volume, wait_for):

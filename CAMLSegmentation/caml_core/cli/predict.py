@@ -70,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
         from ..inference.predictor import Predictor, Protocol
         from ..model_file import load_model
 
+        if args.within is not None and not args.within.is_dir():
+            raise UsageError(f"{args.within} is not there; --within takes a folder of label maps named after cases.")
         model = load_model(args.model)
         cases = find_cases(args.images, model.spec.network.in_channels, args.role)
         output = _output(args)
@@ -92,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
             listener=listener,
         )
         table = args.csv or (None if output.is_file else output.path / TABLE)
-        rows = run_cases(predictor, cases, output, table=table, stop=stop, listener=listener)
+        rows = run_cases(predictor, cases, output, table=table, within=args.within, stop=stop, listener=listener)
         _raise_failures(rows, table)
         listener("finished", {"result": _result(rows, table, numeric, predictor)})
     return 0
@@ -158,6 +160,13 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="keep the largest part of each segment alone, or all parts (default: the largest where the labels that "
         "the model learned from were all in one piece)",
+    )
+    parser.add_argument(
+        "--within",
+        type=Path,
+        metavar="FOLDER",
+        help="label nothing outside the label map CASE.nrrd (.nii.gz, ...) of this folder, which lies on the image's "
+        "grid; cases without one are segmented as a whole",
     )
     parser.add_argument(
         "--smallest-island", type=_volume, default=0.0, metavar="ML", help="remove parts of a segment below this volume"

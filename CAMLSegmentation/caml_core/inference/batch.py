@@ -18,8 +18,9 @@ import torch
 from ..data.case import Case, Role
 from ..data.cohort import load_cohort
 from ..data.files import disk_error, make_folder, replacing
+from ..data.grid import Grid
 from ..data.io import read_case
-from ..data.labels import write_labels, write_scalar
+from ..data.labels import labels_on_grid, read_labels, write_labels, write_scalar
 from ..errors import CamlError, Cancelled, DataError, UsageError
 from ..events import Listener, silent
 from ..model.build import build_network
@@ -118,10 +119,13 @@ def run_cases(
     output: Output,
     *,
     table: Path | None = None,
+    within: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
     listener: Listener = silent,
 ) -> tuple[CaseResult, ...]:
     """Segment and write every case; return one row a case, in order. ``table``: a CSV, kept up to date after each.
+
+    within: a folder of label maps; outside that of its name (``CASE.nrrd``, or another format) nothing of a case is labelled.
 
     A case that cannot be segmented becomes a row with its error and a warning. What would fail for every case
     (a folder that cannot be written, a full disk, a stop request) is raised.
@@ -136,7 +140,7 @@ def run_cases(
         if stop():
             raise Cancelled(f"Stopped with {len(rows)} of {len(cases)} cases written.")
         progress.case = case.id
-        rows.append(_run_case(predictor, case, output, listener))
+        rows.append(_run_case(predictor, case, output, within, listener))
         progress.end(len(rows))
         if table is not None:
             write_table(table, rows)
@@ -182,12 +186,19 @@ _COLUMNS = (
 )
 
 
-def _run_case(predictor: Predictor, case: Case, output: Output, listener: Listener) -> CaseResult:
+def _run_case(
+    predictor: Predictor, case: Case, output: Output, within: Path | None, listener: Listener
+) -> CaseResult:
     begin = time.perf_counter()
     listener("stage", _stage("prepare", case.id))
     try:
         volumes = read_case(case, len(predictor.spec.channels))
-        prediction = predictor.predict(volumes, uncertainty=output.uncertainty, probability=output.probability)
+        prediction = predictor.predict(
+            volumes,
+            uncertainty=output.uncertainty,
+            probability=output.probability,
+            within=None if within is None else _region(within, case, volumes[0].grid),
+        )
         del volumes
     except Cancelled:
         raise
@@ -216,6 +227,12 @@ def _run_case(predictor: Predictor, case: Case, output: Output, listener: Listen
     )
     listener("case", _event(row))
     return row
+
+
+def _region(folder: Path, case: Case, grid: Grid) -> np.ndarray | None:
+    """Where a case may be labelled; None where the folder says nothing of it."""
+    found = [path for path in (folder / f"{case.id}.{suffix}" for suffix in FORMATS) if path.is_file()]
+    return labels_on_grid(read_labels(found[0], case.id), grid, found[0], case.id) if found else None
 
 
 def _failed(case: Case, message: str, exit_code: int, begin: float, listener: Listener) -> CaseResult:

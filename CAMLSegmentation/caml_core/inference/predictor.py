@@ -104,15 +104,26 @@ class Predictor:
         self._network = prepared_network(network, self.numeric, device)
         self._mirrors = _mirrors(spec.flip_axes if quality == "best" and protocol is None else ())
 
-    def predict(self, volumes: Sequence[Volume], *, uncertainty: bool = False, probability: bool = False) -> Prediction:
+    def predict(
+        self,
+        volumes: Sequence[Volume],
+        *,
+        uncertainty: bool = False,
+        probability: bool = False,
+        within: np.ndarray | None = None,
+    ) -> Prediction:
         """Segment one case, given as one volume a channel on one grid.
 
-        Raises DataError for the wrong number of channels, Cancelled when asked to stop, ResourceError where memory
-        does not suffice even for small windows, ModelFileError where the network's output is not finite.
+        within: [X, Y, Z] on that grid; where it is 0, nothing is labelled, and what lies there is no part when parts
+        are chosen. Raises DataError for the wrong number of channels or size of ``within``, Cancelled when asked to
+        stop, ResourceError where memory does not suffice even for small windows, ModelFileError where the network's
+        output is not finite.
         """
         begin = time.perf_counter()
         way = NetworkGrid.of(volumes[0].grid, self.spec.geometry)
         image = self._prepared(volumes, way)
+        if within is not None and within.shape != way.source.size:
+            raise DataError("The region differs in size from the image; give it on the image's own grid.")
         prepared = time.perf_counter()
         models = ("v", "a") if (uncertainty or len(self.use) == 2) and not self.spec.labeled_only else self.use
         if uncertainty and len(models) < 2:
@@ -122,6 +133,8 @@ class Predictor:
         result = self._segment(image, way, models, uncertainty, probability)
         segmented = time.perf_counter()
         grid, segments = volumes[0].grid, self.spec.segments
+        if within is not None:
+            result.labels[within == 0] = 0
         removed = clean(result.labels, grid.voxel_ml, segments, self.cleaning) if self.cleaning else {}
         found = volumes_ml(result.labels, grid.voxel_ml, segments)
         end = time.perf_counter()
