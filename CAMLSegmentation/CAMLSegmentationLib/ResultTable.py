@@ -47,9 +47,10 @@ class Measures:
 
 def remark(measures: Measures, name: str) -> str:
     """Return what deserves a look at a segment; empty where nothing does."""
-    if not measures.volumesMl.get(name):
-        return _("not found")
     agreement, removed = measures.agreement.get(name), measures.removedMl.get(name, 0.0)
+    if not measures.volumesMl.get(name):
+        left = _("all parts left out ({volume} mL)").format(volume=f"{removed:.2f}")
+        return left if removed >= LEAST_REMOVED_ML else _("not found")
     remarks = [_("low agreement: check")] if agreement is not None and agreement < LOW_AGREEMENT else []
     if removed >= LEAST_REMOVED_ML:
         remarks.append(_("{volume} mL in other parts left out").format(volume=f"{removed:.2f}"))

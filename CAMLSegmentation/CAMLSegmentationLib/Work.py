@@ -166,7 +166,10 @@ class FrameWork:
     def deliver(self, files: JobFiles, card: ModelCard, settings: Settings, measures: Measures) -> Delivery:
         """Put the frame's segmentation into the sequence."""
         labels = VolumeExchange.readLabels(files.labels(self.id), self._result.volume(self.index), self._frame)
-        return Delivery(self._result.add(self.index, labels, card))
+        left = measures.removedMl.values()
+        note = _("{title}: {volume} mL in other parts left out.") if sum(left) >= ResultTable.LEAST_REMOVED_ML else ""
+        note = note.format(title=self.title, volume=f"{sum(left):.2f}")
+        return Delivery(self._result.add(self.index, labels, card), note=note)
 
 
 class FileWork:

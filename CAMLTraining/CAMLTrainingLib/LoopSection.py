@@ -99,6 +99,8 @@ class LoopSection:
     def onPredictionEnd(self, summary: PredictionSummary) -> None:
         """Say how it went."""
         text = _("{count} cases segmented.").format(count=len(summary.done))
+        if summary.leftOut:
+            text += " " + _leftOut(summary.leftOut)
         if summary.cancelled:
             text += " " + _("Cancelled.")
         if summary.failures:
@@ -196,3 +198,15 @@ class LoopSection:
     def _onCorrect(self) -> None:
         if case := self._selected():
             self._onEdit(case)
+
+
+def _leftOut(volumes: dict[str, float]) -> str:
+    """Say of predictions that they were more than is shown. ``volumes``: mL of parts left out, by case."""
+    most, others = max(volumes, key=lambda case: volumes[case]), len(volumes) - 1
+    if not others:
+        more = ""
+    else:
+        more = _(", and less of {count} others") if others > 1 else _(", and less of {count} other")
+    return _("Only the largest parts are kept; of {case} {volume} mL were left out{more}.").format(
+        case=most, volume=f"{volumes[most]:.2f}", more=more.format(count=others)
+    )

@@ -13,6 +13,7 @@ import slicer
 from CAMLSegmentationLib import Review, SegmentationResult, VolumeExchange
 from CAMLSegmentationLib.Job import commonArguments, writeCaseList
 from CAMLSegmentationLib.Process import WorkerFactory, WorkerProcess, missingPackage, newStopFile
+from CAMLSegmentationLib.ResultTable import LEAST_REMOVED_ML
 from slicer.i18n import tr as _
 
 from caml_core.data.files import make_folder, remove_quietly
@@ -47,9 +48,13 @@ class PredictionListener(Protocol):
 
 @dataclass
 class PredictionSummary:
-    """How it ended: cases done, cases that failed with the reason, a fault of the whole, and whether it was stopped."""
+    """How it ended: cases done, cases that failed with the reason, a fault of the whole, and whether it was stopped.
+
+    ``leftOut``: mL that lay apart from the largest parts of a case, where the model keeps these alone.
+    """
 
     done: list[str] = field(default_factory=list)
+    leftOut: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     fault: str = ""
     cancelled: bool = False
@@ -227,6 +232,9 @@ class PredictionRun:
             self.summary.failures[case] = str(error)
             return
         self.summary.done.append(case)
+        left = sum(float(volume) for volume in (fields.get("removed_ml") or {}).values())
+        if left >= LEAST_REMOVED_ML:
+            self.summary.leftOut[case] = left
         self._listener.onPredicted(case)
 
     def _saveNowAndThen(self) -> None:

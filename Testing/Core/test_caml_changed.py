@@ -195,3 +195,6 @@ def test_a_budget_is_measured_once(a_training, tmp_path):
     assert plan["budget_seconds"] == 30 and plan["iterations"] > 10 and plan["losses"]["consistency"] == 0.5
     path.write_text(json.dumps({**plan, "iterations": 77}))
     assert planned(path, training, "30s")["iterations"] == 77
+    wider = dataclasses.replace(training, options=(*QUICK, "--base-filters", "4"))
+    with pytest.raises(SystemExit, match="measured for other"):
+        planned(path, wider, "30s")

@@ -100,6 +100,12 @@ def test_one_labelled_case_in_pieces_is_enough_to_keep_all_parts(tmp_path: Path)
     assert not survey(path, Request(), silent)[1].one_component
 
 
+def test_two_labelled_cases_do_not_tell_that_segments_are_in_one_piece(tmp_path: Path) -> None:
+    for labeled in (2, 3):
+        path = write_cohort(tmp_path / str(labeled), labeled=labeled)
+        assert survey(path, Request(), silent)[1].one_component is (labeled == 3)
+
+
 def test_a_tree_is_not_held_to_its_largest_part(tmp_path: Path) -> None:
     """Though its labels are in one piece: beyond a gap in a prediction there is more of it."""
     write_phantoms(tmp_path, "coronary", CohortShape(5, 3, 1), 3, "small")
@@ -235,9 +241,9 @@ def test_real_left_atria_are_planned_with_the_measured_ceiling(shared_folder: Pa
     source = shared_folder / "la2018"
     if not (source / "cases.csv").is_file():
         pytest.skip("no left-atrium scans in the folder of real scans")
-    rows = (source / "cases.csv").read_text().splitlines()[1:4]
+    rows = (source / "cases.csv").read_text().splitlines()[1:5]
     lines = ["id,image,label,role"]
-    for row, role in zip(rows, ("labeled", "labeled", "unlabeled")):
+    for row, role in zip(rows, ("labeled", "labeled", "labeled", "unlabeled")):
         _, case, image, label = row.split(",")
         lines.append(f"{case},{source / image},{'' if role == 'unlabeled' else source / label},{role}")
     path = tmp_path / "cohort.csv"

@@ -307,8 +307,10 @@ def test_a_sequence_is_segmented_frame_by_frame(panel, a_volume, wait_for):
         slicer.mrmlScene.RemoveNode(node)
     ui = panel.ui
     ui.inputKindComboBox.currentIndex = ui.inputKindComboBox.findData("sequence")
-    panel._parameterNode.inputSequence = sequence
+    panel._parameterNode.inputSequence, panel._parameterNode.subModel = sequence, "v"
+    panel._parameterNode.parts = "largest"
     apply(panel, wait_for)
+    assert panel.ui.logTextEdit.plainText.count("mL in other parts left out.") == 3
     found = [s for s in slicer.util.getNodesByClass("vtkMRMLSequenceNode") if s is not sequence]
     assert len(found) == 1 and found[0].GetNumberOfDataNodes() == 3
     browser = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")[0]

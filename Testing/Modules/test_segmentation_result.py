@@ -214,6 +214,8 @@ def test_the_table_says_what_the_engine_measured(a_scene):
     assert first == ("Left atrium", "61.25", "9876", "1", "0.951", "")
     assert second[:5] == ("Aorta", "12.00", "10", "3", "0.612")
     assert second[5] == "low agreement: check; 2.50 mL in other parts left out"
+    nothing = ResultTable.Measures.of({"volumes_ml": {"Aorta": 0.0}, "removed_ml": {"Aorta": 0.034}})
+    assert ResultTable.remark(nothing, "Aorta") == "all parts left out (0.03 mL)"
 
 
 def test_a_segment_that_was_not_found_is_said_and_no_agreement_is_no_figure(a_scene):

@@ -47,7 +47,7 @@ class AWorker:
     def begin(self, case):
         self.tell("stage", name="prepare", detail=case, case=case)
 
-    def segment(self, case):
+    def segment(self, case, **more):
         """Write a result as the engine does, and report it."""
         self.begin(case)
         listed = next(c for c in self.cases if c["id"] == case)
@@ -55,7 +55,7 @@ class AWorker:
         labels, path = np.zeros(grid.size, np.uint8), self.folder / f"{case}.seg.nrrd"
         labels[4:12, 5:11, 6:12] = 1
         write_labels(path, labels, grid, [Segment("ball", 1)])
-        self.tell("case", case=case, output=str(path), agreement={"ball": 0.9}, volumes_ml={"ball": 2.0})
+        self.tell("case", case=case, output=str(path), agreement={"ball": 0.9}, volumes_ml={"ball": 2.0}, **more)
 
 
 @pytest.fixture
@@ -208,6 +208,20 @@ def test_a_scan_that_is_gone_does_not_keep_the_others(a_round, worker, tmp_path)
         scan.unlink()
     with pytest.raises(DataError, match="case-03 is neither in the scene nor in a file"):
         panel.logic.startPredictions()
+
+
+@pytest.mark.parametrize(
+    ("left", "more"),
+    [({"case-01": 0.5}, ""), ({"case-00": 0.2, "case-01": 0.5, "case-03": 0.004}, ", and less of 1 other")],
+)
+def test_what_was_left_out_of_predictions_is_said(a_round, worker, left, more):
+    """Who corrects a prediction should know that it was more than is shown."""
+    a_round.ui.predictButton.click()
+    for case in CASES:
+        worker().segment(case, **({"removed_ml": {"ball": left[case]}} if case in left else {}))
+    worker().finish()
+    end = f"Only the largest parts are kept; of case-01 0.50 mL were left out{more}."
+    assert a_round.ui.predictLabel.text == f"4 cases segmented. {end}"
 
 
 def test_a_case_taken_off_the_list_meanwhile_is_no_fault(a_round, worker):

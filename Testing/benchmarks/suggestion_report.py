@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from bench_accuracy import command_line
 from case_scores import (
     Pairs,
     auroc_below,
@@ -81,7 +82,7 @@ def _conditions(seeds: Seeds, options: argparse.Namespace, held_out: Sequence[st
         f"figures: the {len(held_out)} held-out cases 61-80 at full resolution, mean of both sub-models, quality "
         "balanced. Case 61 stands in the cohorts as their validation case, or one of six labelled cases would be "
         "spared for it; nothing is chosen by it."
-        "\n\n    python Testing/benchmarks/bench_suggestion.py --output FOLDER"
+        f"\n\n    {command_line('bench_suggestion.py', options)}"
     )
 
 

@@ -46,10 +46,15 @@ def planned(path: Path, training: Training, budget: str) -> dict[str, Any]:
     """Return the plan of ``training`` for ``budget``, measured now, or as ``path`` has kept it.
 
     Measured once and kept, so that all runs of a budget have the same number of iterations, whatever else the machine
-    does while they run.
+    does while they run. Ends the program where what is kept was measured for other cases, options or changes.
     """
-    if not path.is_file():
+    note, asked = path.with_suffix(".asked.json"), _asked(training)
+    if path.is_file():
+        if note.is_file() and json.loads(note.read_text()) != asked:
+            sys.exit(f"{path} was measured for other cases or options; remove it or name another folder.")
+    else:
         path.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps(asked))
         words = ("plan", training.cohort, "-o", path, "--budget", budget, *training.options)
         run([*_command(training.changes, words), "--progress", "json"], path.with_suffix(".log"))
     return json.loads(path.read_text())
@@ -116,17 +121,22 @@ def _command(changes: Mapping[str, Any], words: Sequence[object]) -> list[str]:
 
 def _claim(training: Training) -> None:
     """Note what is trained in the folder, so that a table never shows a run of other options under its name."""
+    asked, note = _asked(training), training.folder / "asked.json"
+    if not note.is_file():
+        training.folder.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps(asked))
+    elif json.loads(note.read_text()) != asked:
+        sys.exit(f"{training.folder} holds a training of other cases or options; remove it or name another folder.")
+
+
+def _asked(training: Training) -> dict[str, Any]:
+    """What tells one training from another, as JSON values."""
     asked = {
         "cohort": hashlib.sha256(training.cohort.read_bytes()).hexdigest(),
         "options": list(training.options),
         "changes": dict(training.changes),
     }
-    note = training.folder / "asked.json"
-    if not note.is_file():
-        training.folder.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps(asked))
-    elif json.loads(note.read_text()) != json.loads(json.dumps(asked)):
-        sys.exit(f"{training.folder} holds a training of other cases or options; remove it or name another folder.")
+    return json.loads(json.dumps(asked))
 
 
 def _plan(folder: Path) -> dict[str, Any]:

@@ -32,6 +32,8 @@ _HU_RANGE = (-1024, 3071)
 #: A segment is one compact piece when this share of it hangs together, and when it fills this share of its bounding
 #: box: organs fill 15 to 40 %, vessel trees 0.5 to 7 %, and what lies beyond a gap of a tree must not be taken away.
 _ONE_COMPONENT_SHARE, _COMPACT_SHARE = 0.97, 0.1
+#: Fewer labelled cases do not tell: the next patient may have two lesions.
+_LEAST_ONE_COMPONENT = 3
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ class ChannelFingerprint:
 class Fingerprint:
     """A cohort. ``spacing`` and ``size`` are medians over all cases that are not excluded, along L, P, S.
 
-    ``one_component``: every segment is one compact piece, but for a few voxels, in every labelled case. ``notes`` are
+    ``one_component``: every segment is one compact piece, but for a few voxels, in every one of three or
+    more labelled cases. ``notes`` are
     sentences that the user should read.
     """
 
@@ -185,7 +188,7 @@ class _Survey:
         spacing = np.median([case.spacing for case in self._cases], axis=0)
         size = np.median([case.size for case in self._cases], axis=0)
         notes = (*self._notes, *_outliers(self._cases, segments))
-        compact = self._compact and bool(self._segments["labeled"])
+        compact = self._compact and len(self._segments["labeled"]) >= _LEAST_ONE_COMPONENT
         return Fingerprint(tuple(self._cases), channels, segments, _floats(spacing), _integers(size), compact, notes)
 
     def _add_channel(self, index: int, volume: Volume) -> ChannelStatistics:

@@ -125,7 +125,7 @@ def run_cases(
 ) -> tuple[CaseResult, ...]:
     """Segment and write every case; return one row a case, in order. ``table``: a CSV, kept up to date after each.
 
-    within: a folder of label maps; outside that of its name (``CASE.nrrd``, or another format) nothing of a case is labelled.
+    within: a folder of label maps; outside of the one with its name (``CASE.nrrd``, ...) nothing of a case is labelled.
 
     A case that cannot be segmented becomes a row with its error and a warning. What would fail for every case
     (a folder that cannot be written, a full disk, a stop request) is raised.
@@ -186,9 +186,7 @@ _COLUMNS = (
 )
 
 
-def _run_case(
-    predictor: Predictor, case: Case, output: Output, within: Path | None, listener: Listener
-) -> CaseResult:
+def _run_case(predictor: Predictor, case: Case, output: Output, within: Path | None, listener: Listener) -> CaseResult:
     begin = time.perf_counter()
     listener("stage", _stage("prepare", case.id))
     try:

@@ -60,6 +60,11 @@ def make_plan(
     channels = choose_channels(found, request.preset)
     traits = sizes.study_labels(labeled, found.segments, cohort.segments, found.spacing)
     preset = _preset(request, found, len(labeled), traits)
+    if preset.losses.pseudo_largest_component:
+        notes.append(
+            f"In all {len(labeled)} labelled cases each segment is one compact piece: pseudo-labels and the model's "
+            "segmentations keep the largest part alone; ask for all parts where a segment may have several."
+        )
     if start is not None:
         geometry, network, channels = _from_start(start, found, preset.network, notes)
     elif request.preset == "paper":
