@@ -21,6 +21,7 @@ from synthetic import prepared, tiny_plan, write_cohort
 
 from caml_core.config import Plan
 from caml_core.data.cohort import load_cohort
+from caml_core.data.sampler import Batch
 from caml_core.errors import ResourceError, TrainingError, UsageError
 from caml_core.events import Listener, decode, silent
 from caml_core.model_file import LoadedModel, load_model
@@ -248,6 +249,32 @@ def test_out_of_device_memory_shrinks_the_batch_and_then_the_patch() -> None:
     assert half is not None and (half.batch_labeled, half.batch_unlabeled) == (1, 1)
     quarter = smaller_plan(half)
     assert quarter is not None and sorted(quarter.geometry.patch) == [8, 16, 16]
+
+
+def test_a_training_that_runs_out_of_memory_goes_on_with_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that has failed, and what was loaded ahead for the next one, are made anew by the smaller plan."""
+    folder = RunFolder(tmp_path / "run")
+    folder.check_writable()
+    streams = Streams([prepared(0), prepared(1)], [prepared(2)], [])
+    trainer = Trainer(
+        tiny_plan(iterations=4, batch_labeled=2, batch_unlabeled=2),
+        streams,
+        folder,
+        listener=silent,
+        stop=lambda: False,
+    )
+    taken, step = [], trainer.engine.step
+
+    def too_large(batch: Batch, iteration: int) -> dict[str, float] | None:
+        if len(batch.labeled) > 1 and iteration == 2:
+            raise torch.OutOfMemoryError
+        taken.append((iteration, len(batch.labeled)))
+        return step(batch, iteration)
+
+    monkeypatch.setattr(trainer.engine, "step", too_large)
+    assert trainer.run().reason == "finished"
+    assert taken == [(0, 2), (1, 2), (2, 1), (3, 1)]
+    assert folder.read_plan().batch_labeled == 1
 
 
 def test_without_unlabelled_cases_it_trains_on_labels(tmp_path: Path) -> None:

@@ -140,12 +140,15 @@ class Trainer:
                 if self._stop():
                     reason = "stopped"
                     break
-                batch = pending()
+                batch, plan = pending(), self.plan
                 pending = self._submit(loader, ahead=1)
                 message = self._iterate(batch)
                 if message:
                     reason = "failed"
                     break
+                if self.plan is not plan:  # memory did not suffice: the iteration again, with less
+                    pending = self._submit(loader)
+                    continue
                 self._after_iteration()
         if self._owed and not message:
             reason = "stopped"
