@@ -161,6 +161,7 @@ def test_what_stands_out_is_said(tmp_path):
         "Case c7 has grey values like CT",
         "Case coarse has a spacing of 1 x 1.5 x 6 mm",
         "'segment_2' occurs in case c7 only",
+        "'segment_1' is drawn in 7 of 8 labelled cases, and the training takes it for absent from the others (c7)",
         "Cases c0 and twin seem to be the same scan",
     ):
         assert words in notes

@@ -300,6 +300,13 @@ def _rare_segments(cases: Sequence[CaseFingerprint], segments: Sequence[Segment]
             notes.append(f"The class {segment.name!r} occurs in case {having[0]} only; check that it is no mistake.")
         elif not having and labeled:
             notes.append(f"The class {segment.name!r} occurs in no labelled case.")
+        elif len(having) < len(labeled):
+            others = [case.id for case in labeled if case.id not in having]
+            named = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+            notes.append(
+                f"The class {segment.name!r} is drawn in {len(having)} of {len(labeled)} labelled cases, and the "
+                f"training takes it for absent from the others ({named}): draw it there, too, if it is there."
+            )
     return notes
 
 
