@@ -87,9 +87,8 @@ class ChannelFingerprint:
 class Fingerprint:
     """A cohort. ``spacing`` and ``size`` are medians over all cases that are not excluded, along L, P, S.
 
-    ``one_component``: every segment is one compact piece, but for a few voxels, in every one of three or
-    more labelled cases. ``notes`` are
-    sentences that the user should read.
+    ``one_component``: every segment is one compact piece, but for a few voxels, in every one of three or more labelled
+    cases. ``notes`` are sentences that the user should read.
     """
 
     cases: tuple[CaseFingerprint, ...]
