@@ -61,6 +61,10 @@ def run(args: argparse.Namespace) -> int:
         options.StopRequest(args.stop_file, args.parent_pid) as stop,
         options.reporting(args) as listener,
     ):
+        if args.within is not None and not args.within.is_dir():
+            raise UsageError(
+                f"The folder {args.within} is not there; give --within a folder of label maps named after the cases."
+            )
         listener("stage", {"name": "load", "detail": args.model.name})
         # After "started": importing PyTorch takes a second or two, and whoever waits should know why.
         from ..device import choose_device, use_threads
@@ -70,8 +74,6 @@ def run(args: argparse.Namespace) -> int:
         from ..inference.predictor import Predictor, Protocol
         from ..model_file import load_model
 
-        if args.within is not None and not args.within.is_dir():
-            raise UsageError(f"{args.within} is not there; --within takes a folder of label maps named after cases.")
         model = load_model(args.model)
         cases = find_cases(args.images, model.spec.network.in_channels, args.role)
         output = _output(args)

@@ -121,9 +121,9 @@ class Predictor:
         """
         begin = time.perf_counter()
         way = NetworkGrid.of(volumes[0].grid, self.spec.geometry)
-        image = self._prepared(volumes, way)
         if within is not None and within.shape != way.source.size:
             raise DataError("The region differs in size from the image; give it on the image's own grid.")
+        image = self._prepared(volumes, way)
         prepared = time.perf_counter()
         models = ("v", "a") if (uncertainty or len(self.use) == 2) and not self.spec.labeled_only else self.use
         if uncertainty and len(models) < 2:
