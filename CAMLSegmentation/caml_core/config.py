@@ -126,7 +126,6 @@ class AugmentationConfig:
     rotation_degrees: float = 0.0
     scale: float = 0.0  # 0.15: factors 0.85 .. 1.15
     affine_probability: float = 0.0
-    remap: float = 0.0  # share of the patches whose grey values go through a random curve
     gamma: float = 0.0  # 0.3: exponents exp(-0.3) .. exp(0.3)
     brightness: float = 0.0  # shift in standard deviations
     contrast: float = 0.0  # 0.2: factors 0.8 .. 1.2
