@@ -17,6 +17,7 @@ from . import VolumeExchange
 from .Combo import choose, chosen, fill
 from .Job import caseId
 from .Logic import folderWorks, modelWarnings, sequenceWorks, volumeWorks
+from .Parameters import settingsOf
 from .SceneVolumes import isScan, sceneVolumes
 from .Work import VolumeWork, Work
 
@@ -148,7 +149,8 @@ class InputSection:
         """Return the pieces of the run; raise CamlError where the input cannot be used."""
         node = self._parameterNode
         if node.inputKind == "folder":
-            return folderWorks(Path(node.inputFolder), Path(node.outputFolder), node.loadResults)
+            scans, outputs, existing = Path(node.inputFolder), Path(node.outputFolder), settingsOf(node).existing
+            return folderWorks(scans, outputs, node.loadResults, existing, overwriteEdits)
         if node.inputKind == "sequence":
             return sequenceWorks(node.inputSequence)
         if node.inputKind != "one":

@@ -1,16 +1,24 @@
-"""What a run consists of, as plain values, and the command line that carries it out. Standard library only."""
+"""What a run consists of, as plain values, the command line that carries it out, and what runs wrote into a folder.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from caml_core.data.case import Case, Cohort
 from caml_core.data.cohort import save_cohort
+from caml_core.data.files import replacing
+from caml_core.errors import CamlError
+from caml_core.serialization import read_json, write_json
 
 QUALITIES = ("fast", "balanced", "best")
 SUB_MODELS = ("auto", "v", "a", "mean")
@@ -20,6 +28,8 @@ PARTS = ("auto", "largest", "all")
 EXISTING = ("update", "add")
 #: Settings that are one of some words.
 CHOICES = {"quality": QUALITIES, "subModel": SUB_MODELS, "parts": PARTS, "existing": EXISTING}
+#: Beside the results of a folder: what was written into them.
+_RECORD = ".caml-written.json"
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -89,6 +99,72 @@ class JobFiles:
     def extra(self, caseId: str, kind: str) -> Path:
         """Return a map of ``kind`` ("disagreement", "probability") of a case."""
         return self.outputs / f"{caseId}_{kind}.nrrd"
+
+
+class FolderResults:
+    """The result files of a folder, and which of them are still what a run wrote.
+
+    Size, time and digest of what was written stand in a hidden file beside the results: on another computer, and after
+    an update of the module, a corrected result is still known.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._written = self._read()
+
+    def path(self, caseId: str) -> Path:
+        """Return the segmentation file of a case."""
+        return self.folder / f"{caseId}.seg.nrrd"
+
+    def place(self, caseId: str, others: Collection[str], existing: str, overwrite: bool) -> tuple[str, Path | None]:
+        """Return the name for a case's next result, and the changed file that it is to spare, if there is one.
+
+        The newest of CASE, CASE-2, CASE-3, ... is updated; a name beside it is taken where ``existing`` says so, or
+        where the file was changed and ``overwrite`` is False. others: names (casefolded) that belong to other cases.
+        """
+        numbered = (f"{caseId}-{number}" for number in itertools.count(2))
+        newest = ""
+        for name in itertools.chain([caseId], (name for name in numbered if name.casefold() not in others)):
+            if not self.path(name).exists():
+                break
+            newest = name
+        if newest and existing == "update":
+            if overwrite or not self.isChanged(self.path(newest)):
+                return newest, None
+            return name, self.path(newest)
+        return name, None
+
+    def isChanged(self, path: Path) -> bool:
+        """Whether a file is not, or no longer, what a run wrote; what cannot be told counts as changed."""
+        known = self._written.get(path.name)
+        try:
+            stat = path.stat()
+            # Copying a folder may change the times; reading all files each time would take long on a network drive.
+            return known is None or (known[:2] != [stat.st_size, stat.st_mtime_ns] and known[2] != _digest(path))
+        except OSError:
+            return True
+
+    def note(self, path: Path) -> None:
+        """Remember a file as a run wrote it. Where that fails the result is good, and is asked about the next time."""
+        try:
+            stat = path.stat()
+            self._written = {**self._read(), path.name: [stat.st_size, stat.st_mtime_ns, _digest(path)]}
+            with replacing(self.folder / _RECORD) as temporary:
+                write_json(temporary, self._written)
+        except (CamlError, OSError):
+            pass
+
+    def _read(self) -> dict[str, list[Any]]:
+        try:
+            found = read_json(self.folder / _RECORD)
+        except CamlError:  # there is none yet, or it was damaged
+            return {}
+        entries = found.items() if isinstance(found, dict) else ()
+        return {name: entry for name, entry in entries if isinstance(entry, list) and len(entry) == 3}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
 def caseId(name: str, taken: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from caml_core.model_fit import misfit
 from caml_core.model_fit import warnings as fitWarnings
 
 from . import SegmentationResult, VolumeExchange
-from .Job import Settings, caseId
+from .Job import FolderResults, Settings, caseId
 from .Parameters import CAMLSegmentationParameterNode
 from .Process import WorkerFactory, WorkerProcess
 from .Run import Progress, RunListener, SegmentationRun, Summary
@@ -40,6 +40,10 @@ class Callbacks:
         self.onRunLog = onLog or (lambda text: None)
         self.onRunDelivery = onDelivery or (lambda title, delivery: None)
         self.onRunEnd = onEnd or (lambda summary: None)
+
+    def forget(self) -> None:
+        """Let go of all functions, and of what they hold."""
+        Callbacks.__init__(self)
 
 
 class CAMLSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
@@ -139,11 +143,17 @@ class CAMLSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         listener: RunListener | None = None,
         *,
         load: bool = False,
+        overwriteEdits: bool = False,
         **settings: Any,
     ) -> SegmentationRun:
-        """Segment the cases of a folder into .seg.nrrd files in ``outputs``; return the run. ``load``: show them."""
-        works = folderWorks(Path(folder), Path(outputs), load)
-        return self.start(modelPath, works, Settings.of(**settings), listener or Callbacks(), outputs=Path(outputs))
+        """Segment the cases of a folder into .seg.nrrd files in ``outputs``; return the run. ``load``: show them.
+
+        overwriteEdits: replace files that were changed since a run wrote them, or not written by one, too; otherwise
+        the new result is called CASE-2.seg.nrrd.
+        """
+        chosen = Settings.of(**settings)
+        works = folderWorks(Path(folder), Path(outputs), load, chosen.existing, overwriteEdits)
+        return self.start(modelPath, works, chosen, listener or Callbacks(), outputs=Path(outputs))
 
     def start(
         self,
@@ -160,21 +170,28 @@ class CAMLSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             raise UsageError(_("There is nothing to segment; choose a volume."))
         card = read_card(Path(modelPath))
         checkChannels(card, works)
-        self._watch(listener)
-        self.run = SegmentationRun(card, works, settings, self._listener, outputs, self._workerFactory)
+        watched = self._watch(listener)
+        self.run = SegmentationRun(card, works, settings, watched, outputs, self._workerFactory)
         self.run.start()
         return self.run
 
-    def _watch(self, listener: RunListener) -> None:
-        """While a run is under way, it ends with the scene and with Slicer; afterwards nothing holds this logic."""
+    def _watch(self, listener: RunListener) -> Callbacks:
+        """While a run is under way, it ends with the scene and with Slicer; afterwards nothing holds this logic.
+
+        ``run`` stays for those who ask how it went, but not what its listener holds: that may be nodes of a patient.
+        """
 
         def ended(summary: Summary) -> None:
             self._unwatch()
-            listener.onRunEnd(summary)
+            try:
+                listener.onRunEnd(summary)
+            finally:
+                watched.forget()
 
-        self._listener = Callbacks(listener.onRunProgress, listener.onRunLog, listener.onRunDelivery, ended)
+        watched = Callbacks(listener.onRunProgress, listener.onRunLog, listener.onRunDelivery, ended)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneClosing)
         slicer.app.connect("aboutToQuit()", self.end)
+        return watched
 
     def _unwatch(self) -> None:
         self.removeObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneClosing)
@@ -216,8 +233,14 @@ def sequenceWorks(sequenceNode: Any) -> list[Work]:
     return [FrameWork(f"{base}-{i + 1:04d}", i, result) for i in range(sequenceNode.GetNumberOfDataNodes())]
 
 
-def folderWorks(folder: Path, outputs: Path, load: bool = False) -> list[Work]:
-    """Return one piece a case of a folder; raise CamlError where the folder holds none, or is where results go."""
+def folderWorks(
+    folder: Path, outputs: Path, load: bool = False, existing: str = "update", overwriteEdits: bool = False
+) -> list[Work]:
+    """Return one piece a case of a folder; raise CamlError where the folder holds none, or is where results go.
+
+    ``existing`` as in ``Job.Settings``: "add" spares all earlier results, and "update" those that were changed, unless
+    ``overwriteEdits``.
+    """
     if not folder.is_dir():
         raise DataError(_("The folder {folder} does not exist; choose another.").format(folder=folder))
     if outputs.resolve() == folder.resolve():
@@ -227,7 +250,12 @@ def folderWorks(folder: Path, outputs: Path, load: bool = False) -> list[Work]:
         raise DataError(
             _("There is no scan in {folder}; expected NIfTI, NRRD, MetaImage or DICOM.").format(folder=folder)
         )
-    return [FileWork(case.id, case.images, outputs, load) for case in cases]
+    results, others = FolderResults(outputs), {case.id.casefold() for case in cases}
+    works: list[Work] = []
+    for case in cases:
+        identity, kept = results.place(case.id, others, existing, overwriteEdits)
+        works.append(FileWork(identity, case.images, results, load, title=case.id, kept=kept))
+    return works
 
 
 def checkChannels(card: ModelCard, works: Sequence[Work]) -> None:
@@ -264,9 +292,10 @@ def modalityOf(volumeNode: Any) -> str:
     return hierarchy.GetItemAttribute(hierarchy.GetItemByDataNode(volumeNode), "DICOM.Modality") or ""
 
 
-def editedResults(volumeNodes: Sequence[Any], modelName: str) -> list[Any]:
+def editedResults(volumeNodes: Sequence[Any], card: ModelCard) -> list[Any]:
     """Return the results of the model on these volumes that a hand has edited since."""
-    found = [SegmentationResult.findResult(node, modelName) for node in volumeNodes]
+    name, segments = card.info.name, card.spec.segments
+    found = [SegmentationResult.findResult(node, name, segments, card.sha256) for node in volumeNodes]
     return [node for node in found if node is not None and SegmentationResult.isEdited(node)]
 
 

@@ -16,6 +16,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from caml_core.data.files import make_folder
 from caml_core.errors import CamlError
 from caml_core.model_file import ModelCard
 
@@ -173,6 +174,8 @@ class SegmentationRun:
         caseList = self._files.folder / f"cases-{self._starts}.json"
         outputs = self._outputs or self._files.outputs
         try:
+            if self._outputs is not None:  # the engine takes a name with a dot for a file unless the folder is there
+                make_folder(self._outputs)
             writeCaseList(caseList, [(work.id, self._images[work.id]) for work in self._pending])
         except CamlError as error:
             self._failRest(str(error))
@@ -329,7 +332,9 @@ class SegmentationRun:
             return
         self.ended = True
         self._timer.stop()
-        self._timer.disconnect("timeout()", self._onTimer)  # a connection keeps the run, and with it every label map
+        self._timer.disconnect("timeout()", self._onTimer)  # a connection keeps the run
+        # Whoever asks for the summary later must not keep volumes that the scene has let go of.
+        self._waiting, self._pending, self._images, self._step = [], [], {}, None
         self.summary.seconds = time.monotonic() - self._began
         shutil.rmtree(self._files.folder, ignore_errors=True)
         self._listener.onRunEnd(self.summary)

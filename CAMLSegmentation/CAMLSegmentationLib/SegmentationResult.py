@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -17,11 +19,15 @@ from . import VolumeExchange
 
 PREFIX = "CAMLSegmentation."
 MODEL, MODEL_HASH, STATE = PREFIX + "Model", PREFIX + "ModelHash", PREFIX + "State"
+#: What the model's values mean, as JSON: (label value, segment name) of each.
+SEGMENTS = PREFIX + "Segments"
 #: Attribute of the volume nodes that are maps of a result and no scans.
 MAP = PREFIX + "Map"
 #: Role of the node references from a result to what belongs to it.
 TABLE, DISAGREEMENT, PROBABILITY = PREFIX + "table", PREFIX + "disagreement", PREFIX + "probability"
 _LABELMAP = "Binary labelmap"
+#: The ids of a model's segments - and of those that a user adds in the Segment Editor.
+_OF_A_MODEL = re.compile(r"Segment_\d+")
 
 
 def createResult(volumeNode: Any, name: str) -> Any:
@@ -58,7 +64,8 @@ def fillResult(node: Any, labels: Any, segments: Sequence[Segment], modelName: s
     """Put the segments of ``labels`` (vtkOrientedImageData, one value a segment) into ``node``.
 
     Segments of the same model are replaced, with the names, colours and display that the user gave them; segments that
-    the user added stay. What was filled in is remembered, so that later edits are noticed.
+    the user added stay. What was filled in is remembered, so that later edits are noticed. ``node`` is new, or was made
+    with the same segments (``findResult``): names that stay would be wrong for other ones.
     """
     segmentation = node.GetSegmentation()
     modified = node.StartModify()
@@ -70,14 +77,20 @@ def fillResult(node: Any, labels: Any, segments: Sequence[Segment], modelName: s
         hadSurface = segmentation.ContainsRepresentation("Closed surface")
         for segment in segments:
             setSegment(segmentation, segment, labels)
-        node.SetAttribute(MODEL, modelName)
-        node.SetAttribute(MODEL_HASH, modelHash)
-        remember(node)
+        sign(node, segments, modelName, modelHash)
     finally:
         node.EndModify(modified)
     if hadSurface:
         segmentation.RemoveRepresentation("Closed surface")
         node.CreateClosedSurfaceRepresentation()
+
+
+def sign(node: Any, segments: Sequence[Segment], modelName: str, modelHash: str) -> None:
+    """Note which model made a result, what its values mean, and the present state as the model's own work."""
+    node.SetAttribute(MODEL, modelName)
+    node.SetAttribute(MODEL_HASH, modelHash)
+    node.SetAttribute(SEGMENTS, _listed(segments))
+    remember(node)
 
 
 def remember(node: Any) -> None:
@@ -90,12 +103,17 @@ def isEdited(node: Any) -> bool:
     return node.GetAttribute(STATE) != fingerprint(node)
 
 
-def findResult(volumeNode: Any, modelName: str) -> Any:
-    """Return the newest segmentation node that the model made of the volume, None where there is none."""
+def findResult(volumeNode: Any, modelName: str, segments: Sequence[Segment] | None = None, modelHash: str = "") -> Any:
+    """Return the newest segmentation node that the model made of the volume, None where there is none.
+
+    segments: those of the model, which the node must have been made with; None: whatever it was made with. Two models
+    may have one name, and a value of one means something else in the other.
+    """
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
     found = None
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-        if node.GetAttribute(MODEL) == modelName and node.GetNodeReferenceID(role) == volumeNode.GetID():
+        ours = node.GetAttribute(MODEL) == modelName and node.GetNodeReferenceID(role) == volumeNode.GetID()
+        if ours and (segments is None or _isMadeWith(node, segments, modelHash)):
             found = node
     return found
 
@@ -165,6 +183,24 @@ def setSegment(segmentation: Any, segment: Segment, labels: Any) -> None:
     existing.SetLabelValue(segment.label)
     existing.RemoveRepresentation(_LABELMAP)
     existing.AddRepresentation(_LABELMAP, labels)
+
+
+def _listed(segments: Sequence[Segment]) -> str:
+    return json.dumps(sorted([segment.label, segment.name] for segment in segments))
+
+
+def _isMadeWith(node: Any, segments: Sequence[Segment], modelHash: str) -> bool:
+    """Whether a result's values mean the same as a model's, whatever the user calls the segments by now."""
+    noted = node.GetAttribute(SEGMENTS)
+    if noted is not None:
+        return bool(noted == _listed(segments))
+    # A scene of an earlier version: the very same model, or else the names that the segments have today.
+    if modelHash and node.GetAttribute(MODEL_HASH) == modelHash:
+        return True
+    segmentation = node.GetSegmentation()
+    found = [segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments())]
+    names = {name: segmentation.GetSegment(name).GetName() for name in found if _OF_A_MODEL.fullmatch(name)}
+    return names == {segmentId(segment): segment.name for segment in segments}
 
 
 def _segmentDigest(segment: Any) -> str:

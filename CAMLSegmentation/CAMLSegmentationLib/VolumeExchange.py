@@ -29,6 +29,17 @@ Extent = tuple[int, int, int, int, int, int]
 _LEAST_STRAIGHT = 1e-4
 #: Signs between RAS (Slicer) and LPS (files and the engine).
 _LPS = (-1.0, -1.0, 1.0)
+#: Kinds of numbers that Slicer's NRRD writer refuses, int64 of NIfTI files among them. What they are written as
+#: instead, the first whose range suffices: no voxel changes below 2**53.
+_NOT_WRITTEN = (
+    vtk.VTK_SIGNED_CHAR,
+    vtk.VTK_LONG,
+    vtk.VTK_UNSIGNED_LONG,
+    vtk.VTK_LONG_LONG,
+    vtk.VTK_UNSIGNED_LONG_LONG,
+    vtk.VTK_ID_TYPE,
+)
+_WRITTEN_AS = ((vtk.VTK_SHORT, 2.0**15), (vtk.VTK_INT, 2.0**31), (vtk.VTK_DOUBLE, float("inf")))
 
 
 @dataclass(frozen=True)
@@ -106,14 +117,15 @@ def writeRegion(volumeNode: Any, roiNode: Any, path: Path, frame: Frame) -> bool
 
 def _write(image: Any, volumeNode: Any, path: Path, frame: Frame) -> None:
     make_folder(path.parent)
-    needed = image.GetScalarSize() * frame.size[0] * frame.size[1] * frame.size[2]
+    part, matrix = _cropped(image, worldMatrix(volumeNode), frame.extent)
+    part = _writable(part)
+    needed = part.GetScalarSize() * frame.size[0] * frame.size[1] * frame.size[2]
     if shutil.disk_usage(path.parent).free < needed + 2**20:
         raise ResourceError(
             _("The disk is full: {volume} needs {needed} MB in {folder}; free some space.").format(
                 volume=volumeNode.GetName(), needed=needed // 2**20 + 1, folder=path.parent
             )
         )
-    part, matrix = _cropped(image, worldMatrix(volumeNode), frame.extent)
     writer = slicer.vtkTeemNRRDWriter()
     writer.SetFileName(str(path))
     writer.SetInputData(part)
@@ -127,6 +139,18 @@ def _write(image: Any, volumeNode: Any, path: Path, frame: Frame) -> None:
                 volume=volumeNode.GetName(), folder=path.parent
             )
         )
+
+
+def _writable(image: Any) -> Any:
+    """The image, or a copy in numbers that the writer knows."""
+    if image.GetScalarType() not in _NOT_WRITTEN:
+        return image
+    low, high = image.GetScalarRange()
+    cast = vtk.vtkImageCast()
+    cast.SetOutputScalarType(next(kind for kind, limit in _WRITTEN_AS if -limit <= low and high < limit))
+    cast.SetInputData(image)
+    cast.Update()
+    return cast.GetOutput()
 
 
 def worldMatrix(volumeNode: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import qt
@@ -21,7 +22,7 @@ from .ResultSection import ResultSection
 from .Run import Progress, Summary
 from .SceneVolumes import sceneVolumes
 from .SettingsSection import SettingsSection
-from .Work import Delivery
+from .Work import Delivery, FileWork, Work
 
 
 class SegmentationPanel:
@@ -126,14 +127,14 @@ class SegmentationPanel:
 
     def _onApply(self, checked: bool = False) -> None:
         try:
-            overwrite = self._mayOverwrite()
-            if overwrite is None:
+            before, self.ui.statusLabel.text = self.ui.statusLabel.text, _("Looking at the input")
+            slicer.app.processEvents()  # a folder on a network drive takes its time
+            works = self._works()
+            if works is None:
+                self.ui.statusLabel.text = before
                 return
             self.ui.logTextEdit.clear()
-            self.ui.statusLabel.text = _("Looking at the input")
-            slicer.app.processEvents()  # a folder on a network drive takes its time
             self.models.remember()
-            works = self.inputs.works(overwrite)
             settings = Parameters.settingsOf(self._parameterNode)
             self.logic.start(self.models.card.path, works, settings, self, self.inputs.outputs())
         except CamlError as error:
@@ -149,18 +150,28 @@ class SegmentationPanel:
             self._suggestedFor = key
             self.models.suggest(lambda card: modelMisfit(volumes, card))
 
-    def _mayOverwrite(self) -> bool | None:
-        """Whether results edited by hand may be replaced; None where the user wants to stop and think."""
-        if Parameters.settingsOf(self._parameterNode).existing != "update":
-            return False
-        edited = editedResults(self.inputs.volumes(), self.models.card.info.name)
-        if not edited:
-            return False
+    def _works(self) -> list[Work] | None:
+        """Return what is to be done with results edited by hand as the user wants it; None to stop and think."""
+        works = self.inputs.works(False)
+        update = Parameters.settingsOf(self._parameterNode).existing == "update"
+        nodes = editedResults(self.inputs.volumes(), self.models.card) if update else []
+        files = [work.kept.name for work in works if isinstance(work, FileWork) and work.kept is not None]
+        if not nodes and not files:
+            return works
+        question = _("You edited {names} since the model made it.")
+        if files:
+            question = _("Changed since a run wrote them, or not written by a run: {names}.")
+        overwrite = self._mayOverwrite(question.format(names=_someOf([node.GetName() for node in nodes] + files)))
+        if overwrite is None:
+            return None
+        return self.inputs.works(True) if overwrite else works
+
+    def _mayOverwrite(self, question: str) -> bool | None:
+        """Ask whether results edited by hand may be replaced; None where the user wants to stop and think."""
         box = qt.QMessageBox()
         box.setIcon(qt.QMessageBox.Question)
         box.setWindowTitle(_("CAML Segmentation"))
-        names = ", ".join(node.GetName() for node in edited[:5])
-        box.setText(_("You edited {names} since the model made it.").format(names=names))
+        box.setText(question)
         box.setInformativeText(_("Keep your edits and put the new result beside, or replace your edits?"))
         keep = box.addButton(_("Keep my edits"), qt.QMessageBox.AcceptRole)
         replace = box.addButton(_("Replace"), qt.QMessageBox.DestructiveRole)
@@ -183,6 +194,13 @@ class SegmentationPanel:
         volumes = sceneVolumes()
         if parameterNode.inputVolume is None and volumes:
             parameterNode.inputVolume = volumes[0]
+
+
+def _someOf(names: Sequence[str]) -> str:
+    """A few names: a folder may have hundreds."""
+    shown = ", ".join(names[:5])
+    more = len(names) - 5
+    return _("{names} and {count} more").format(names=shown, count=more) if more > 0 else shown
 
 
 def summaryText(summary: Summary) -> str:

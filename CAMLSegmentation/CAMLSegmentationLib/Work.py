@@ -6,31 +6,49 @@ Each knows how to hand its images to the worker and how to take the result in.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
 from caml_core.errors import CamlError, DataError, ResourceError
 from caml_core.model_file import ModelCard
 
 from . import ResultTable, Review, SegmentationResult, VolumeExchange
-from .Job import JobFiles, Settings
+from .Job import FolderResults, JobFiles, Settings
 from .ResultTable import Measures
 from .SequenceResult import SequenceResult
 
 
-@dataclass(frozen=True)
 class Delivery:
-    """What came of one piece: nodes of the scene (None where the result stays a file), and a note to the user."""
+    """What came of one piece: nodes of the scene (None where the result stays a file), and a note to the user.
 
-    segmentation: Any = None
-    volume: Any = None
-    table: Any = None
-    path: Path | None = None
-    note: str = ""
+    It does not keep the nodes: a patient whose scene was closed must not stay in memory for the run's summary. Those
+    that are gone are None.
+    """
+
+    def __init__(
+        self, segmentation: Any = None, volume: Any = None, table: Any = None, path: Path | None = None, note: str = ""
+    ) -> None:
+        self._segmentation, self._volume, self._table = (_weakly(node) for node in (segmentation, volume, table))
+        self.path, self.note = path, note
+
+    @property
+    def segmentation(self) -> Any:
+        """The segmentation node."""
+        return self._segmentation.Get()
+
+    @property
+    def volume(self) -> Any:
+        """The volume node that was segmented."""
+        return self._volume.Get()
+
+    @property
+    def table(self) -> Any:
+        """The table node of measures."""
+        return self._table.Get()
 
 
 class Work(Protocol):
@@ -79,7 +97,7 @@ class VolumeWork:
         self._check()
         volumeNode, model = self.volumeNodes[0], card.info.name
         labels = VolumeExchange.readLabels(files.labels(self.id), volumeNode, self._frame)
-        node, note = self._target(model, settings)
+        node, note = self._target(card, settings)
         made = node is None
         if made:
             node = SegmentationResult.createResult(volumeNode, SegmentationResult.resultName(self.title, model))
@@ -105,12 +123,22 @@ class VolumeWork:
                 )
             )
 
-    def _target(self, model: str, settings: Settings) -> tuple[Any, str]:
-        node = SegmentationResult.findResult(self.volumeNodes[0], model) if settings.existing == "update" else None
-        if node is None or self.overwriteEdits or not SegmentationResult.isEdited(node):
+    def _target(self, card: ModelCard, settings: Settings) -> tuple[Any, str]:
+        """The result to be updated, None for a new one, and what the user should know of that."""
+        if settings.existing != "update":
+            return None, ""
+        volumeNode, name = self.volumeNodes[0], card.info.name
+        node = SegmentationResult.findResult(volumeNode, name, card.spec.segments, card.sha256)
+        if node is not None and (self.overwriteEdits or not SegmentationResult.isEdited(node)):
             return node, ""
-        note = _("{result} was edited by hand and is left as it is; the new result is beside it.")
-        return None, note.format(result=node.GetName())
+        if node is not None:
+            note = _("{result} was edited by hand and is left as it is; the new result is beside it.")
+            return None, note.format(result=node.GetName())
+        other = SegmentationResult.findResult(volumeNode, name)
+        if other is None:
+            return None, ""
+        note = _("{result} has other segments than the model and is left as it is; the new result is beside it.")
+        return None, note.format(result=other.GetName())
 
     def _table(self, node: Any, card: ModelCard, measures: Measures) -> Any:
         table = node.GetNodeReference(SegmentationResult.TABLE)
@@ -173,32 +201,53 @@ class FrameWork:
 
 
 class FileWork:
-    """A case of a folder: read and written by the worker; loaded into the scene on request alone."""
+    """A case of a folder: read and written by the worker; loaded into the scene on request alone.
+
+    kept: an earlier result of the case that was changed since it was written, and which ``id`` therefore spares.
+    """
 
     inScene = False
 
-    def __init__(self, id: str, images: Sequence[Path], outputs: Path, load: bool = False) -> None:  # noqa: A002
-        self.id, self.title = id, id
-        self._images, self._outputs, self._load = tuple(images), outputs, load
+    def __init__(
+        self,
+        id: str,  # noqa: A002
+        images: Sequence[Path],
+        results: FolderResults,
+        load: bool = False,
+        *,
+        title: str = "",
+        kept: Path | None = None,
+    ) -> None:
+        self.id, self.title, self.kept = id, title or id, kept
+        self._images, self._results, self._load = tuple(images), results, load
 
     def export(self, files: JobFiles) -> tuple[Path, ...]:
         """Nothing is to be written."""
         return self._images
 
     def deliver(self, files: JobFiles, card: ModelCard, settings: Settings, measures: Measures) -> Delivery:
-        """Load the volume and its segmentation where that is wanted."""
-        path = files.labels(self.id, self._outputs, "seg.nrrd")
+        """Note what was written, and load the volume and its segmentation where that is wanted."""
+        path = self._results.path(self.id)
         if not path.is_file():
             raise DataError(_("The result {path} is not there; segment the case again.").format(path=path))
+        self._results.note(path)
+        note = _("{kept} was changed since it was written and is left as it is; the new result is {result}.")
+        note = note.format(kept=self.kept.name, result=path.name) if self.kept is not None else ""
         if not self._load:
-            return Delivery(path=path)
+            return Delivery(path=path, note=note)
         node = slicer.util.loadSegmentation(str(path))
         if self._images[0].is_file():
             SegmentationResult.attach(node, slicer.util.loadVolume(str(self._images[0])))
-        node.SetAttribute(SegmentationResult.MODEL, card.info.name)
-        node.SetAttribute(SegmentationResult.MODEL_HASH, card.sha256)
-        SegmentationResult.remember(node)
-        return Delivery(node, path=path)
+        SegmentationResult.sign(node, card.spec.segments, card.info.name, card.sha256)
+        return Delivery(node, path=path, note=note)
+
+
+def _weakly(node: Any) -> Any:
+    """A reference that follows the node itself: Python's own would end with the last variable that names it."""
+    reference = vtk.vtkWeakReference()
+    if node is not None:
+        reference.Set(node)
+    return reference
 
 
 def _writing(volumeNode: Any, path: Path, frame: VolumeExchange.Frame, roiNode: Any = None) -> None:

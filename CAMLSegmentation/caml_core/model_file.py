@@ -69,6 +69,14 @@ class ModelInfo:
     plan: dict[str, Any] | None = None
 
 
+def learned_cases(info: ModelInfo) -> tuple[str, ...]:
+    """Return the ids of all cases whose labels a model has learnt from: in its own training, and in those before it."""
+    listed, before = info.provenance.get("cases"), info.provenance.get("learned")
+    own = listed if isinstance(listed, dict) else {}
+    labeled = {name for name, entry in own.items() if isinstance(entry, dict) and entry.get("role") == "labeled"}
+    return tuple(sorted(labeled | {str(name) for name in (before if isinstance(before, list) else ())}))
+
+
 @dataclass(frozen=True)
 class ModelCard:
     """All that a model file says without its weights. ``sha256`` is that of the weights, ``size`` the file's bytes."""

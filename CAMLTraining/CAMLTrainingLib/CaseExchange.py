@@ -28,6 +28,10 @@ CASE = PREFIX + "Case"
 PREDICTION = PREFIX + "Prediction"
 #: Attribute of a segmentation: its state when it was last taken as label.
 ACCEPTED = PREFIX + "Accepted"
+#: Attribute of a segmentation: the project and the label file that it was taken as.
+TAKEN = PREFIX + "Taken"
+#: Attribute of volumes, followed by the project: the case that has their file as a further channel, or twice.
+EXTRA = PREFIX + "Extra"
 #: Attribute of a segmentation: its state when it was handed to a hand, which has not touched it as long as it is so.
 OPENED = PREFIX + "Opened"
 #: Attribute of a prediction, and of a copy for a hand to correct: when the prediction's file was written.

@@ -16,8 +16,9 @@ from caml_core.errors import CamlError, DataError
 from caml_core.project.cases import ProjectCase
 from caml_core.project.project import Project
 
-from . import CaseExchange
-from .CaseExchange import ACCEPTED, CASE, OPENED, PREDICTION
+from . import CaseExchange, TakenLabels
+from .CaseExchange import CASE, EXTRA, OPENED, PREDICTION
+from .ModelChoice import learnedBy
 
 #: With so many labelled cases some can be spared to measure the model.
 ENOUGH_TO_HOLD_OUT = 5
@@ -119,6 +120,8 @@ class Cohort:
         """
         before, present = dict(self.project.cases), set()
         for node in sceneVolumes():
+            if self._isExtra(node):
+                continue
             identity = self.caseOf(node)
             if not identity or identity in present:
                 identity = self._list(node)
@@ -134,12 +137,20 @@ class Cohort:
                 )
         return before != self.project.cases
 
+    def _isExtra(self, node: Any) -> bool:
+        """Whether a volume still is a file of a case that has its volume in the scene."""
+        known = self.project.cases.get(node.GetAttribute(f"{EXTRA}.{self.project.id}") or "")
+        return known is not None and CaseExchange.fileOf(node) in known.images and self.volumeNode(known.id) is not None
+
     def _list(self, node: Any) -> str:
         path = CaseExchange.fileOf(node)
         known = next((c for c in self.project.cases.values() if path is not None and path in c.images), None)
         taken = known is not None and self.volumeNode(known.id) is not None
-        if known is not None and not taken:
-            self.mark(node, known.id)
+        if known is not None:
+            if taken:  # its second channel, or its file once more: a case has one volume in the scene
+                node.SetAttribute(f"{EXTRA}.{self.project.id}", known.id)
+            else:
+                self.mark(node, known.id)
             return known.id
         name = node.GetName() or "volume"
         waiting = self.project.cases.get(name)
@@ -177,7 +188,8 @@ class Cohort:
             )
         path = CaseExchange.fileOf(node)
         if path is None:
-            path = self.project.folder / "volumes" / f"{case}.nrrd"
+            self.project.check_current()
+            path = self.project.volume_path(case)
             CaseExchange.writeVolume(node, path)
         self.project.update(case, images=(path,))
 
@@ -200,8 +212,9 @@ class Cohort:
         segments = list_segments(names, self.project.segments, look)
         changed = renamed(segments, self.project.segments)
         if changed:
+            before = {case: TakenLabels.labelOf(self.project, case) for case in self.project.cases}
             rename_segments(self.project, changed)
-            self._renameInScene(changed)
+            self._renameInScene(changed, before)
         self.project.segments = segments
 
     def segmentsText(self) -> str:
@@ -210,11 +223,13 @@ class Cohort:
 
         return written(self.project.segments)
 
-    def _renameInScene(self, names: Mapping[str, str]) -> None:
+    def _renameInScene(self, names: Mapping[str, str], labels: Mapping[str, str]) -> None:
         by_key = {old.casefold(): new for old, new in names.items()}
         for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-            if not self.caseOf(node) or node.GetAttribute(PREDICTION) is not None:
+            case = self.caseOf(node)
+            if not case or node.GetAttribute(PREDICTION) is not None:
                 continue
+            TakenLabels.renamed(node, self.project, case, labels[case])
             segmentation = node.GetSegmentation()
             for index in range(segmentation.GetNumberOfSegments()):
                 segment = segmentation.GetNthSegment(index)
@@ -252,8 +267,9 @@ class Cohort:
 
         known, state = self.project.cases[case], SegmentationResult.fingerprint(node)
         named = [name.strip() for name in CaseExchange.segmentNames(node)]
-        as_taken = node.GetAttribute(ACCEPTED) == state and tuple(named) == known.segments  # the state knows no names
-        if known.label is not None and known.label.exists() and as_taken:
+        asTaken = TakenLabels.isLabel(node, self.project, case, state)
+        asTaken = asTaken and tuple(named) == known.segments  # the state knows no names
+        if known.label is not None and known.label.exists() and asTaken:
             check_names(case, named, self.project.segments)
             self.project.update(case, role=role, status="accepted")
             return ()
@@ -281,8 +297,7 @@ class Cohort:
             self.setSegments([s.name for s in drawn.segments], drawn.segments)
         names = tuple(s.name for s in drawn.segments)
         self.project.update(case, label=path, role=role, status="accepted", segments=names)
-        self.mark(node, case)
-        node.SetAttribute(ACCEPTED, state)
+        TakenLabels.remember(self.mark(node, case), self.project, case, state)
         return drawn.notes + self._lacking(case, names)
 
     def _lacking(self, case: str, names: Sequence[str]) -> tuple[str, ...]:
@@ -314,7 +329,7 @@ class Cohort:
         if case not in self.project.cases or node is None or not node.GetSegmentation().GetNumberOfSegments():
             return
         state = SegmentationResult.fingerprint(node)
-        untouched = state in (node.GetAttribute(ACCEPTED), node.GetAttribute(OPENED))
+        untouched = state == node.GetAttribute(OPENED) or TakenLabels.isLabel(node, self.project, case, state)
         if untouched or all(part.endswith("=empty") for part in state.split(";")):
             return
         self.project.update(case, status="edited")
@@ -333,12 +348,19 @@ class Cohort:
                 ).format(cases=", ".join(stale))
             )
 
-    def fixSplit(self) -> None:
+    def holdOut(self, count: int, startModel: Path | None = None) -> tuple[str, ...]:
+        """Make ``count`` labelled cases validation cases, by chance; raise UsageError where none would be left.
+
+        Cases that the start model has learnt from would make its figures too good; they are chosen last.
+        """
+        return self.project.hold_out(count, learned=learnedBy(startModel))
+
+    def fixSplit(self, startModel: Path | None = None) -> None:
         """Hold cases out once for all rounds, where there are enough: each round would choose anew otherwise."""
         labeled = self.project.with_role("labeled")
         if self.project.with_role("validation") or len(labeled) < ENOUGH_TO_HOLD_OUT:
             return
-        chosen = self.project.hold_out(max(1, round(0.2 * len(labeled))))
+        chosen = self.holdOut(max(1, round(0.2 * len(labeled))), startModel)
         self.notes.append(
             _("{cases} became validation cases, chosen at random, and stay so in all rounds.").format(
                 cases=", ".join(chosen)

@@ -17,6 +17,7 @@ from caml_core.project.headers import Header, read_header
 
 from .CasesTable import ROLE_TITLES, CasesTable, rowOf
 from .Logic import CAMLTrainingLogic
+from .ModelChoice import modelNamed
 from .Practice import PracticeRun
 from .RoleQueue import RoleQueue
 
@@ -228,9 +229,10 @@ class CohortSection:
     def _locate(self, folder: Path) -> None:
         count = self._logic.project.relocate(folder)
         left = len(self._logic.project.missing())
-        self._logic.cohort.notes.append(
-            _("{count} cases were found there; {left} are still missing.").format(count=count, left=left)
-        )
+        text = _("{count} cases were found there; {left} are still missing.")
+        if left:
+            text += _(" Files that several of one name could be are left alone; choose a folder nearer to them.")
+        self._logic.cohort.notes.append(text.format(count=count, left=left))
 
     def _onExport(self, checked: bool = False) -> None:
         path = qt.QFileDialog.getSaveFileName(
@@ -263,7 +265,8 @@ class CohortSection:
             self._onEdit(selected[0])
 
     def _onHoldOut(self, checked: bool = False) -> None:
-        self._trying(lambda: self._logic.project.hold_out(int(self._ui.holdOutSpinBox.value)))
+        count = int(self._ui.holdOutSpinBox.value)
+        self._trying(lambda: self._logic.cohort.holdOut(count, modelNamed(self._parameterNode.startModel)))
 
     def _setRole(self, role: str) -> None:
         selected = self.table.selected()

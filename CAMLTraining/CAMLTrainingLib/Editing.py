@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 from caml_core.errors import DataError
 
-from . import CaseExchange, Predictions
+from . import CaseExchange, Predictions, TakenLabels
 from .CaseExchange import ACCEPTED, OPENED, WRITTEN
 from .Cohort import Cohort
 
@@ -35,7 +35,7 @@ def openCase(cohort: Cohort, case: str) -> tuple[Any, Any]:
     if node is None and hasLabel:
         node = CaseExchange.loadLabel(known.label, volumeNode, case, cohort.project.segments)
         if known.status == "accepted":
-            node.SetAttribute(ACCEPTED, SegmentationResult.fingerprint(node))
+            TakenLabels.remember(node, cohort.project, case, SegmentationResult.fingerprint(node))
     elif node is None and hasPrediction:
         node = Predictions.correction(cohort, case)
         node.SetAttribute(OPENED, SegmentationResult.fingerprint(node))

@@ -11,6 +11,9 @@ from .Preflight import Verdict
 class Listener:
     """What the panel overrides to follow the logic; scripts need not."""
 
+    def onProject(self) -> None:
+        """Another project is about to be open, or this one read anew; what was shown belongs to the one before."""
+
     def onRoundEvent(self, kind: str, fields: dict[str, Any]) -> None:
         """An event of the training."""
 

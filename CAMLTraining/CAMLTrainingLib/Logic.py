@@ -128,6 +128,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         """
         project = Project.at(Path(folder))
         self._forgetRuns()
+        self.listener.onProject()
         if project.folder == self.project.folder:
             project = Project.at(project.folder)  # what was ended has written down what it has done
         self.cohort, self._rounds, self._sceneKnown = Cohort(project), None, True
@@ -174,7 +175,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         if self._preflight.running:
             raise UsageError(_("The check is running."))
         self.verdict = None
-        cohort = self._trainingCohort()
+        cohort = self._trainingCohort(settings.startModel)
         self._preflight.look(cohort, settings, self.project.folder, self.project.next_round())
 
     def preflight(self, settings: TrainingSettings | None = None) -> Verdict:
@@ -211,7 +212,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         settings = settings or TrainingSettings()
         if self.training or is_locked(self.lock):
             raise TrainingError(_("A training of this project is running already; wait for it, or stop it first."))
-        cohort = self._trainingCohort()
+        cohort = self._trainingCohort(settings.startModel)
         self._forgetRound()
         folder = self.project.next_round()
         self.round = RoundProcess(folder, self.lock, self)
@@ -385,14 +386,14 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
 
     # Inside
 
-    def _trainingCohort(self) -> Path:
+    def _trainingCohort(self, startModel: Path | None = None) -> Path:
         """Write scans and list, and return the list that the engine reads; raise CamlError with what is wrong."""
         self.takeInScene()
         if not self.project.with_role("labeled"):
             raise DataError(
                 _("No case is labelled; edit a case and press Use as labeled, or take label files as labels.")
             )
-        self.cohort.fixSplit()
+        self.cohort.fixSplit(startModel)
         self.cohort.noteStale()
         self.cohort.ready()
         path = self.project.folder / "training-cohort.json"
@@ -411,6 +412,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         """Follow the round that is at work or waits to be resumed, else the newest one."""
         if self.round is not None and self.round.active:
             return
+        self._rounds = None  # another Slicer or a script may have begun one
         atWork = is_locked(self.lock)
         chosen = RoundFiles.toFollow([found.folder for found in self.rounds()], atWork)
         if chosen is not None and (self.round is None or self.round.folder != chosen or atWork):

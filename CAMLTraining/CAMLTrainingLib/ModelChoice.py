@@ -15,7 +15,8 @@ from slicer.i18n import tr as _
 
 from caml_core.cache_location import user_models_folder
 from caml_core.data.files import disk_error
-from caml_core.errors import DataError, ResourceError
+from caml_core.errors import CamlError, DataError, ResourceError
+from caml_core.model_file import learned_cases, read_card
 from caml_core.project.history import Round
 from caml_core.project.project import Project
 
@@ -54,6 +55,14 @@ def modelNamed(title: str) -> Path | None:
         gone = _("The model {name} is not among the models any more; choose another start.")
         raise DataError(gone.format(name=title))
     return found
+
+
+def learnedBy(model: Path | None) -> tuple[str, ...]:
+    """Return the cases that a model has learnt from; none where it cannot be read, which training will say."""
+    try:
+        return learned_cases(read_card(model).info) if model is not None else ()
+    except CamlError:
+        return ()
 
 
 def standing(project: Project, rounds: Sequence[Round]) -> str:

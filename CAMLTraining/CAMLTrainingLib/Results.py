@@ -47,8 +47,9 @@ def percent(value: float) -> str:
 
 def measured(found: Round, name: str) -> float | None:
     """Return the mean Dice of a row of a round; the model's own may be known from a cross-validation alone."""
-    row = found.row(name) or (found.row("cross-validation") if name == "caml" else None)
-    return row.mean_dice if row is not None else None
+    names = (name, "cross-validation") if name == "caml" else (name,)
+    means = (row.mean_dice for row in map(found.row, names) if row is not None)
+    return next((dice for dice in means if dice is not None), None)
 
 
 def _headline(found: Round) -> str:

@@ -32,7 +32,7 @@ def toFollow(folders: Sequence[Path], atWork: bool) -> Path | None:
     atWork: whether the project's lock is held; the newest round may have taken it and said nothing yet.
     """
     waiting = folders[-1:] if atWork else [folder for folder in folders if isOpen(folder)]
-    told = [folder for folder in folders if RoundFolder(folder).events.is_file()]
+    told = [f for f in folders if RoundFolder(f).events.is_file() and not (f / GIVEN_UP).exists()]
     return next(iter((waiting or told)[-1:]), None)
 
 

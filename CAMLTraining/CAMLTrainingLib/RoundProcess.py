@@ -34,6 +34,8 @@ SILENCE = 120.0
 #: Seconds that a process gets from its start until it must have said something.
 STARTING = 90.0
 _ENDED_BY_FORCE = (-9, 137, 9)
+#: Events after which a process says nothing more; its number may soon be another one's.
+_ENDS = ("finished", "error")
 
 
 class RoundListener(Protocol):
@@ -138,12 +140,15 @@ class RoundProcess:
         self._timer.disconnect("timeout()", self.look)
 
     def alive(self) -> bool:
-        """Whether the process is there, whoever has started it."""
+        """Whether the process is there, whoever has started it.
+
+        The project's lock may be another round's: it counts as long as this one has not said that it has ended.
+        """
         if self._process is not None and self._exitCode is None:
             self._exitCode = self._process.poll()
             if self._exitCode is None:
                 return True
-        return is_locked(self.lock)
+        return is_locked(self.folder / "lock") or (self._seen.last not in _ENDS and is_locked(self.lock))
 
     def look(self) -> None:
         """Read what is new and say where the round stands. Called by the timer."""
@@ -215,7 +220,7 @@ class RoundProcess:
     def _note(self, kind: str, fields: dict[str, Any]) -> None:
         seen = self._seen
         seen.last, seen.time = kind, float(fields.get("time") or seen.time)
-        seen.pid = int(fields.get("pid") or seen.pid)
+        seen.pid = 0 if kind in _ENDS else int(fields.get("pid") or seen.pid)
         if kind == "started":
             seen.message, seen.exitCode = "", 0
         elif kind == "error":
@@ -240,6 +245,8 @@ class RoundProcess:
             else:
                 self._setState("running", "")
             return
+        if self._behind():
+            return  # its last words came between the look and the question
         self._timer.stop()
         if self._ended and seen.last not in ("finished", "error"):
             self._setState("interrupted", self._interruption())

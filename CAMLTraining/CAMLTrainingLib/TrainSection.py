@@ -233,17 +233,28 @@ class TrainSection:
 
     def onPreflight(self, verdict: Verdict) -> None:
         """Show the verdict; go on with training where that was asked for and nothing speaks against it."""
+        wanted, self._trainNext = self._trainNext, False
         self._ui.statusLabel.text = ""
         self._ui.verdictTextBrowser.html = verdictHtml(verdict)
         self._ui.verdictTextBrowser.setVisible(True)
         if not verdict.mayTrain:
             self._checkedKey = None
-        elif self._trainNext and (verdict.cautions or verdict.kind != "fits"):
+        elif wanted and (verdict.cautions or verdict.kind != "fits"):
             self._ui.statusLabel.text = _("Read the remarks above; press Train again to begin.")
-        elif self._trainNext:
-            self._button(self._begin)()
-        self._trainNext = False
+        elif wanted:
+            self._button(self._beginChecked)()
         self._onChange()
+
+    def _beginChecked(self) -> None:
+        """Begin what the verdict is about; cases, choices, even the scene may have changed while it was made."""
+        if problem := self.problem():
+            self._say(problem)
+        elif self._checkedKey != self._key():
+            self.log(_("Cases or choices were changed during the check; they are checked again."))
+            self._trainNext = True
+            self._startCheck()
+        else:
+            self._begin()
 
     def log(self, text: str) -> None:
         """Keep a line."""

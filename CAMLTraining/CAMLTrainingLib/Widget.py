@@ -106,6 +106,11 @@ class TrainingPanel(Listener):
 
     # What the logic reports
 
+    def onProject(self) -> None:
+        """Another project, or this one read anew."""
+        if self._ready:
+            self.train.forget()
+
     def onRoundEvent(self, kind: str, fields: dict[str, Any]) -> None:
         """Follow the training."""
         self.train.onRoundEvent(kind, fields)

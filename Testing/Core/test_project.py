@@ -102,6 +102,40 @@ def test_scans_that_moved_alone_are_found_by_name(project, tmp_path, scans):
     assert again.missing() == ("c",)
 
 
+def test_scans_of_one_name_are_told_apart_by_their_folders_or_stay_missing(tmp_path):
+    """patient0/study/mri.nrrd, patient1/study/mri.nrrd: a scan of another patient would be learnt from."""
+    project = Project(tmp_path / "project")
+    for number in range(3):
+        scan = volume(tmp_path / "data" / f"patient{number}" / "study" / "mri.nrrd")
+        project.add(ProjectCase(f"p{number}", (scan,)))
+    shutil.move(tmp_path / "data", tmp_path / "archive")
+    shutil.move(tmp_path / "archive" / "patient2", tmp_path / "archive" / "somebody")
+    assert project.relocate(tmp_path / "archive") == 2
+    for number in range(2):
+        assert project.cases[f"p{number}"].images == (tmp_path / "archive" / f"patient{number}" / "study" / "mri.nrrd",)
+    assert project.missing() == ("p2",)
+    shutil.rmtree(tmp_path / "archive" / "patient1")
+    shutil.rmtree(tmp_path / "archive" / "somebody")
+    assert project.relocate(tmp_path / "archive") == 0, "the scan of p0 is no other patient's"
+
+
+def test_a_scan_does_not_become_its_label(tmp_path):
+    project = Project(tmp_path / "project")
+    for number in range(2):
+        scan = volume(tmp_path / "data" / "images" / f"p{number}.nii.gz")
+        drawn = label(tmp_path / "data" / "labels" / f"p{number}.nii.gz")
+        project.add(ProjectCase(f"p{number}", (scan,), drawn))
+    (tmp_path / "archive").mkdir()
+    shutil.move(tmp_path / "data" / "images", tmp_path / "archive" / "scans")
+    shutil.move(tmp_path / "data" / "labels", tmp_path / "archive" / "annotations")
+    assert project.relocate(tmp_path / "archive") == 0 and len(project.missing()) == 2
+    assert project.relocate(tmp_path / "archive" / "scans") == 0, "both would become the scan"
+    shutil.move(tmp_path / "archive" / "annotations", tmp_path / "archive" / "labels")
+    assert project.relocate(tmp_path / "archive") == 0, "labels are sure, but a scan is not one of them"
+    assert all(case.label == tmp_path / "archive" / "labels" / f"{case.id}.nii.gz" for case in project.cases.values())
+    assert project.relocate(tmp_path / "archive" / "scans") == 2 and not project.missing()
+
+
 def test_two_cases_of_one_name_are_kept_apart(project, tmp_path):
     volume(tmp_path / "more" / "A.nii.gz")
     new, notes = project.add_folder(tmp_path / "more")
@@ -131,6 +165,9 @@ def test_label_files_are_taken_in_bulk_by_name(project, tmp_path):
     project.update("b", label=accepted, status="accepted", role="labeled")
     taken, lost, kept = project.add_labels(tmp_path / "labels")
     assert (taken, lost, kept) == (("a",), ("stranger.nii.gz",), ("b",))
+    project.update("b", status="edited")  # drawn on since; what is trained on is the accepted label still
+    assert project.add_labels(tmp_path / "labels")[2] == ("b",) and project.cases["b"].label == accepted
+    assert project.values_settled("a")
     assert project.cases["b"].label == accepted
 
 
@@ -206,6 +243,18 @@ def test_the_split_is_fixed_and_leaves_something_to_learn_from(project, tmp_path
     assert [c.id for c in Project.open(project.folder).with_role("validation")] == list(chosen)
     with pytest.raises(UsageError, match="at least one must be left"):
         project.hold_out(2)
+
+
+def test_what_the_start_model_has_learnt_is_held_out_last(project, tmp_path):
+    for name in "abc":
+        project.update(name, label=label(tmp_path / f"{name}.nii.gz"), role="labeled")
+    copies = [dict(project.cases) for _ in range(6)]
+    for seed, cases in enumerate(copies):
+        project.cases = cases
+        assert project.hold_out(1, seed, learned=("a", "b", "of another cohort")) == ("c",)
+    project.cases = copies[0]
+    project.update("c", role="labeled")
+    assert "c" in project.hold_out(2, learned=("a", "b"))
 
 
 def test_an_accepted_label_never_overwrites_an_older_one(project):

@@ -238,7 +238,14 @@ def test_what_the_start_model_has_seen_is_said(a_cohort, tmp_path):
     found = work(folder)
     text = " ".join(found["notes"])
     assert "labels of case4, held out here" in text and "from scratch" in text
-    assert load_model(folder.model).info.provenance["start_model"] == "start"
+    assert "labels of case4, held out here" in found["words"]
+    origin = load_model(folder.model).info.provenance
+    assert origin["start_model"] == "start" and {"case0", "case4"} <= set(origin["learned"])
+    labeled = {name for name, entry in origin["cases"].items() if entry["role"] == "labeled"}
+    assert "case4" not in labeled and labeled < set(origin["learned"])
+    again = RoundFolder(tmp_path / "next round")  # from the model that had case4 held out
+    start_round(again, a_cohort, RoundRequest(request), folder.model)
+    assert "case4" in work(again)["words"], "what a start model's own start has seen it has seen"
 
 
 # Parts

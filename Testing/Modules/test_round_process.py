@@ -269,3 +269,34 @@ def test_resuming_tells_only_what_is_new(a_round, notes, tmp_path, monkeypatch, 
     a_round.resume()
     wait_for(lambda: a_round.state == "finished", 30)
     assert [kind for kind, _ in notes.events] == ["finished"]
+
+
+def test_words_that_come_while_a_process_ends_are_heard(a_round, notes, monkeypatch):
+    """It says "finished" and lets go of its lock between the look at the file and the question whether it lives."""
+    tell(a_round, "started")
+
+    def ends():
+        tell(a_round, "finished", result={})
+        return False
+
+    monkeypatch.setattr(a_round, "alive", ends)
+    a_round.look()
+    monkeypatch.setattr(a_round, "alive", lambda: False)
+    assert a_round.state != "interrupted"
+    a_round.look()
+    assert a_round.state == "finished"
+
+
+def test_a_round_that_has_ended_is_not_another_ones_process(a_round, a_holder, notes):
+    """The project's lock is held by a newer round; the number of the old process may be anybody's by now."""
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        tell(a_round, "started", age=90_000.0, pid=stranger.pid)
+        tell(a_round, "finished", age=89_000.0, pid=stranger.pid, result={})
+        a_round.follow()
+        assert a_round.state == "finished" and not a_round.active
+        a_round.kill()
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()

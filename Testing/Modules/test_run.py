@@ -205,6 +205,42 @@ def test_nothing_holds_a_run_that_has_ended(a_logic, a_model, three_volumes, ear
     assert run() is None
 
 
+@pytest.mark.parametrize("end", ["done", "cancelled", "failed"])
+def test_no_patient_stays_in_memory_for_a_run_that_has_ended(a_logic, a_model, a_volume, workers, wait_for, end):
+    import gc
+
+    import slicer
+    import vtk
+
+    def follow(node):
+        references.append(vtk.vtkWeakReference())
+        references[-1].Set(node)
+
+    references, told = [], []
+    follow(a_volume("LA", noise(), ijk_to_ras()))
+    a_logic.segment(references[0].Get(), a_model, wait=False, onFinished=lambda node, words: told.append(words))
+    run = a_logic.run
+    started(run, workers, wait_for)
+    if end == "cancelled":
+        a_logic.cancel()
+    if end == "done":
+        workers[0].segment(0)
+        delivery = run.summary.deliveries[0]
+        for node in (delivery.segmentation, delivery.table):
+            assert node is not None
+            follow(node)
+        assert delivery.volume is references[0].Get()
+        del node, delivery
+    workers[0].finish(0 if end == "done" else 1)
+    assert run.ended and len(told) == 1 and a_logic.run is run
+    slicer.mrmlScene.Clear()
+    gc.collect()
+    assert [reference.Get() for reference in references] == [None] * len(references)
+    assert len(a_logic.run.summary.deliveries) == (end == "done")
+    assert a_logic.run.summary.cancelled == (end == "cancelled")
+    assert all(delivery.segmentation is None for delivery in run.summary.deliveries)
+
+
 def test_one_bad_volume_does_not_stop_the_others(a_logic, a_model, three_volumes, ears, workers, wait_for):
     import slicer
 
@@ -370,6 +406,31 @@ def test_a_model_of_two_channels_wants_two_volumes_on_one_grid(
     workers[-1].segment(0)
     workers[-1].finish()
     assert not run.summary.failures
+
+
+def a_folder_of_scans(folder):
+    folder.mkdir()
+    for n in range(2):
+        sitk.WriteImage(sitk.GetImageFromArray(noise(seed=n)), str(folder / f"p{n}.nrrd"))
+    return folder
+
+
+def test_the_folder_for_results_is_there_when_the_worker_starts(a_logic, a_model, ears, workers, wait_for, tmp_path):
+    """The engine would take a name with a dot for that of a file."""
+    outputs = tmp_path / "Dr. Meier" / "2024.05.12-segmentations"
+    run = a_logic.segmentFolder(a_folder_of_scans(tmp_path / "scans"), outputs, a_model, ears)
+    started(run, workers, wait_for)
+    assert workers[0].outputs == outputs and outputs.is_dir()
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence_and_no_worker(
+    a_logic, a_model, ears, workers, wait_for, tmp_path
+):
+    (tmp_path / "taken").write_text("a file")
+    run = a_logic.segmentFolder(a_folder_of_scans(tmp_path / "scans"), tmp_path / "taken", a_model, ears)
+    started(run, workers, wait_for)
+    assert run.ended and not workers[0].starts
+    assert list(run.summary.failures) == ["p0", "p1"] and str(tmp_path / "taken") in run.summary.failures["p0"]
 
 
 def test_stale_folders_of_a_crashed_slicer_are_removed(a_scene):

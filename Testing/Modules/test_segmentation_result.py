@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from stand_ins import OBLIQUE, SEGMENTS, ijk_to_ras, noise
 
+from caml_core.config import Segment
+
 
 @pytest.fixture
 def results(a_scene):
@@ -180,6 +182,26 @@ def test_the_result_of_a_model_is_found_by_volume_and_model(results, a_scan, a_v
     assert results.findResult(a_scan, "model") is node
     assert results.findResult(a_scan, "another model") is None
     assert results.findResult(other, "model") is None
+
+
+def test_a_result_is_found_by_what_its_values_mean(results, a_scan):
+    node = a_result(results, a_scan)
+    node.GetSegmentation().GetSegment("Segment_1").SetName("Linker Vorhof")
+    node.GetSegmentation().AddEmptySegment("", "Mine")
+    others = (Segment("Aorta", 1, (1.0, 0.0, 0.0)), Segment("Left atrium", 2, (0.0, 1.0, 0.0)))
+    assert results.findResult(a_scan, "model", SEGMENTS, "a later training") is node
+    for segments in (others, SEGMENTS[:1], (*SEGMENTS, Segment("Vein", 3, (0.0, 0.0, 1.0)))):
+        assert results.findResult(a_scan, "model", segments, "another hash") is None
+
+
+def test_a_result_of_an_earlier_version_is_found_by_its_names_or_by_the_very_model(results, a_scan):
+    node = a_result(results, a_scan)
+    node.RemoveAttribute(results.SEGMENTS)
+    node.GetSegmentation().AddEmptySegment("mine", "Mine")
+    assert results.findResult(a_scan, "model", SEGMENTS, "another hash") is node
+    node.GetSegmentation().GetSegment("Segment_1").SetName("Linker Vorhof")
+    assert results.findResult(a_scan, "model", SEGMENTS, "another hash") is None, "a new one is the safe side"
+    assert results.findResult(a_scan, "model", SEGMENTS, "hash") is node
 
 
 def test_a_second_result_gets_a_name_of_its_own(results, a_scan):

@@ -263,3 +263,67 @@ def test_a_folder_that_takes_no_files_is_said_and_nothing_counts_as_labelled(tra
     assert f"Cannot write {tmp_path / 'project'}" in message(training)
     assert roles(training) == {"Scan 00": "unlabeled"}
     assert (tmp_path / blocked).read_text() == "no folder"
+
+
+def test_the_segmentation_that_was_chosen_is_the_label_also_when_it_was_one_before(training):
+    """Two raters: S1 was taken, then S2, then S1 is chosen again."""
+    volume = add_scan(0, "LA")
+    masks = (ball(0), np.roll(ball(0), 2, 0))
+    nodes = [add_segmentation(volume, mask) for mask in masks]
+    training.update()
+    for place in (0, 1, 0):
+        training.logic.cohort.assign("LA", nodes[place])
+        training.logic.cohort.noteEdits("LA")
+        accept(training, "LA")
+        assert not message(training)
+        found = read_labels(case_of(training, "LA").label) > 0
+        assert np.array_equal(found, masks[place])
+        assert case_of(training, "LA").status == "accepted"
+    labels = training.logic.project.folder / "labels"
+    assert len(list(labels.iterdir())) == 3
+    accept(training, "LA")
+    assert len(list(labels.iterdir())) == 3, "taken again as it is, it is not written again"
+
+
+def test_a_segmentation_that_was_the_label_once_counts_as_edited(training):
+    volume = add_scan(0, "LA")
+    first, second = (add_segmentation(volume, np.roll(ball(0), shift, 0)) for shift in (0, 2))
+    training.update()
+    for node in (first, second):
+        training.logic.cohort.assign("LA", node)
+        accept(training, "LA")
+    training.logic.cohort.assign("LA", first)
+    training.logic.cohort.noteEdits("LA")
+    assert case_of(training, "LA").status == "edited"
+
+
+def test_a_scan_in_the_projects_folder_is_never_overwritten(training):
+    """Two who have one project open, each with a volume of the same name that is written nowhere yet."""
+    import slicer
+    from CAMLTrainingLib.Logic import CAMLTrainingLogic
+
+    other = CAMLTrainingLogic()
+    other.openProject(training.logic.project.folder)
+    add_segmentation(add_scan(0, "CT"), ball(0))
+    training.update()
+    accept(training, "CT")
+    path = case_of(training, "CT").images[0]
+    before = path.read_bytes()
+    slicer.mrmlScene.Clear()
+    add_segmentation(add_scan(5, "CT"), ball(5))
+    other.takeInScene()
+    faults = other.cohort.setRole(["CT"], "labeled")
+    other.close()
+    assert "changed by another Slicer" in faults["CT"]
+    assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["CT.nrrd"]
+
+
+def test_a_file_of_the_same_name_in_the_projects_folder_stays(training):
+    add_segmentation(add_scan(0, "CT"), ball(0))
+    left = training.logic.project.volume_path("CT")
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"of a case that was taken off the list")
+    training.update()
+    accept(training, "CT")
+    assert left.read_bytes().startswith(b"of a case")
+    assert np.array_equal(read_volume(case_of(training, "CT").images[0]).array, scan(0).transpose(2, 1, 0))

@@ -10,6 +10,9 @@ import numpy as np
 import SlicerHost
 from training_tools import (
     accept,
+    add_scan,
+    add_segmentation,
+    ball,
     cell,
     draw,
     message,
@@ -353,3 +356,44 @@ def test_validation_cases_are_held_out_by_chance_once(a_cohort, training):
     assert [
         c["id"] for c in json.loads(training.logic.project.file.read_text())["cases"] if c["role"] == "validation"
     ] == held
+
+
+def test_a_second_channel_in_the_scene_is_no_case_of_its_own(training, tmp_path):
+    import slicer
+
+    folder = tmp_path / "two channels"
+    for seed, name in ((0, "p0_0000"), (5, "p0_0001"), (1, "p1_0000"), (6, "p1_0001")):
+        write_folder(folder, 1, first=seed, suffix=".nrrd")
+        (folder / f"case-{seed:02d}.nrrd").rename(folder / f"{name}.nrrd")
+    training.logic.addFolder(folder)
+    for channel in ("p0_0001", "p0_0000", "p0_0000"):
+        slicer.util.loadVolume(str(folder / f"{channel}.nrrd"))
+        training.update()
+        assert list(roles(training)) == ["p0", "p1"], channel
+    node = training.logic.cohort.volumeNode("p0")
+    slicer.mrmlScene.RemoveNode(node)
+    training.update()
+    assert list(roles(training)) == ["p0", "p1"] and training.logic.cohort.volumeNode("p0") is not None
+
+
+def test_the_projects_own_folder_is_not_added_in_silence(training, tmp_path, answers):
+    scans = write_folder(tmp_path / "scans", 3)
+    training.ui.projectDirectoryButton.directory = str(scans)
+    training.logic.save()
+    answers["getExistingDirectory"] = str(scans)
+    training.ui.addFolderButton.click()
+    assert "Choose another project folder" in message(training) and not roles(training)
+
+
+def test_accepted_labels_of_cases_drawn_on_since_are_not_replaced_in_bulk(training, tmp_path):
+    volume = add_scan(0, "LA")
+    node = add_segmentation(volume, ball(0))
+    training.update()
+    accept(training, "LA")
+    label = training.logic.project.cases["LA"].label
+    draw(node, volume, np.roll(ball(0), 1, 0))
+    training.logic.cohort.noteEdits("LA")
+    folder = write_folder(tmp_path / "labels", 1, labels=1)
+    (folder / "case-00_label.nii.gz").rename(folder / "LA.nii.gz")
+    assert training.logic.addLabels(folder)[2] == ("LA",)
+    assert training.logic.project.cases["LA"].label == label and roles(training)["LA"] == "labeled"

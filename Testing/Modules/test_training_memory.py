@@ -15,6 +15,7 @@ from training_tools import (
     add_segmentation,
     ball,
     draw,
+    finish_round,
     message,
     predict,
     roles,
@@ -368,7 +369,28 @@ def test_a_round_stopped_before_it_learnt_is_given_up(training, a_cohort):
     assert not training.ui.resumeButton.enabled and not training.ui.stopButton.enabled
     training.logic.openProject(project)
     training.update()
-    assert not training.ui.resumeButton.enabled
+    assert not training.ui.resumeButton.enabled and "Resume" not in training.ui.statusLabel.text
+    assert training.logic.round is None
+
+
+def test_a_round_begun_by_another_slicer_is_followed(training, a_cohort, stand_in):
+    a_cohort(labeled=2, unlabeled=0)
+    finish_round(training, 1, stand_in, caml=0.8)
+    assert training.logic.round.folder.name == "001"
+    later = unfinished(training.logic.project.folder, 2)
+    training.enter()
+    assert training.logic.round.folder == later and training.ui.resumeButton.enabled
+
+
+def test_what_was_said_of_one_project_is_not_shown_for_the_next(training, a_cohort, tmp_path):
+    from CAMLTrainingLib.Preflight import Verdict
+
+    a_cohort(labeled=2, unlabeled=1)
+    training.onPreflight(Verdict("fits", "It fits."))
+    training.train.log("of the first project")
+    assert not training.ui.verdictTextBrowser.isHidden()
+    training.ui.projectDirectoryButton.directory = str(tmp_path / "second")
+    assert training.ui.verdictTextBrowser.isHidden() and not training.ui.logTextEdit.plainText
 
 
 def test_models_of_one_name_are_told_apart(training, stand_in, models_folder):

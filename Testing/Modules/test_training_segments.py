@@ -15,6 +15,7 @@ from training_tools import (
     ball,
     case_of,
     cell,
+    draw,
     message,
     roles,
     write_folder,
@@ -150,3 +151,19 @@ def test_a_segmentation_renamed_after_it_was_taken_is_looked_at_again(training):
     accept(training, "LA 0")
     assert list(segment_of(training, "LA 0")) == ["atrium"]
     assert cell(training, "LA 0", "Segments") == "atrium"
+
+
+def test_a_case_drawn_on_since_its_label_was_taken_is_renamed_as_well(training):
+    for seed in range(2):
+        add_segmentation(add_scan(seed, f"LA {seed}"), ball(seed))
+    training.update()
+    accept(training, "LA 0", "LA 1")
+    volume, node = training.logic.cohort.volumeNode("LA 0"), training.logic.cohort.segmentationNode("LA 0")
+    draw(node, volume, np.roll(ball(0), 1, 0))
+    training.logic.cohort.noteEdits("LA 0")
+    list_segments(training, "left atrium")
+    found = fingerprint(load_cohort(training.logic.project.file))
+    assert [s.name for s in found.segments] == ["left atrium"]
+    assert {case.status for case in training.logic.project.cases.values()} == {"edited", "accepted"}
+    training.logic.cohort.noteEdits("LA 1")
+    assert case_of(training, "LA 1").status == "accepted", "a name is no edit"

@@ -125,6 +125,46 @@ def test_a_shearing_transform_leaves_the_scanners_geometry(exchange, a_volume, t
     assert np.allclose(ras_matrix_of(tmp_path / "scan.nrrd"), GRIDS["straight"], atol=1e-9)
 
 
+#: Kinds of numbers of a volume, with the values that make them hard to write.
+NUMBERS = {
+    "SIGNED_CHAR": (-128, 127),
+    "UNSIGNED_CHAR": (0, 255),
+    "UNSIGNED_SHORT": (0, 65535),
+    "LONG": (-1024, 3071),
+    "UNSIGNED_LONG": (0, 70000),
+    "LONG_LONG": (-(2**31), 2**31 - 1),
+    "UNSIGNED_LONG_LONG": (0, 2**32 + 1),
+    "ID_TYPE": (-1, 2**40 + 1),
+    "FLOAT": (-0.5, 0.25),
+    "DOUBLE": (-0.1, 1e100),
+}
+
+
+@pytest.mark.parametrize("part", [False, True])
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_volumes_of_all_kinds_of_numbers_can_be_written(exchange, a_volume, tmp_path, kind, part):
+    import vtk
+
+    node, image = a_volume("scan", noise((5, 4, 3)), GRIDS["oblique"]), vtk.vtkImageData()
+    image.SetDimensions(5, 4, 3)
+    image.AllocateScalars(getattr(vtk, f"VTK_{kind}"), 1)
+    voxels = exchange.labelsOf(image)
+    voxels[...] = np.resize(np.array([*NUMBERS[kind], 1, 7], voxels.dtype), voxels.shape)
+    node.SetAndObserveImageData(image)
+    before = voxels.copy()
+    frame = exchange.Frame((1, 4, 0, 3, 1, 2)) if part else exchange.frameOf(node)
+    exchange.writeVolume(node, tmp_path / "scan.nrrd", frame)
+    written = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "scan.nrrd")))
+    expected = before[1:, :, 1:] if part else before
+    assert written.shape == expected.shape and [int(v) for v in written.flat] == [int(v) for v in expected.flat]
+    assert np.array_equal(written.astype(before.dtype), expected)
+    matrix = GRIDS["oblique"].copy()
+    matrix[:, 3] = matrix @ [1, 0, 1, 1] if part else matrix[:, 3]
+    assert np.allclose(ras_matrix_of(tmp_path / "scan.nrrd"), matrix, atol=1e-9)
+    assert node.GetImageData() is image and image.GetScalarType() == getattr(vtk, f"VTK_{kind}")
+    assert np.array_equal(exchange.voxelsOf(node), before)
+
+
 def test_writing_does_not_change_the_volume(exchange, a_volume, tmp_path):
     node = a_volume("scan", noise(), GRIDS["oblique"])
     before, extent = exchange.voxelsOf(node).copy(), node.GetImageData().GetExtent()

@@ -105,6 +105,8 @@ def finish_round(panel, number: int, model: Path, **dice: float) -> Path:
         {"name": name.replace("_", "-"), "count": 2, "summary": {SEGMENT: {"dice": {"mean": value, "std": 0.0}}}}
         for name, value in dice.items()
     ]
+    if "caml" not in dice:  # the engine always writes it, also where no case is held out
+        rows.insert(0, {"name": "caml", "count": 0, "summary": {}})
     (folder / "result.json").write_text(json.dumps({"rows": rows}))
     told = ({"event": "started", "command": "round", "pid": 1, "version": "0"}, {"event": "finished", "result": {}})
     (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in told))

@@ -13,7 +13,7 @@ from caml_core.anatomy import LEFT_ATRIUM
 from caml_core.config import Segment
 from caml_core.data.case import Case, Cohort, Role
 from caml_core.data.cohort import save_cohort
-from caml_core.model_file import ModelCard
+from caml_core.model_file import ModelCard, learned_cases
 
 #: Left atria that are trained on where the others are held out, and all that there are.
 LA_TRAINING, LA_CASES = 60, 80
@@ -64,7 +64,8 @@ def refuse_learned(card: ModelCard, cohort: Cohort) -> None:
     listed = card.info.provenance.get("cases") or {}
     if not listed:
         sys.exit(f"{card.path} does not say which cases it has learned from; give a model that caml train has made.")
-    if learned := [case for case, about in listed.items() if case in held_out and about["role"] != "validation"]:
+    met = {case for case, about in listed.items() if about["role"] != "validation"} | set(learned_cases(card.info))
+    if learned := met & held_out:
         sys.exit(f"{card.path} has learned from {len(learned)} of the held-out cases; give one of cases 1-60 alone.")
 
 

@@ -48,6 +48,11 @@ class ProjectCase:
         return disagreement(self.agreement, self.volumes_ml)
 
     @property
+    def has_own_label(self) -> bool:
+        """Whether ``label`` was checked and taken by the user's word, also where the case was drawn on since."""
+        return self.label is not None and (self.status == "accepted" or self.role in ("labeled", "validation"))
+
+    @property
     def as_case(self) -> Case:
         """The case as the engine takes it."""
         return Case(self.id, self.images, self.label, self.role)

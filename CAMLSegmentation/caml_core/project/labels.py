@@ -72,7 +72,8 @@ def rename_segments(project: Project, names: Mapping[str, str]) -> None:
     by_key = {name_key(old): new for old, new in names.items()}
     changes: dict[str, dict[str, Any]] = {}
     for case in project.cases.values():
-        if case.status != "accepted" or case.label is None or not any(name_key(n) in by_key for n in case.segments):
+        named = any(name_key(n) in by_key for n in case.segments)
+        if not case.has_own_label or case.label is None or not named:
             continue
         changes[case.id] = {"segments": tuple(by_key.get(name_key(n), n) for n in case.segments)}
         if not is_segmentation(case.label):

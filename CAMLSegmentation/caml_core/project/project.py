@@ -28,6 +28,7 @@ from ..data.files import absolute, disk_error, is_segmentation, make_folder, rel
 from ..errors import DataError, ResourceError, UsageError
 from ..serialization import to_json
 from .cases import ProjectCase, from_row, to_row
+from .relocation import find_moved
 
 FORMAT = 1
 FILE = "cohort.json"
@@ -107,14 +108,18 @@ class Project:
         Raises ResourceError where it cannot be written, or where somebody else has written it since it was read: the
         later of two would undo what the earlier has done.
         """
+        self.check_current()
+        with replacing(self.file) as temporary:
+            temporary.write_text(self.write() + "\n", encoding="utf-8")
+        self._seen = self._state()
+
+    def check_current(self) -> None:
+        """Raise ResourceError where somebody else has written the project since it was read."""
         if self._state() != self._seen:
             raise ResourceError(
                 f"The project {self.folder} was changed by another Slicer or script meanwhile; open it again to go on "
                 "with what is there, or choose another folder."
             )
-        with replacing(self.file) as temporary:
-            temporary.write_text(self.write() + "\n", encoding="utf-8")
-        self._seen = self._state()
 
     def _state(self) -> tuple[int, int] | None:
         try:
@@ -161,6 +166,11 @@ class Project:
         scan, are left out. Raises DataError where there is no scan.
         """
         notes: list[str] = []
+        if absolute(path) in (self.folder, self.file):
+            raise DataError(
+                f"{path} is the folder of this project, whose own list is read there. Choose another project folder, "
+                "or put the scans into a folder below it and add that."
+            )
         listed = load_cohort(path, notes)
         known = {case.images for case in self.cases.values() if case.images}
         new, double = [], 0
@@ -197,7 +207,7 @@ class Project:
             identity = ids.get(key)
             if identity is None or label in self.cases[identity].images:
                 lost.append(label.name)
-            elif self.cases[identity].status == "accepted":
+            elif self.cases[identity].has_own_label:
                 kept.append(identity)
             else:
                 self.update(identity, label=label)
@@ -227,19 +237,19 @@ class Project:
         )
 
     def relocate(self, folder: Path) -> int:
-        """Look for missing files by name below ``folder``; return how many cases were put right."""
+        """Look for missing files by name below ``folder``; return how many cases were put right.
+
+        Files of which it is not sure which one they are stay missing (``relocation.find_moved``).
+        """
         lost = self.missing()
-        if not lost:
-            return 0
-        wanted = {p.name for i in lost for p in (*self.cases[i].images, *filter(None, [self.cases[i].label]))}
-        places: dict[str, list[Path]] = {}
-        for path in sorted(Path(folder).rglob("*")):
-            if path.name in wanted:
-                places.setdefault(path.name, []).append(absolute(path))
+        paths = {case.id: [p for p in (*case.images, case.label) if p is not None] for case in self.cases.values()}
+        gone = {p for identity in lost for p in paths[identity] if not p.exists()}
+        there = {p for of_case in paths.values() for p in of_case} - gone
+        moved = find_moved(gone, folder, there) if gone else {}
         for identity in lost:
             case = self.cases[identity]
-            images = tuple(_found(p, places) for p in case.images)
-            self.update(identity, images=images, label=_found(case.label, places) if case.label else None)
+            label = moved.get(case.label, case.label) if case.label is not None else None
+            self.update(identity, images=tuple(moved.get(p, p) for p in case.images), label=label)
         return len(lost) - len(self.missing())
 
     # Labels, split, training
@@ -247,29 +257,33 @@ class Project:
     def values_settled(self, identity: str) -> bool:
         """Whether the accepted label of another case says which values plain label maps have for the segments."""
         return any(
-            case.id != identity
-            and case.status == "accepted"
-            and case.label is not None
-            and not is_segmentation(case.label)
+            case.id != identity and case.has_own_label and case.label is not None and not is_segmentation(case.label)
             for case in self.cases.values()
         )
 
     def label_path(self, identity: str) -> Path:
         """Return where the next accepted label of a case is written; none of the older ones is overwritten."""
-        folder = self.folder / "labels"
-        path, number = folder / f"{identity}.seg.nrrd", 1
-        while path.exists():
-            path, number = folder / f"{identity}.{number}.seg.nrrd", number + 1
-        return path
+        return _free(self.folder / "labels", identity, ".seg.nrrd")
 
-    def hold_out(self, count: int, seed: int = 0) -> tuple[str, ...]:
-        """Make ``count`` of the labelled cases validation cases, by chance; they stay so. Returns their ids."""
+    def volume_path(self, identity: str) -> Path:
+        """Return where a scan that the scene alone has is written; one of another hand there stays what it is."""
+        return _free(self.folder / "volumes", identity, ".nrrd")
+
+    def hold_out(self, count: int, seed: int = 0, learned: Iterable[str] = ()) -> tuple[str, ...]:
+        """Make ``count`` of the labelled cases validation cases, by chance; they stay so. Returns their ids.
+
+        ``learned``: cases that the start model has learnt from, which are chosen only where the others do not suffice.
+        """
         labeled = sorted(case.id for case in self.with_role("labeled"))
         if not 0 < count < len(labeled):
             raise UsageError(
                 f"Cannot hold out {count} of {len(labeled)} labelled cases; at least one must be left to learn from."
             )
-        chosen = sorted(random.Random(seed).sample(labeled, count))
+        known, draw = set(learned), random.Random(seed)
+        fresh = [identity for identity in labeled if identity not in known]
+        chosen = sorted(draw.sample(fresh, min(count, len(fresh))))
+        if len(chosen) < count:
+            chosen += draw.sample([identity for identity in labeled if identity in known], count - len(chosen))
         for identity in chosen:
             self.update(identity, role="validation")
         return tuple(chosen)
@@ -324,11 +338,11 @@ class Project:
             temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
-def _found(path: Path, places: dict[str, list[Path]]) -> Path:
-    """Where a missing file is now; among several of one name that whose folder has the old name."""
-    if path.exists() or path.name not in places:
-        return path
-    return max(places[path.name], key=lambda p: p.parent.name == path.parent.name)
+def _free(folder: Path, name: str, suffix: str) -> Path:
+    path, number = folder / f"{name}{suffix}", 1
+    while path.exists():
+        path, number = folder / f"{name}.{number}{suffix}", number + 1
+    return path
 
 
 def _listed(folder: Path) -> Sequence[Path]:

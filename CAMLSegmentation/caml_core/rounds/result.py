@@ -42,9 +42,17 @@ def row_of_cases(name: str, cases: CaseTable, iterations: int, seconds: float) -
 
 
 def make_result(
-    cohort: Cohort, segments: Sequence[str], ended: str, rows: Sequence[Mapping[str, Any]], notes: Sequence[str]
+    cohort: Cohort,
+    segments: Sequence[str],
+    ended: str,
+    rows: Sequence[Mapping[str, Any]],
+    notes: Sequence[str],
+    caution: str = "",
 ) -> dict[str, Any]:
-    """Return the whole result; ``report`` is filled in once there is one. ``rows`` without cases are kept."""
+    """Return the whole result; ``report`` is filled in once there is one. ``rows`` without cases are kept.
+
+    ``caution``: a sentence that whoever sees the figures must see, too; empty where there is none.
+    """
     by_name = {r["name"]: r for r in rows}
     held_out = by_name.get(CAML, {}).get("count", 0)
     crossed = by_name.get(CROSS_VALIDATION, {}).get("count", 0)
@@ -52,7 +60,7 @@ def make_result(
     return {
         "format": FORMAT,
         "kind": kind,
-        "words": words(kind, held_out or crossed),
+        "words": " ".join(filter(None, (words(kind, held_out or crossed), caution if held_out else ""))),
         "segments": list(segments),
         "labeled": len(cohort.with_role("labeled")),
         "unlabeled": len(cohort.with_role("unlabeled")),

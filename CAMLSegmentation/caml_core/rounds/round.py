@@ -104,9 +104,9 @@ class Round:
         if main["ended"] in ("finished", "plateau") and not finish:
             self._add_baseline(plan, cohort, main["iterations"])
             self._add_folds(plan, cohort, main["iterations"])
-        return result.make_result(
-            cohort, [s.name for s in plan.segments], main["ended"], self._rows(), self.folder.read_notes()
-        )
+        names, notes = [s.name for s in plan.segments], self.folder.read_notes()
+        caution = seen_note(self._start, cohort) if self._start is not None else ""
+        return result.make_result(cohort, names, main["ended"], self._rows(), notes, caution)
 
     def _prepare(self, finish: bool) -> tuple[Plan, Cohort]:
         """Return plan and cohort: those of the main training where it has begun, else made now."""

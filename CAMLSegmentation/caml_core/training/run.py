@@ -24,7 +24,7 @@ from ..data.fingerprint import Fingerprint, fingerprint
 from ..device import choose_device, cpu_title, use_threads
 from ..errors import Cancelled, ModelFileError, TrainingError
 from ..events import Listener
-from ..model_file import LoadedModel, ModelInfo, load_model, save_model
+from ..model_file import LoadedModel, ModelInfo, learned_cases, load_model, save_model
 from ..serialization import to_json, write_json
 from .planner import Request, make_plan
 from .run_folder import RunFolder
@@ -220,6 +220,7 @@ def _model_info(
             "system": f"{sys.platform}, {cpu_title()}, {plan.device}",
             "training_volumes": {"size_mm": plan.volume_size, "spacing": plan.volume_spacing},
             "start_model": None if start is None else start.info.name,
+            "learned": sorted({p.id for p in streams.labeled}.union(learned_cases(start.info) if start else ())),
             "cases": {
                 p.id: {"role": p.role, "sha256": p.digest}
                 for p in (*streams.labeled, *streams.unlabeled, *streams.validation)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..config import NetworkConfig, Segment
 from ..data.case import Case
 from ..model import build_network
-from ..model_file import LoadedModel
+from ..model_file import LoadedModel, learned_cases
 
 #: Layers with one row a class.
 OUTPUT_LAYERS = ("decoder1.out_conv", "decoder2.out_conv")
@@ -42,11 +42,9 @@ def start_state(
 
 
 def seen_cases(start: LoadedModel, cases: Iterable[Case]) -> tuple[str, ...]:
-    """Return the ids of ``cases`` whose labels the start model was trained on, as far as its card tells."""
-    listed = start.info.provenance.get("cases")
-    known = listed if isinstance(listed, dict) else {}
-    labeled = {name for name, entry in known.items() if isinstance(entry, dict) and entry.get("role") == "labeled"}
-    return tuple(case.id for case in cases if case.id in labeled)
+    """Return the ids of ``cases`` whose labels went into the start model, as far as its card tells."""
+    learned = set(learned_cases(start.info))
+    return tuple(case.id for case in cases if case.id in learned)
 
 
 def known_labels(known: Sequence[Segment], wanted: Sequence[Segment]) -> dict[int, int]:

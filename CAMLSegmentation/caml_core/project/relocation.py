@@ -1,0 +1,46 @@
+"""Files that were moved, found again by their names. Standard library only."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..data.files import absolute
+
+
+def find_moved(lost: Iterable[Path], folder: Path, used: Iterable[Path] = ()) -> dict[Path, Path]:
+    """Return where files of ``lost`` lie below ``folder`` now: old path -> new path, for those that are sure.
+
+    Among several of one name the one whose folders agree with the old ones farthest upwards is taken. Where two agree
+    alike, or two old files would become the same new one or one in ``used``, none is: a scan that is missing is said
+    to be, one of another patient would be learnt from.
+    """
+    wanted = set(lost)
+    names = {path.name for path in wanted}
+    places: dict[str, list[Path]] = {}
+    for path in sorted(Path(folder).rglob("*")):
+        if path.name in names:
+            places.setdefault(path.name, []).append(absolute(path))
+    found = {old: new for old in wanted if (new := _best(old, places.get(old.name, []))) is not None}
+    taken, count = set(used), Counter(found.values())
+    return {old: new for old, new in found.items() if count[new] == 1 and new not in taken}
+
+
+def _best(old: Path, candidates: list[Path]) -> Path | None:
+    if len(candidates) == 1:
+        return candidates[0]
+    ranked = sorted(candidates, key=lambda new: _common_tail(old, new), reverse=True)
+    if not ranked or _common_tail(old, ranked[0]) == _common_tail(old, ranked[1]):
+        return None
+    return ranked[0]
+
+
+def _common_tail(one: Path, other: Path) -> int:
+    """How many parts of two paths are equal, from the name upwards."""
+    count = 0
+    for a, b in zip(reversed(one.parts), reversed(other.parts)):
+        if a != b:
+            break
+        count += 1
+    return count
