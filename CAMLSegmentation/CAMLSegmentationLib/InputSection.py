@@ -46,6 +46,8 @@ class InputSection:
     def __init__(self, ui: Any, onChange: Any) -> None:
         self._ui, self._onChange = ui, onChange
         self._parameterNode: Any = None
+        #: What the last look at a folder found that is no case.
+        self.notes: list[str] = []
         self._card: ModelCard | None = None
         self._channelSelectors: list[Any] = []
         self._updating = False
@@ -146,11 +148,14 @@ class InputSection:
         return self._channelProblem() if node.inputKind == "one" else self._needsOneChannel()
 
     def works(self, overwriteEdits: bool) -> list[Work]:
-        """Return the pieces of the run; raise CamlError where the input cannot be used."""
-        node = self._parameterNode
+        """Return the pieces of the run; raise CamlError where the input cannot be used.
+
+        ``notes`` then has sentences on what a folder holds and is no case.
+        """
+        node, self.notes = self._parameterNode, []
         if node.inputKind == "folder":
             scans, outputs, existing = Path(node.inputFolder), Path(node.outputFolder), settingsOf(node).existing
-            return folderWorks(scans, outputs, node.loadResults, existing, overwriteEdits)
+            return folderWorks(scans, outputs, node.loadResults, existing, overwriteEdits, self.notes)
         if node.inputKind == "sequence":
             return sequenceWorks(node.inputSequence)
         if node.inputKind != "one":

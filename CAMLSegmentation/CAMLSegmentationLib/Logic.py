@@ -152,8 +152,12 @@ class CAMLSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         the new result is called CASE-2.seg.nrrd.
         """
         chosen = Settings.of(**settings)
-        works = folderWorks(Path(folder), Path(outputs), load, chosen.existing, overwriteEdits)
-        return self.start(modelPath, works, chosen, listener or Callbacks(), outputs=Path(outputs))
+        notes: list[str] = []
+        works = folderWorks(Path(folder), Path(outputs), load, chosen.existing, overwriteEdits, notes)
+        told = listener or Callbacks()
+        for note in notes:
+            told.onRunLog(note)
+        return self.start(modelPath, works, chosen, told, outputs=Path(outputs))
 
     def start(
         self,
@@ -234,18 +238,23 @@ def sequenceWorks(sequenceNode: Any) -> list[Work]:
 
 
 def folderWorks(
-    folder: Path, outputs: Path, load: bool = False, existing: str = "update", overwriteEdits: bool = False
+    folder: Path,
+    outputs: Path,
+    load: bool = False,
+    existing: str = "update",
+    overwriteEdits: bool = False,
+    notes: list[str] | None = None,
 ) -> list[Work]:
     """Return one piece a case of a folder; raise CamlError where the folder holds none, or is where results go.
 
     ``existing`` as in ``Job.Settings``: "add" spares all earlier results, and "update" those that were changed, unless
-    ``overwriteEdits``.
+    ``overwriteEdits``. ``notes`` takes sentences on what the folder holds and is no case.
     """
     if not folder.is_dir():
         raise DataError(_("The folder {folder} does not exist; choose another.").format(folder=folder))
     if outputs.resolve() == folder.resolve():
         raise UsageError(_("Results must not go into the folder of the scans; choose another folder for them."))
-    cases = [case for case in load_cohort(folder).cases if case.role != "excluded"]
+    cases = [case for case in load_cohort(folder, notes).cases if case.role != "excluded"]
     if not cases:
         raise DataError(
             _("There is no scan in {folder}; expected NIfTI, NRRD, MetaImage or DICOM.").format(folder=folder)

@@ -134,6 +134,8 @@ class SegmentationPanel:
                 self.ui.statusLabel.text = before
                 return
             self.ui.logTextEdit.clear()
+            for note in self.inputs.notes:
+                self.onRunLog(note)
             self.models.remember()
             settings = Parameters.settingsOf(self._parameterNode)
             self.logic.start(self.models.card.path, works, settings, self, self.inputs.outputs())

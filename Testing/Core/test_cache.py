@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import resource
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from caml_core.config import ChannelIntensity, Geometry, Segment
 from caml_core.data.cache import CaseCache
@@ -147,6 +149,44 @@ def test_settings_and_contents_make_different_entries_and_moving_a_file_does_not
     assert prepare(cache, replace(case, images=(moved,))).folder != base
 
 
+@pytest.mark.parametrize(
+    ("name", "compressed"), [("a.nhdr", True), ("a.nhdr", False), ("a.mhd", False), ("a.hdr", False)]
+)
+def test_a_change_of_the_voxels_beside_a_header_is_noticed(tmp_path, name, compressed):
+    header, cache = tmp_path / name, CaseCache(tmp_path / "cache")
+    headers, folders = set(), set()
+    for seed in (1, 2):
+        image = sitk.GetImageFromArray(np.random.default_rng(seed).random(GRID.size[::-1], np.float32))
+        sitk.WriteImage(image, str(header), compressed)
+        headers.add(header.read_bytes())
+        folders.add(prepare(cache, Case("a", (header,))).folder)
+    assert (len(headers), len(folders)) == (1, 2)
+
+
+HEADERS = {
+    "nrrd.nhdr": ("NRRD0004\nData File: other.bin\n", "other.bin"),
+    "old.nhdr": ("NRRD0001\ndatafile: other.bin\n", "other.bin"),
+    "list.nhdr": ("NRRD0004\ndata file: LIST\nfirst.bin\nother.bin\n", "other.bin"),
+    "many.nhdr": ("NRRD0004\ndata file: other%02d.bin 1 3 1 2\n", "other02.bin"),
+    "name.mhd": ("NDims = 3\nElementDataFile = other.bin\n", "other.bin"),
+    "list.mhd": ("NDims = 3\nElementDataFile = LIST\nfirst.bin\nother.bin\n", "other.bin"),
+    "many.mhd": ("NDims = 3\nElementDataFile = other%02d.bin 1 3 1\n", "other03.bin"),
+    "sub.mhd": ("NDims = 3\nElementDataFile = data/other 1.bin\n", "data/other 1.bin"),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_every_file_that_a_header_names_counts(tmp_path, name):
+    header, voxels = HEADERS[name]
+    (tmp_path / name).write_text(header)
+    (tmp_path / "data").mkdir()
+    cache, digests = CaseCache(tmp_path / "cache"), []
+    for content in (b"one", b"two", b"two"):
+        (tmp_path / voxels).write_bytes(content)
+        digests.append(cache._digest(Case("a", (tmp_path / name,))))
+    assert digests[0] != digests[1] == digests[2]
+
+
 def test_it_opens_again_in_another_process_instead_of_travelling(tmp_path):
     prepared = prepare(CaseCache(tmp_path / "cache"), a_case(tmp_path))
     sent = pickle.dumps(prepared)
@@ -240,6 +280,25 @@ def test_a_folder_that_cannot_be_made_is_one_plain_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError, match="Cannot write|No permission"):
         CaseCache(tmp_path / "file" / "cache")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL])
+def test_a_file_system_without_locks_can_hold_a_cache(tmp_path, monkeypatch, number):
+    fcntl = pytest.importorskip("fcntl", reason="POSIX locks")
+
+    def none(*_arguments):
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    cases, cache = [a_case(tmp_path, i) for i in range(3)], CaseCache(tmp_path / "cache")
+    held = prepare(cache, cases[0])
+    cache.limit_bytes = int(cache.size_bytes() * 1.5)
+    with pytest.raises(ResourceError, match="c1.*raise its limit"):
+        prepare(cache, cases[1])
+    assert entries(cache) == [held.folder.name]
+    del held
+    assert prepare(cache, cases[1]).folder.name in entries(cache)
+    assert len(entries(cache)) == 1 and not leftovers(cache)
 
 
 WORKER = """

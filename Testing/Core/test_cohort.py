@@ -106,6 +106,83 @@ def test_several_series_of_a_patient_are_a_case_each(tmp_path):
     }
 
 
+@pytest.mark.parametrize("slices", [("IM1", "IM2"), ("1.dcm", "2.dcm")])
+def test_the_label_of_a_series_may_lie_among_its_slices(tmp_path, slices):
+    for folder in ("p1", "p2", "p3/study/series"):
+        touch(tmp_path / folder, *slices, content=DICOM)
+    touch(tmp_path, "p1/p1.seg.nrrd", "p3/study/series/a_label.nii.gz")
+    assert summary(load_cohort(tmp_path)) == {
+        "p1": (("p1",), "p1/p1.seg.nrrd", "labeled"),
+        "p2": (("p2",), None, "unlabeled"),
+        "p3": (("p3/study/series",), "p3/study/series/a_label.nii.gz", "labeled"),
+    }
+    (alone,) = load_cohort(tmp_path / "p1").cases
+    assert alone == Case("p1", (tmp_path / "p1",), tmp_path / "p1/p1.seg.nrrd", "labeled")
+
+
+def test_each_of_several_series_takes_the_label_among_its_own_slices(tmp_path):
+    touch(tmp_path, "p/s1/IM1", "p/s2/IM1", content=DICOM)
+    touch(tmp_path, "p/s2/s2.seg.nrrd")
+    assert summary(load_cohort(tmp_path)) == {
+        "p-s1": (("p/s1",), None, "unlabeled"),
+        "p-s2": (("p/s2",), "p/s2/s2.seg.nrrd", "labeled"),
+    }
+
+
+def test_a_series_in_a_folder_of_images_takes_its_label_from_either_place(tmp_path):
+    touch(tmp_path, "images/p1/IM1", "images/p2/IM1", content=DICOM)
+    touch(tmp_path, "images/p1/p1.seg.nrrd", "labels/p2.nrrd")
+    assert summary(load_cohort(tmp_path)) == {
+        "p1": (("images/p1",), "images/p1/p1.seg.nrrd", "labeled"),
+        "p2": (("images/p2",), "labels/p2.nrrd", "labeled"),
+    }
+
+
+def test_the_series_of_a_folder_of_test_images_are_cases_without_a_label(tmp_path):
+    touch(tmp_path, "imagesTr/a/IM1", "imagesTs/b/IM1", "imagesTs/c/IM1", content=DICOM)
+    touch(tmp_path, "labelsTr/a.nrrd", "imagesTs/c/c.seg.nrrd", "imagesTs/d/x.nrrd")
+    notes: list[str] = []
+    assert summary(load_cohort(tmp_path, notes)) == {
+        "a": (("imagesTr/a",), "labelsTr/a.nrrd", "labeled"),
+        "b": (("imagesTs/b",), None, "unlabeled"),
+        "c": (("imagesTs/c",), None, "unlabeled"),
+    }
+    assert [n.endswith("left out (1): d.") for n in notes] == [True]
+
+
+LEFT_OUT = {
+    "two volumes": ("x/a.nrrd", "x/b.nrrd"),
+    "a volume beside slices": ("x/1.dcm", "x/scan.nrrd"),
+    "two labels of one volume": ("x/a.nrrd", "x/a_label.nrrd", "x/b_label.nrrd"),
+    "two labels of one series": ("x/1.dcm", "x/a.seg.nrrd", "x/b.seg.nrrd"),
+    "a label in the series and one above it": ("x/s/1.dcm", "x/s/a.seg.nrrd", "x/b.seg.nrrd"),
+    "a volume too deep": ("x/study/scan.nrrd",),
+}
+
+
+@pytest.mark.parametrize("images", ["", "images/"])
+@pytest.mark.parametrize("names", LEFT_OUT.values(), ids=LEFT_OUT)
+def test_a_sub_folder_that_is_left_out_is_named(tmp_path, names, images):
+    touch(tmp_path, f"{images}good.nrrd", "results/p_label.nrrd", "empty/notes.txt")
+    for name in names:
+        touch(tmp_path, images + name, content=DICOM)
+    notes: list[str] = []
+    assert [c.id for c in load_cohort(tmp_path, notes).cases] == ["good"]
+    (note,) = notes
+    assert note.startswith("Sub-folders that do not hold one image") and note.endswith("left out (1): x.")
+    assert [c.id for c in load_cohort(tmp_path).cases] == ["good"]
+    (tmp_path / images / "good.nrrd").unlink()
+    with pytest.raises(DataError, match=r"no cases.*left out \(1\): x\."):
+        load_cohort(tmp_path)
+
+
+def test_a_series_with_two_labels_is_no_cohort(tmp_path):
+    touch(tmp_path, "s/1.dcm", content=DICOM)
+    touch(tmp_path, "s/a.seg.nrrd", "s/b.seg.nrrd")
+    with pytest.raises(DataError, match=r"no cases.*one label at most.*: s\."):
+        load_cohort(tmp_path / "s")
+
+
 def test_volumes_in_a_patients_folder_count_before_series_below_it(tmp_path):
     touch(tmp_path, "p1/slices/IM1", "p2/slices/IM1", content=DICOM)
     touch(tmp_path, "p1/scan.nrrd", "p2/a.nrrd", "p2/b.nrrd")

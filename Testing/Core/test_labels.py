@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,6 +126,40 @@ def test_overlapping_layers_that_slicer_wrote_are_read_and_padded(fixtures_folde
     expected[7:10, 7:10, 4:5] = 3
     np.testing.assert_array_equal(labels_on_grid(label_map, grid, path), expected)
     assert "54 voxels" in label_map.notes[0]
+
+
+def an_old_segmentation(path: Path, masks: np.ndarray, names: list[str]) -> Path:
+    """Write ``masks`` [segment, X, Y, Z] as Slicer 4.10 did: a component a segment, no layers and no values named."""
+    header = [
+        "NRRD0004",
+        "type: unsigned char",
+        "dimension: 4",
+        "space: left-posterior-superior",
+        f"sizes: {' '.join(map(str, masks.shape))}",
+        "space directions: none (1,0,0) (0,1,0) (0,0,1)",
+        "kinds: list domain domain domain",
+        "encoding: raw",
+        "space origin: (0,0,0)",
+        *(f"Segment{i}_{key}:={value}" for i, n in enumerate(names) for key, value in (("ID", f"S{i}"), ("Name", n))),
+    ]
+    path.write_bytes("\n".join(header).encode() + b"\n\n" + masks.tobytes(order="F"))
+    return path
+
+
+def test_a_segmentation_that_names_no_layers_has_one_for_each_segment(tmp_path):
+    masks = np.zeros((3, 8, 7, 6), np.uint8)
+    masks[0, 1:3, 1:3, 1:3], masks[1, 3:5, 3:5, 3:5], masks[2, 5:7, 4:6, 2:4] = 1, 1, 1
+    label_map = read_labels(an_old_segmentation(tmp_path / "old.seg.nrrd", masks, ["LA", "LV", "RV"]))
+    assert [(s.name, s.label) for s in label_map.segments] == [("LA", 1), ("LV", 2), ("RV", 3)]
+    np.testing.assert_array_equal(label_map.array, masks[0] + 2 * masks[1] + 3 * masks[2])
+    assert label_map.notes == ()
+
+
+def test_without_values_the_segments_of_a_single_layer_are_numbered_in_their_order(tmp_path):
+    masks = a_label()[None]
+    label_map = read_labels(an_old_segmentation(tmp_path / "one.seg.nrrd", masks, ["LA", "LV"]))
+    assert [(s.name, s.label) for s in label_map.segments] == [("LA", 1), ("LV", 2)]
+    np.testing.assert_array_equal(label_map.array, a_label())
 
 
 def test_a_cropped_segmentation_is_padded_voxel_for_voxel(tmp_path):

@@ -309,7 +309,7 @@ def test_an_id_that_is_no_file_name_is_refused(caml, model, tmp_path, name):
 
 @pytest.mark.parametrize(
     ("output", "words"),
-    [("p1_image.nii.gz", "overwrite"), ("picture.png", "no format"), ("", None)],
+    [("p1_image.nii.gz", "overwrite"), ("picture.png", "no format"), ("out.v2", "no format"), ("", None)],
 )
 def test_outputs_that_make_no_sense_are_refused(caml, model, scan, tmp_path, output, words):
     if words is None:  # one file for two cases

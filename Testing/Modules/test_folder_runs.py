@@ -109,3 +109,18 @@ def test_a_script_replaces_corrected_results_on_request_alone(panel, done, scans
         "p0.seg.nrrd" if overwrite else "p0-2.seg.nrrd",
         "p1.seg.nrrd",
     ]
+
+
+def test_what_is_no_case_is_named_in_the_log(panel, scans, monkeypatch):
+    """A patient's folder with two volumes: which of them is meant?"""
+    monkeypatch.setattr(panel.logic, "start", lambda card, works, *rest: None)
+    patient = scans / "patient"
+    patient.mkdir()
+    for name in ("t1.nrrd", "t2.nrrd"):
+        (patient / name).write_bytes((scans / "p0.nrrd").read_bytes())
+    ui = panel.ui
+    ui.inputKindComboBox.currentIndex = ui.inputKindComboBox.findData("folder")
+    ui.folderPathLineEdit.currentPath = str(scans)
+    panel.update()
+    ui.applyButton.click()
+    assert "patient" in ui.logTextEdit.plainText and "p0" not in ui.logTextEdit.plainText

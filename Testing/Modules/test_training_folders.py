@@ -169,10 +169,12 @@ def test_a_label_without_a_scan_does_not_keep_the_scans_of_a_folder(training, tm
 def test_series_in_the_folders_of_patients_are_cases(training, tmp_path, answers, wait_for):
     for patient in ("LA 1", "LA 2"):
         write_series(tmp_path / "export" / patient / "study" / "series")
+    (tmp_path / "export" / "LA 2" / "study" / "series" / "LA 2.seg.nrrd").write_bytes(b"drawn by somebody")
     (tmp_path / "export" / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(100))
     answers["getExistingDirectory"] = str(tmp_path / "export")
     training.ui.addFolderButton.click()
-    assert list(roles(training)) == ["LA 1", "LA 2"]
+    assert list(roles(training)) == ["LA 1", "LA 2"] and "1 of 2 new cases have a label file" in message(training)
+    wait_for(lambda: cell(training, "LA 2", "Size") == "10 x 12 x 4")
     training.openCase("LA 1")
     volume = training.edit.editor.sourceVolumeNode()
     assert volume.GetImageData().GetDimensions() == (10, 12, 4)

@@ -94,7 +94,7 @@ def test_names_that_the_user_gave_live_on_when_the_same_segments_come_again(deli
 def test_the_meaning_of_the_values_lives_on_in_a_saved_scene(deliver, tmp_path):
     import slicer
 
-    odd = (Segment('Ünlücke; "a": <b>', 1, (0.1, 0.2, 0.3)), LEFT)
+    odd = (Segment('Unl\u00fccke; "a": <b>', 1, (0.1, 0.2, 0.3)), LEFT)
     deliver(odd)
     assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
     slicer.mrmlScene.Clear()

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 HELP = "Segment scans with a model file: one image, a folder, a DICOM folder or a list of cases."
 FORMATS = ("seg.nrrd", "nrrd", "nii.gz", "nii", "mha")
+_LISTS = (".csv", ".tsv", ".txt", ".json")
+#: Suffixes that nobody gives to a folder.
+_FILES = (
+    *_LISTS,
+    *(".mhd", ".nhdr", ".hdr", ".img", ".raw", ".dcm", ".gz", ".zip", ".caml", ".npy", ".npz", ".mat", ".h5"),
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".stl", ".vtk", ".vtp", ".vti", ".obj", ".ply"),
+    *(".mrb", ".mrml", ".pdf", ".html", ".xls", ".xlsx", ".log"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +83,10 @@ def run(args: argparse.Namespace) -> int:
         from ..model_file import load_model
 
         model = load_model(args.model)
-        cases = find_cases(args.images, model.spec.network.in_channels, args.role)
+        notes: list[str] = []
+        cases = find_cases(args.images, model.spec.network.in_channels, args.role, notes)
+        for note in notes:
+            listener("warning", {"message": note})
         output = _output(args)
         device = choose_device(args.device, listener)
         use_threads(args.threads)
@@ -191,12 +202,24 @@ def _output(args: argparse.Namespace) -> Output:
 
     if args.window_weights and not args.stride:
         raise UsageError("--window-weights goes with --stride; without it windows are weighted by a Gaussian.")
-    if args.output.suffix and not args.output.is_dir() and not args.output.name.lower().endswith(FORMATS):
+    if _names_other_file(args.output, args.images) and not args.output.is_dir():
         raise UsageError(
             f"{args.output} is no format for label maps; expected a folder or a name ending in {', '.join(FORMATS)}."
         )
     maps = (args.uncertainty, args.probability, args.measures)
     return Output(args.output, args.format, *maps, args.percent)
+
+
+def _names_other_file(output: Path, images: list[Path]) -> bool:
+    """Whether a name is that of a file which is no label map.
+
+    Where the results of many scans go, a name with dots may well be a folder, "2024.05.12-segmentations": there only
+    the usual suffixes of files speak against it.
+    """
+    if not output.suffix or output.name.lower().endswith(FORMATS):
+        return False
+    single = len(images) == 1 and images[0].is_file() and images[0].suffix.lower() not in _LISTS
+    return single or output.suffix.lower() in _FILES
 
 
 def _raise_failures(rows: tuple[CaseResult, ...], table: Path | None) -> None:

@@ -2,27 +2,30 @@
 
 An entry's name is a hash of its source files' contents and of every setting that shapes it. It is written under
 another name and appears by one rename; two processes that prepare one case at once both succeed. The least recently
-used entries are removed beyond the limit, never one that a living process uses.
+used entries are removed beyond the limit, never one that a living process uses; where the file system keeps no locks,
+never one that this process uses.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from ..config import ChannelIntensity, Geometry, Segment
 from ..errors import DataError, ResourceError
 from ..serialization import to_json
 from .case import Case
-from .files import disk_error, make_folder
+from .files import disk_error, make_folder, replace_when_free
 from .preparation import ENTRY, PreparedCase, open_entry, uses_label, write_arrays, write_file
 
 __all__ = ["CaseCache", "PreparedCase"]
@@ -34,8 +37,23 @@ except ImportError:  # Windows does not let files be removed that are in use, wh
 
 #: Raised with every change of what is stored, so that entries of older versions are not taken.
 _FORMAT = 1
+#: Names that the voxels of a header's file usually have, and how NRRD and MetaImage name others.
+_BESIDE = {
+    ".mhd": (".raw", ".zraw"),
+    ".nhdr": (".raw", ".raw.gz", ".raw.bz2", ".gz"),
+    ".hdr": (".img", ".img.gz"),
+}
+_DATA_FILE = re.compile(r"\s*(?:data ?file\s*:|ElementDataFile\s*=)\s*(?=\S)(.*)", re.IGNORECASE)
+_LIST = re.compile(r"LIST\b", re.IGNORECASE)
+#: Bytes; beyond it are voxels, in a file that is no header alone.
+_LONGEST_HEADER = 1 << 20
 #: Half-written entries of processes that were killed are removed after a day.
 _ABANDONED_SECONDS = 86_400
+#: What POSIX says of a lock that is held, and network drives of one on a file that may only be read; any other error
+#: means that the file system keeps none.
+_HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EBADF}
+#: What this process uses, which alone is known where there are no locks.
+_IN_USE: weakref.WeakSet[PreparedCase] = weakref.WeakSet()
 
 
 class CaseCache:
@@ -94,6 +112,7 @@ class CaseCache:
             self._remove(entry)  # damaged, by a crash of the machine perhaps: made anew
             return None
         weakref.finalize(prepared, lease.close)
+        _IN_USE.add(prepared)
         return prepared
 
     def _build(
@@ -144,7 +163,7 @@ class CaseCache:
 
     def _remove(self, entry: Path) -> bool:
         """Remove an entry unless it is in use; return whether it went."""
-        lock = _exclusive(entry)
+        lock = None if any(prepared.folder == entry for prepared in tuple(_IN_USE)) else _exclusive(entry)
         if lock is None:
             return False
         gone = self.folder / f".part-{os.getpid()}-{secrets.token_hex(4)}"
@@ -186,40 +205,51 @@ class CaseCache:
         make_folder(memo.parent)
         temporary = memo.with_name(f"{memo.name}.{os.getpid()}.{secrets.token_hex(4)}")
         write_file(temporary, digest.encode("ascii"))
-        os.replace(temporary, memo)
+        replace_when_free(temporary, memo)
         return digest
 
 
 def _lease(entry: Path) -> IO[bytes] | None:
     """Return the entry's description, open and locked against removal; None where there is no such entry."""
-    try:
-        file = (entry / ENTRY).open("rb")
-    except OSError:
+    file = _opened(entry, "rb")
+    if file is None:
         return None
-    try:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:  # being removed this moment
+    if not _locked(file, exclusive=False):  # being removed this moment
         file.close()
         return None
     return file
+
+
+def _opened(entry: Path, mode: Literal["rb", "rb+"]) -> IO[bytes] | None:
+    try:
+        return (entry / ENTRY).open(mode)
+    except OSError:
+        return None
 
 
 def _exclusive(entry: Path) -> IO[bytes] | None:
     """Return the entry's description, locked, or None where anybody else holds it."""
-    try:
-        file = (entry / ENTRY).open("rb")
-    except OSError:
+    # Network drives lock for one alone only what may be written; of another user's entry that may not be so.
+    file = _opened(entry, "rb+") or _opened(entry, "rb")
+    if file is None:
         return None
-    try:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            file.close()  # Windows cannot rename a folder with an open file in it
-    except OSError:
+    if not _locked(file, exclusive=True):
         file.close()
         return None
+    if fcntl is None:
+        file.close()  # Windows cannot rename a folder with an open file in it
     return file
+
+
+def _locked(file: IO[bytes], exclusive: bool) -> bool:
+    """Lock a file at once; return False where another lock is in the way. Without locks nothing is."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in _HELD
+    return True
 
 
 def _settings(
@@ -238,10 +268,36 @@ def _settings(
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(p for p in path.rglob("*") if p.is_file())
-    beside = [
-        path.with_suffix(s) for s in (".raw", ".zraw", ".img") if path.suffix.lower() in (".mhd", ".nhdr", ".hdr")
-    ]
-    return [path, *(p for p in beside if p.exists())]
+    header = path.with_suffix(".hdr") if path.suffix.lower() == ".img" else path
+    if header.suffix.lower() not in _BESIDE:
+        return [path]
+    usual = [path.with_suffix(s) for s in _BESIDE[header.suffix.lower()]]
+    named = [path.parent / name for name in _named_in(header)]
+    return [path, *(p for p in dict.fromkeys([header, *named, *usual]) if p != path and p.is_file())]
+
+
+def _named_in(header: Path) -> list[str]:
+    """The files in which the header of an NRRD or a MetaImage says its voxels are."""
+    try:
+        with header.open("rb") as file:
+            lines = file.read(_LONGEST_HEADER).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []  # told by whoever reads the image
+    for number, line in enumerate(lines):
+        if found := _DATA_FILE.match(line):
+            value = found[1].strip()
+            return [name.strip() for name in lines[number + 1 :]] if _LIST.match(value) else _numbered(value)
+    return []
+
+
+def _numbered(value: str) -> list[str]:
+    """A name, or those of a pattern such as "slice%03d.raw 1 20 1": first number, last number, step."""
+    pattern, *numbers = value.split()
+    try:
+        first, last, step = (int(n) for n in numbers[:3])
+        return [pattern % n for n in range(first, last + 1, step)] if "%" in pattern else [value]
+    except (TypeError, ValueError):
+        return [value]
 
 
 def _sha256(path: Path, case_id: str) -> str:

@@ -6,9 +6,9 @@
 - else in the folder itself: ``X_image.*`` or ``X.*`` with ``X_label.*``, ``X-label.*`` or ``X.seg.nrrd``;
 - ``X_0000.*``, ``X_0001.*``: the channels of case X, where channel 0 is there;
 - a sub-folder X is case X where it is a DICOM series, or holds the image or images of one case, or has a DICOM series
-  further below (``X/STUDY/SERIES``; where there are several, each is a case, ``X-STUDY-SERIES``); its label lies in it
-  or beside it (``X.seg.nrrd``);
-- a folder of DICOM slices alone is one case.
+  further below (``X/STUDY/SERIES``; where there are several, each is a case, ``X-STUDY-SERIES``); its label lies in it,
+  among the slices too, or beside it (``X.seg.nrrd``); where several images or labels lie in it, it is left out;
+- a folder of DICOM slices is one case, with the label that lies among them.
 
 **CSV** (or tab-separated). A header with ``id`` (or ``case``, ``name``), ``image`` (then ``image2``, ``image3``, ...
 for further channels), ``label`` and ``role``; the last two may be missing or empty.
@@ -27,33 +27,30 @@ import io
 import json
 import random
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
 from ..config import Segment
 from ..errors import CamlError, DataError, UsageError
 from ..serialization import write_json
-from .case import ROLES, Case, Cohort, Role
-from .files import absolute, has_dicom_mark, relative_to, replacing
+from .case import ROLES, Case, Cohort
+from .files import absolute, is_series, labelled_name, labels_of_series, relative_to, replacing, visible, volume_stem
 
 LISTS = ("cohort.json", "cohort.csv", "cases.csv")
-_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".hdr")
 _FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
-_LABEL_ENDS = ("_label", "-label", "_labels", "-labels", "_seg", "-seg", "_segmentation", "-segmentation", "_mask")
 _IMAGE_ENDS = ("_image", "-image", "_img")
 _CHANNEL = re.compile(r"^(.+)_(\d{4})$")
 #: Folders between that of a patient and those of the slices.
 _DEEPEST = 3
-#: The table of contents on a DICOM medium, which bears DICOM's mark and is no slice.
-_CONTENTS = "DICOMDIR"
 _IMAGE_COLUMN = re.compile(r"^images?[ _-]?(\d*)$")
 
 
 def load_cohort(path: Path, notes: list[str] | None = None) -> Cohort:
     """Read a cohort from a folder or a list (see this module). ``path`` may also be a single image file.
 
-    notes: takes a sentence on labels that have no image; None: they are refused.
+    notes: takes sentences on what a folder holds and no case can be made of. None: labels that have no image are
+    refused, and sub-folders with the images of no single case are passed over.
     Raises DataError where the list is damaged, names a file that does not exist, an id twice or an unknown role.
     """
     path = Path(path)
@@ -66,8 +63,8 @@ def load_cohort(path: Path, notes: list[str] | None = None) -> Cohort:
         cohort = _load_json(path)
     elif path.suffix.lower() in (".csv", ".tsv", ".txt"):
         cohort = Cohort(_load_csv(path), path)
-    elif _stem(path) is not None:
-        cohort = Cohort((Case(_stem(path) or path.name, (path,)),), path)
+    elif volume_stem(path) is not None:
+        cohort = Cohort((Case(volume_stem(path) or path.name, (path,)),), path)
     else:
         raise DataError(f"The cohort {path} is neither a folder nor a CSV or JSON file.")
     _check(cohort)
@@ -243,62 +240,111 @@ def _check(cohort: Cohort) -> None:
 
 
 def _scan(folder: Path, notes: list[str] | None) -> tuple[Case, ...]:
+    left_out: list[Path] = []
+    cases = _cases_of(folder, notes, left_out)
+    if left_out:
+        named = ", ".join(p.name for p in left_out[:3]) + (", ..." if len(left_out) > 3 else "")
+        sentence = (
+            "Sub-folders that do not hold one image or one DICOM series, with one label at most, were left out "
+            f"({len(left_out)}): {named}."
+        )
+        if not cases:
+            raise DataError(f"The cohort {folder} has no cases. {sentence}")
+        if notes is not None:
+            notes.append(sentence)
+    return cases
+
+
+def _cases_of(folder: Path, notes: list[str] | None, left_out: list[Path]) -> tuple[Case, ...]:
     for images, labels in _FOLDERS:
         if (folder / images).is_dir():
-            found = _images(folder / images) | _series(folder / images)
-            cases = _pair(found, label_files(folder / labels, every=True), notes)
+            found = _images(folder / images)
+            inside = _among(folder / images, found, left_out)
+            cases = _joined(found, inside, label_files(folder / labels, every=True), notes)
             if images == "imagesTr" and (folder / "imagesTs").is_dir():
-                cases += _pair(_images(folder / "imagesTs"), {}, notes)
+                found = _images(folder / "imagesTs")
+                found |= {case.id: case.images for case in _among(folder / "imagesTs", found, left_out)}
+                cases += _pair(found, {}, notes)
             return cases
-    if _is_series(folder):
-        return (Case(folder.resolve().name, (absolute(folder),)),)
-    labels_here = label_files(folder, every=False)
-    images_here = _images(folder, set(labels_here.values())) | _series(folder)
-    inside = [c for p in _visible(folder) if p.is_dir() and p.name not in images_here for c in _inside(p)]
+    if is_series(folder):
+        return _case_in(folder.resolve().name, folder, [(folder,)], labels_of_series(folder), left_out)
+    by_name = label_files(folder, every=False)
+    found = _images(folder, set(by_name.values()))
+    inside = [case for p in _sub_folders(folder, found) for case in _inside(p, left_out)]
+    return _joined(found, inside, by_name, notes)
+
+
+def _joined(
+    images: dict[str, tuple[Path, ...]], inside: list[Case], labels: dict[str, Path], notes: list[str] | None
+) -> tuple[Case, ...]:
+    """Volumes and sub-folders as cases; those without a label of their own take it from ``labels``."""
     bare = {case.id: case.images for case in inside if case.label is None}
-    return _pair(bare | images_here, labels_here, notes) + tuple(case for case in inside if case.label is not None)
+    return _pair(images | bare, labels, notes) + tuple(case for case in inside if case.label is not None)
 
 
-def _inside(folder: Path) -> tuple[Case, ...]:
-    """The case in a sub-folder: its volumes with their label, else the DICOM series below it."""
-    labels = label_files(folder, every=False)
-    images = _images(folder, set(labels.values()))
-    if len(images) > 1 or len(labels) > 1:
-        return ()
+def _sub_folders(folder: Path, images: Container[str]) -> list[Path]:
+    """The sub-folders; of one that is called like a volume beside it, bare slices count before the volume."""
+    subs = [p for p in visible(folder) if p.is_dir()]
+    return [p for p in subs if p.name not in images or (is_series(p) and not labels_of_series(p))]
+
+
+def _among(folder: Path, images: Container[str], left_out: list[Path]) -> list[Case]:
+    """The DICOM series beside the volumes of a folder that is for images alone."""
+    subs = [(p, is_series(p)) for p in _sub_folders(folder, images)]
+    left_out += [p for p, series in subs if not series and _holds_volumes(p, _DEEPEST)]
+    return [case for p, series in subs if series for case in _inside(p, left_out)]
+
+
+def _inside(folder: Path, left_out: list[Path]) -> tuple[Case, ...]:
+    """The case in a sub-folder: its slices or volumes with their label, else the DICOM series below it."""
+    if is_series(folder):
+        return _case_in(folder.name, folder, [(folder,)], labels_of_series(folder), left_out)
+    labels = list(label_files(folder, every=False).values())
+    images = list(_images(folder, set(labels)).values())
     series = [] if images else _series_below(folder, _DEEPEST)
-    if len(series) > 1:
-        return tuple(Case("-".join((folder.name, *p.relative_to(folder).parts)), (absolute(p),)) for p in series)
-    found = [tuple(series)] if series else list(images.values())
-    label = next((absolute(p) for p in labels.values()), None)
-    role: Role = "labeled" if label else "unlabeled"
-    return tuple(Case(folder.name, tuple(absolute(p) for p in paths), label, role) for paths in found)
+    if len(series) > 1 and len(labels) <= 1:
+        named = [("-".join((folder.name, *p.relative_to(folder).parts)), p) for p in series]
+        return tuple(c for name, p in named for c in _case_in(name, p, [(p,)], labels_of_series(p), left_out))
+    labels += [label for p in series for label in labels_of_series(p)]
+    return _case_in(folder.name, folder, images or [(p,) for p in series], labels, left_out)
+
+
+def _case_in(
+    name: str, folder: Path, images: list[tuple[Path, ...]], labels: list[Path], left_out: list[Path]
+) -> tuple[Case, ...]:
+    """The case of a folder with these images and labels; where they are not those of one, the folder is left out."""
+    if len(images) != 1 or len(labels) > 1:
+        if images or _holds_volumes(folder, _DEEPEST):
+            left_out.append(folder)
+        return ()
+    label = absolute(labels[0]) if labels else None
+    return (Case(name, tuple(absolute(p) for p in images[0]), label, "labeled" if label else "unlabeled"),)
+
+
+def _holds_volumes(folder: Path, depth: int) -> bool:
+    """Whether volumes that are no labels lie in a folder or below it."""
+    return any(
+        depth > 1 and _holds_volumes(p, depth - 1)
+        if p.is_dir()
+        else volume_stem(p) is not None and labelled_name(p) is None
+        for p in visible(folder)
+    )
 
 
 def _series_below(folder: Path, depth: int) -> list[Path]:
     """The folders of DICOM series below a folder."""
     found = []
-    for sub in (p for p in _visible(folder) if p.is_dir()):
-        if _is_series(sub):
+    for sub in (p for p in visible(folder) if p.is_dir()):
+        if is_series(sub):
             found.append(sub)
         elif depth > 1:
             found += _series_below(sub, depth - 1)
     return found
 
 
-def _series(folder: Path) -> dict[str, tuple[Path, ...]]:
-    return {p.name: (p,) for p in _visible(folder) if p.is_dir() and _is_series(p)}
-
-
-def _is_series(folder: Path) -> bool:
-    """Whether the first few files of a folder bear DICOM's mark and no volume of another format lies there."""
-    files = [p for p in _visible(folder) if p.is_file() and p.name.upper() != _CONTENTS]
-    others = any(_stem(p) is not None and p.suffix.lower() != ".dcm" for p in files)
-    return not others and any(has_dicom_mark(p) for p in files[:5])
-
-
 def _images(folder: Path, labels: Container[Path] = ()) -> dict[str, tuple[Path, ...]]:
     """Return case id -> channels of the volumes in ``folder`` that are not ``labels``."""
-    stems = {p: _stem(p) for p in _visible(folder) if p.is_file() and p not in labels}
+    stems = {p: volume_stem(p) for p in visible(folder) if p.is_file() and p not in labels}
     names = set(stems.values())
     found: dict[str, list[Path]] = {}
     for path, stem in stems.items():
@@ -325,14 +371,10 @@ def label_files(folder: Path, every: bool = True) -> dict[str, Path]:
     if not folder.is_dir():
         return {}
     found: dict[str, Path] = {}
-    for path in _visible(folder):
-        stem = _stem(path)
-        if stem is None or path.is_dir():
+    for path in visible(folder):
+        identity = labelled_name(path) or (volume_stem(path) if every else None)
+        if identity is None or path.is_dir():
             continue
-        end = next((e for e in _LABEL_ENDS if stem.lower().endswith(e)), None)
-        if not (every or end or path.name.lower().endswith(".seg.nrrd")):
-            continue
-        identity = stem[: -len(end)] if end else stem
         if identity in found:
             raise DataError(
                 f"Case {identity} has two labels ({found[identity].name} and {path.name}); keep one.", identity
@@ -358,19 +400,9 @@ def _pair(images: dict[str, tuple[Path, ...]], labels: dict[str, Path], notes: l
     )
 
 
-def _visible(folder: Path) -> Iterable[Path]:
-    return (p for p in sorted(folder.iterdir()) if not p.name.startswith((".", "_")))
-
-
-def _stem(path: Path) -> str | None:
-    """The name without the suffix of a volume; None for other files."""
-    name = path.name
-    return next((name[: -len(s)] for s in _SUFFIXES if name.lower().endswith(s) and len(name) > len(s)), None)
-
-
 def case_name(path: Path) -> str:
     """Return what a file calls its case: its name without suffix and ``_image``."""
-    stem = _stem(path) or path.name
+    stem = volume_stem(path) or path.name
     end = next((e for e in _IMAGE_ENDS if stem.lower().endswith(e)), "")
     return stem[: -len(end)] if end and len(stem) > len(end) else stem
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import DataError
+from .dicom_frames import Frames, read_frames
 from .nifti import shear
 
 _FRAMES, _SERIES, _POSITION, _ORIENTATION = "0028|0008", "0008|103e", "0020|0032", "0020|0037"
-_SPACING = "0028|0030"
+_SPACING, _INTERCEPT, _SLOPE = "0028|0030", "0028|1052", "0028|1053"
 _GDCM = "GDCMImageIO"
 
 
@@ -55,27 +57,47 @@ def choose_series(folder: Path, who: str) -> Series:
 
 
 def read_series(series: Series, who: str) -> sitk.Image:
-    """Return the volume of a series; raise DataError where slices are missing, doubled or shifted."""
+    """Return the volume of a series; raise DataError where slices are missing, doubled, shifted or of unknown size."""
     if len(series.files) == 1:
-        return sitk.ReadImage(series.files[0], imageIO=_GDCM)
-    _check_positions(series, who)
+        return read_file(Path(series.files[0]), who)
+    if not series.spaced:
+        raise _no_spacing(who)
+    headers = [_header(path) for path in series.files]
+    _check_positions(headers, who)
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(series.files)
     reader.SetImageIO(_GDCM)
+    if len({(_value(h, _SLOPE), _value(h, _INTERCEPT)) for h in headers}) > 1:
+        reader.SetOutputPixelType(sitk.sitkFloat32)  # else all have the first one's type, and are rounded or cut to it
     return reader.Execute()
 
 
-def has_spacing(path: Path) -> bool:
-    """Whether a DICOM file states its voxels' size where GDCM looks for it."""
-    return _states_spacing(_header(str(path)))
+def read_file(path: Path, who: str) -> sitk.Image:
+    """Return the volume of one DICOM file; raise DataError where it states no voxels' size, or its frames no volume."""
+    header, frames = _header(str(path)), read_frames(path)
+    if frames is None or header.GetSize()[2:] != (len(frames.positions),):
+        if not _states_spacing(header):
+            raise _no_spacing(who)
+        return sitk.ReadImage(str(path), imageIO=_GDCM)
+    spacing, direction = _grid_of_frames(frames, header.GetSize()[:2], who)
+    image = sitk.ReadImage(str(path), imageIO=_GDCM)
+    image.SetSpacing(spacing)
+    image.SetOrigin(frames.positions[0])
+    image.SetDirection(direction)
+    return image
+
+
+def _no_spacing(who: str) -> DataError:
+    return DataError(f"{who} does not say how large its voxels are; export the DICOM series again with its geometry.")
 
 
 def _states_spacing(header: sitk.ImageFileReader) -> bool:
     """An enhanced file keeps its spacing in sequences that SimpleITK does not show; where they are missing, GDCM
-    falls back to a unit grid at the origin, which no scanner produces.
+    falls back to a unit grid at the origin, which no scanner produces. Any other file states it, or has none.
     """
-    unit = header.GetSpacing() == (1.0,) * header.GetDimension() and not any(header.GetOrigin())
-    return header.HasMetaDataKey(_SPACING) or not unit
+    unit = header.GetSpacing() == (1.0,) * header.GetDimension()
+    elsewhere = any(header.GetOrigin()) and bool(_value(header, _FRAMES))
+    return header.HasMetaDataKey(_SPACING) or not unit or elsewhere
 
 
 def _series_of(folder: Path) -> tuple[Series, ...]:
@@ -92,31 +114,84 @@ def _series_of(folder: Path) -> tuple[Series, ...]:
     return tuple(found)
 
 
-def _check_positions(series: Series, who: str) -> None:
-    headers = [_header(path) for path in series.files]
+def _check_positions(headers: list[sitk.ImageFileReader], who: str) -> None:
     positions = [_numbers(_value(h, _POSITION)) for h in headers]
     orientations = [_numbers(_value(h, _ORIENTATION)) for h in headers]
+    if len({h.GetSize()[:2] for h in headers}) > 1:
+        raise _different(who, "folder")
+    _check_stack(positions, orientations, headers[0].GetSpacing()[:2], headers[0].GetSize()[:2], who, "folder")
+
+
+def _check_stack(
+    positions: Sequence[tuple[float, ...]],
+    orientations: Sequence[tuple[float, ...]],
+    spacing: tuple[float, ...],
+    size: tuple[int, ...],
+    who: str,
+    place: str,
+) -> np.ndarray:
+    """Return how far along their common normal the slices lie [n], mm; raise DataError where they are no volume.
+
+    ``spacing`` and ``size`` are those within a slice; ``place``, a folder or a file, is what should hold one volume.
+    """
     if any(len(p) != 3 for p in positions) or any(len(o) != 6 for o in orientations):
         raise DataError(f"{who} has DICOM slices without a position; expected a series of one scan.")
-    if len({h.GetSize()[:2] for h in headers}) > 1 or np.ptp(orientations, axis=0).max() > 1e-3:
-        raise DataError(f"{who} has DICOM slices of different size or direction; keep one series a folder.")
+    if np.ptp(orientations, axis=0).max() > 1e-3:
+        raise _different(who, place)
     row, column = np.array(orientations[0][:3]), np.array(orientations[0][3:])
-    steps = np.diff(np.array(positions), axis=0)
-    gaps = np.abs(steps @ np.cross(row, column))
+    heights = np.array(positions) @ np.cross(row, column)
+    steps = np.diff(np.array(positions)[np.argsort(heights, kind="stable")], axis=0)
+    gaps = np.diff(np.sort(heights))
     typical = float(np.median(gaps))
     if gaps.min() < 0.1 * max(typical, 1e-3):
-        raise DataError(f"{who} has several DICOM slices at one position (phases or echoes); keep one volume a folder.")
+        raise DataError(
+            f"{who} has several DICOM slices at one position (phases or echoes); keep one volume a {place}."
+        )
     if np.abs(gaps - typical).max() > 0.25 * typical:
         raise DataError(
             f"{who} has unevenly spaced DICOM slices ({gaps.min():.2f} to {gaps.max():.2f} mm apart); "
             "slices are missing, so export the series again."
         )
-    spacing, size = headers[0].GetSpacing(), headers[0].GetSize()
     columns = np.stack([row * spacing[0], column * spacing[1], steps.mean(axis=0)], axis=1)
-    if shear(columns, (*size[:2], len(series.files))) > 1.0:
+    if shear(columns, (*size, len(positions))) > 1.0:
         raise DataError(
             f"{who} has slices that shift sideways (a tilted gantry); resample it to a straight volume first."
         )
+    return heights
+
+
+def _grid_of_frames(
+    frames: Frames, size: tuple[int, ...], who: str
+) -> tuple[tuple[float, float, float], tuple[float, ...]]:
+    """Return spacing and direction as the frames state them, of ``size`` voxels each; raise DataError where they are
+    no volume in the order of its slices.
+    """
+    if any(len(s) != 2 for s in frames.spacings):
+        raise _no_spacing(who)
+    if np.ptp(frames.spacings, axis=0).max() > 1e-3 * min(frames.spacings[0]):
+        raise _different(who, "file")
+    if len(set(frames.scales)) > 1:
+        raise DataError(
+            f"{who} has DICOM slices whose values are scaled differently, which cannot be read from one file; "
+            "export it with a file for each slice."
+        )
+    between_rows, between_columns = frames.spacings[0]
+    spacing = (between_columns, between_rows)
+    heights = _check_stack(frames.positions, frames.orientations, spacing, size, who, "file")
+    steps = np.diff(heights)
+    if np.any(steps > 0) and np.any(steps < 0):
+        raise DataError(
+            f"{who} has DICOM slices that are not in the order of their positions; export it with a file for each "
+            "slice."
+        )
+    row, column = np.array(frames.orientations[0][:3]), np.array(frames.orientations[0][3:])
+    normal = np.cross(row, column) * np.sign(steps[0])
+    direction = np.stack([row, column, normal], axis=1)
+    return (*spacing, float(np.abs(steps).mean())), tuple(direction.ravel().tolist())
+
+
+def _different(who: str, place: str) -> DataError:
+    return DataError(f"{who} has DICOM slices of different size or direction; keep one series a {place}.")
 
 
 def _header(path: str) -> sitk.ImageFileReader:

@@ -1,10 +1,14 @@
-"""Files: writing without leaving half of one, the errors of disks, DICOM's mark. Standard library only."""
+"""Files: writing without leaving half of one, the errors of disks, what names and DICOM's mark tell of a file.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +16,15 @@ from pathlib import Path
 from ..errors import ResourceError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+#: A scanner for viruses, a program that copies folders to a server or a table's window hold a file for a while, and
+#: Windows then refuses to replace it; no other system does.
+_TRIES = 21 if os.name == "nt" else 1
+_PAUSE = 0.1
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_VOLUMES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".hdr")
+_LABEL_ENDS = ("_label", "-label", "_labels", "-labels", "_seg", "-seg", "_segmentation", "-segmentation", "_mask")
+#: The table of contents on a DICOM medium, which bears DICOM's mark and is no slice.
+_CONTENTS = "DICOMDIR"
 
 
 def disk_error(error: OSError, path: Path) -> ResourceError:
@@ -20,7 +32,8 @@ def disk_error(error: OSError, path: Path) -> ResourceError:
     if error.errno in _FULL:
         return ResourceError(f"The disk is full: cannot write {path}; free some space or choose another folder.")
     if error.errno in _FORBIDDEN:
-        return ResourceError(f"No permission to write {path}; choose a folder that you may write to.")
+        free = "close the program that has it open, or " if os.path.isfile(path) else ""
+        return ResourceError(f"No permission to write {path}; {free}choose a folder that you may write to.")
     reason = error.strerror or str(error)
     return ResourceError(f"Cannot write {path} ({reason}); check the folder and the disk.")
 
@@ -59,11 +72,26 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         flush_to_disk(temporary)
-        os.replace(temporary, path)
+        replace_when_free(temporary, path)
     except OSError as error:
         raise disk_error(error, path) from error
     finally:
         remove_quietly(temporary)
+
+
+def replace_when_free(source: Path, target: Path, tries: int = _TRIES, pause: float = _PAUSE) -> None:
+    """Rename ``source`` to ``target``, which another program may hold for an instant; ``pause`` is in seconds.
+
+    Raises OSError, PermissionError only after ``tries`` attempts.
+    """
+    for left in reversed(range(tries)):
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            if not left:
+                raise
+            time.sleep(pause)
 
 
 def flush_to_disk(path: Path) -> None:
@@ -90,3 +118,40 @@ def has_dicom_mark(path: Path) -> bool:
 def is_segmentation(path: Path) -> bool:
     """Whether the name says Slicer segmentation."""
     return path.name.lower().endswith((".seg.nrrd", ".seg.nhdr"))
+
+
+def visible(folder: Path) -> list[Path]:
+    """Return what lies in a folder, by name, without hidden files and those that begin with an underscore."""
+    return [p for p in sorted(folder.iterdir()) if not p.name.startswith((".", "_"))]
+
+
+def volume_stem(path: Path) -> str | None:
+    """Return the name without the suffix of a volume; None for other files."""
+    name = path.name
+    return next((name[: -len(s)] for s in _VOLUMES if name.lower().endswith(s) and len(name) > len(s)), None)
+
+
+def labelled_name(path: Path) -> str | None:
+    """Return what is labelled by a file that its name calls a label, X for ``X_label.nrrd``; None for other files."""
+    stem = volume_stem(path)
+    if stem is None:
+        return None
+    end = next((e for e in _LABEL_ENDS if stem.lower().endswith(e)), None)
+    return stem[: -len(end)] if end else (stem if is_segmentation(path) else None)
+
+
+def is_series(folder: Path) -> bool:
+    """Whether the first few files of a folder bear DICOM's mark, and no volume but labels lies beside them."""
+    labels = set(labels_of_series(folder))
+    files = [p for p in visible(folder) if p.is_file() and p.name.upper() != _CONTENTS and p not in labels]
+    others = any(volume_stem(p) is not None and not _is_slice(p) for p in files)
+    return not others and any(has_dicom_mark(p) for p in files[:5])
+
+
+def labels_of_series(folder: Path) -> list[Path]:
+    """Return the labels among the slices of a folder; a slice is none, whatever its name says."""
+    return [p for p in visible(folder) if labelled_name(p) is not None and not _is_slice(p) and p.is_file()]
+
+
+def _is_slice(path: Path) -> bool:
+    return path.suffix.lower() == ".dcm"

@@ -144,27 +144,14 @@ def naming(case_id: str | None) -> Iterator[None]:
 
 def _read_any(path: Path, who: str) -> sitk.Image:
     if path.is_dir():
-        return _read_series(path, who)
+        return dicom.read_series(dicom.choose_series(path, who), who)
     if not path.exists():
         raise DataError(f"{who} does not exist (looked for {path}); check the path.")
     if path.stat().st_size == 0:
         raise DataError(f"{who} is an empty file; copy it again.")
     if nifti.is_nifti(path):
         return _read_nifti(path, who)
-    if has_dicom_mark(path) and not dicom.has_spacing(path):
-        raise _no_spacing(who)
-    return sitk.ReadImage(str(path))
-
-
-def _read_series(path: Path, who: str) -> sitk.Image:
-    series = dicom.choose_series(path, who)
-    if not series.spaced:
-        raise _no_spacing(who)
-    return dicom.read_series(series, who)
-
-
-def _no_spacing(who: str) -> DataError:
-    return DataError(f"{who} does not say how large its voxels are; export the DICOM series again with its geometry.")
+    return dicom.read_file(path, who) if has_dicom_mark(path) else sitk.ReadImage(str(path))
 
 
 def _read_nifti(path: Path, who: str) -> sitk.Image:

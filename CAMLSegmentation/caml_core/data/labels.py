@@ -149,7 +149,7 @@ def _read_segmentation(image: sitk.Image, who: str) -> LabelMap:
     array = np.zeros(layers.shape[:3], dtype=np.uint8)
     overlap = 0
     try:
-        listed = _listed_segments(image)
+        listed = _listed_segments(image, layered=layers.shape[3] > 1)
     except ValueError as error:
         raise DataError(f"{who} has a damaged list of segments ({error}); save the segmentation again.") from error
     for index, (segment, layer, value) in enumerate(listed):
@@ -166,10 +166,11 @@ def _read_segmentation(image: sitk.Image, who: str) -> LabelMap:
     return LabelMap(array.T, grid_of(image), tuple(segments), True, notes)
 
 
-def _listed_segments(image: sitk.Image) -> list[tuple[Segment, int, int]]:
+def _listed_segments(image: sitk.Image, layered: bool) -> list[tuple[Segment, int, int]]:
     """Return (segment, layer, value in the layer) in the file's order.
 
     Several layers may use one value twice, so the segments are renumbered where their values are not unique.
+    Slicer 4.10 and before named neither layers nor values: each segment had a layer of its own, and was 1 in it.
     """
     keys = set(image.GetMetaDataKeys())
 
@@ -181,8 +182,8 @@ def _listed_segments(image: sitk.Image) -> list[tuple[Segment, int, int]]:
     while any(f"Segment{len(listed)}_{name}" in keys for name in ("ID", "Name")):
         i = len(listed)
         name = get(i, "Name", "") or get(i, "ID", "") or plain_name(i + 1)
-        value = int(get(i, "LabelValue", str(i + 1)))
-        listed.append((i, name, int(get(i, "Layer", "0")), value))
+        value = int(get(i, "LabelValue", "1" if layered else str(i + 1)))
+        listed.append((i, name, int(get(i, "Layer", str(i) if layered else "0")), value))
     values = [value for *_, value in listed]
     keep = len(set(values)) == len(values) and all(1 <= v <= 255 for v in values)
     return [

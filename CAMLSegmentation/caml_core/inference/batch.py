@@ -21,7 +21,7 @@ from ..data.files import disk_error, make_folder, replacing
 from ..data.grid import Grid
 from ..data.io import read_case
 from ..data.labels import labels_on_grid, read_labels, write_labels, write_scalar
-from ..errors import CamlError, Cancelled, DataError, UsageError
+from ..errors import CamlError, Cancelled, DataError, ResourceError, UsageError
 from ..events import Listener, silent
 from ..model.build import build_network
 from ..model.caml import CamlNetwork
@@ -91,12 +91,15 @@ def load_network(model: LoadedModel) -> CamlNetwork:
     return network.eval()
 
 
-def find_cases(paths: Sequence[Path], channels: int, roles: Sequence[Role] = ()) -> tuple[Case, ...]:
+def find_cases(
+    paths: Sequence[Path], channels: int, roles: Sequence[Role] = (), notes: list[str] | None = None
+) -> tuple[Case, ...]:
     """Return the cases of files, folders, DICOM folders and lists; ``roles`` limits them, excluded ones never count.
 
-    For a model of several channels, single files are taken in groups of as many. Raises DataError or UsageError.
+    For a model of several channels, single files are taken in groups of as many. ``notes`` takes sentences on what
+    folders hold and is no case. Raises DataError or UsageError.
     """
-    cohorts = [load_cohort(path) for path in paths]
+    cohorts = [load_cohort(path, notes) for path in paths]
     cases = [case for cohort in cohorts for case in cohort.cases]
     single = all(path.is_file() and [len(case.images) for case in c.cases] == [1] for path, c in zip(paths, cohorts))
     if channels > 1 and single:  # a list, too, is a file, but its case brings all its channels
@@ -128,7 +131,8 @@ def run_cases(
     within: a folder of label maps; outside of the one with its name (``CASE.nrrd``, ...) nothing of a case is labelled.
 
     A case that cannot be segmented becomes a row with its error and a warning. What would fail for every case
-    (a folder that cannot be written, a full disk, a stop request) is raised.
+    (a folder that cannot be written, a full disk, a stop request) is raised. A table that cannot be written, because
+    it is open elsewhere perhaps, is a warning until all cases are done, and is raised then.
     """
     _check_outputs(cases, output)
     rows: list[CaseResult] = []
@@ -136,6 +140,7 @@ def run_cases(
     named = cases[0].id if len(cases) == 1 else f"{len(cases)} cases"
     listener("stage", {"name": "predict", "detail": f"{named}, {predictor.quality}, on {predictor.device}"})
     predictor.listener = progress
+    unwritten: ResourceError | None = None
     for case in cases:
         if stop():
             raise Cancelled(f"Stopped with {len(rows)} of {len(cases)} cases written.")
@@ -143,8 +148,23 @@ def run_cases(
         rows.append(_run_case(predictor, case, output, within, listener))
         progress.end(len(rows))
         if table is not None:
-            write_table(table, rows)
+            unwritten = _try_table(table, rows, unwritten, listener)
+    if unwritten is not None:
+        raise unwritten
     return tuple(rows)
+
+
+def _try_table(
+    path: Path, rows: Sequence[CaseResult], before: ResourceError | None, listener: Listener
+) -> ResourceError | None:
+    """Write the table; return why that failed, which is told where it did not fail ``before``."""
+    try:
+        write_table(path, rows)
+    except ResourceError as error:
+        if before is None:
+            listener("warning", {"message": f"{error} It is tried again after each case."})
+        return error
+    return None
 
 
 def write_table(path: Path, rows: Sequence[CaseResult]) -> None:

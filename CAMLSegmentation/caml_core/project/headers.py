@@ -14,9 +14,12 @@ def read_header(path: Path) -> Header | None:
     """
     import SimpleITK as sitk
 
+    from ..data.files import labels_of_series, visible
+
     first, slices = path, 0
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+        labels = set(labels_of_series(path))
+        files = [p for p in visible(path) if p.is_file() and p not in labels]
         if not files:
             return None
         first, slices = files[0], len(files)

@@ -48,7 +48,8 @@ def start_round(
     Raises UsageError, DataError or ModelFileError where the round cannot be.
     """
     planning = request.planning
-    cohort = hold_out(load_cohort(cohort_path), planning.seed, number=planning.hold_out)
+    left_out: list[str] = []
+    cohort = hold_out(load_cohort(cohort_path, left_out), planning.seed, number=planning.hold_out)
     check_trainable(cohort)
     if request.planning.until_better and not cohort.with_role("validation"):
         raise UsageError(
@@ -60,6 +61,7 @@ def start_round(
     if start is not None:
         load_model(start)
     folder.create(cohort, request, start)
+    folder.add_notes(left_out)
     if preview:
         with replacing(folder.preview_case) as temporary:
             temporary.write_text(preview + "\n", encoding="utf-8")

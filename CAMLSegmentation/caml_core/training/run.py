@@ -55,8 +55,9 @@ class Session:
 
 def survey(cohort_path: Path, request: Request, listener: Listener) -> tuple[Cohort, Fingerprint]:
     """Read the cohort, fix the validation split, and look at every case once."""
-    cohort = hold_out(load_cohort(cohort_path), request.seed, number=request.hold_out)
-    notes = check_trainable(cohort)
+    left_out: list[str] = []
+    cohort = hold_out(load_cohort(cohort_path, left_out), request.seed, number=request.hold_out)
+    notes = (*left_out, *check_trainable(cohort))
     listener("stage", {"name": "reading", "detail": f"{len(cohort.cases)} cases"})
     found = fingerprint(cohort, listener)
     for note in (*notes, *found.notes):

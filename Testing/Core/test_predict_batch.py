@@ -1,0 +1,75 @@
+"""Many scans at once: where the results may go, what is no case, and a table that cannot be written."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from test_predict import PLAIN, rows_of, save_a_model, write_scan
+
+from caml_core.config import NumericMode
+from caml_core.inference.batch import Output, find_cases, load_network, run_cases
+from caml_core.inference.predictor import Predictor
+from caml_core.model_file import load_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_a_model(tmp_path_factory.mktemp("model") / "test.caml")
+
+
+def test_a_table_that_cannot_be_written_does_not_end_the_batch(caml, model, tmp_path):
+    for number in (1, 2):
+        write_scan(tmp_path / "in" / f"case{number}.nrrd", number)
+    table = tmp_path / "out" / "predictions.csv"
+    table.mkdir(parents=True)
+    command = ("predict", model, tmp_path / "in", "-o", tmp_path / "out", "--progress", "json", "--dtype", "bf16")
+    code, stdout, err = caml(*command)
+    assert code == 5 and f"Cannot write {table}" in err
+    assert {p.name for p in (tmp_path / "out").glob("*.seg.nrrd")} == {"case1.seg.nrrd", "case2.seg.nrrd"}
+    events = [json.loads(line) for line in stdout.splitlines()]
+    (warning,) = [e["message"] for e in events if e["event"] == "warning"]
+    assert f"Cannot write {table}" in warning and "tried again" in warning
+    table.rmdir()
+    assert caml(*command)[0] == 0 and len(rows_of(table)) == 2
+
+
+def test_a_table_that_becomes_free_during_the_batch_is_whole(model, tmp_path):
+    cases = find_cases([write_scan(tmp_path / f"case{i}.nrrd", i) for i in (1, 2)], 1)
+    table, out = tmp_path / "table.csv", tmp_path / "out"
+    table.mkdir()
+    told: list[str] = []
+
+    def listener(kind: str, fields: dict) -> None:
+        told.extend([fields["message"]] if kind == "warning" else [])
+        if kind == "warning":
+            table.rmdir()
+
+    loaded = load_model(model)
+    predictor = Predictor(load_network(loaded), loaded.spec, numeric=NumericMode("fp32"), quality="fast")
+    run_cases(predictor, cases, Output(out), table=table, listener=listener)
+    assert len(told) == 1 and [row["case"] for row in rows_of(table)] == ["case1", "case2"]
+
+
+def test_what_is_no_case_is_told_and_the_rest_is_segmented(caml, model, tmp_path):
+    for name in ("case1.nrrd", "sub/a.nrrd", "sub/b.nrrd", "lost_label.nrrd"):
+        write_scan(tmp_path / "in" / name)
+    code, _, err = caml("predict", model, tmp_path / "in", "-o", tmp_path / "out", *PLAIN)
+    assert code == 0, err
+    assert "left out (1): sub." in err and "left out (1): lost_label.nrrd." in err
+    assert [row["case"] for row in rows_of(tmp_path / "out" / "predictions.csv")] == ["case1"]
+
+
+@pytest.mark.parametrize("name", ["2024.05.12-segmentations", "Dr. Meier", "1.2.840.113"])
+def test_the_folder_for_many_scans_may_have_a_dot_in_its_name(caml, model, tmp_path, name):
+    write_scan(tmp_path / "in" / "case1.nrrd")
+    code, _, err = caml("predict", model, tmp_path / "in", "-o", tmp_path / name, *PLAIN)
+    assert code == 0, err
+    assert (tmp_path / name / "case1.seg.nrrd").is_file()
+
+
+@pytest.mark.parametrize("name", ["out.png", "out.JPG", "out.dcm", "out.csv", "out.json", "out.caml", "out.mhd"])
+def test_the_name_of_another_file_is_no_folder_for_many_scans(caml, model, tmp_path, name):
+    write_scan(tmp_path / "in" / "case1.nrrd")
+    code, _, err = caml("predict", model, tmp_path / "in", "-o", tmp_path / name, *PLAIN)
+    assert code == 2 and "no format for label maps" in err and not (tmp_path / name).exists()
