@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import re
 
 import numpy as np
 import pytest
 from accuracy_report import Result, cases_table, comparison_table, conditions, curves, result, runs_table
+from bench_accuracy import Run, command_line, runs_of
 from cohorts import left_atria
 from intervals import mean_interval, paired
 from trainings import Finished
@@ -103,12 +105,25 @@ def cells(table: str, first: str) -> list[str]:
 
 def test_tables_compare_case_by_case_over_seeds():
     results = [a_run("caml", 0, 0.90), a_run("labeled-only", 0, 0.88, ("v",)), a_run("caml", 1, 0.92)]
+    results += [a_run("no-occ", 2, 0.92)]
     text = comparison_table(results)
-    ours, theirs = cells(text, "caml"), cells(text, "labeled-only")
-    assert ours[1] == "2" and ours[2].startswith("91.95 [") and ours[3:] == ["-"] * 3
-    assert theirs[1] == "1" and theirs[2].startswith("88.95 [")
-    assert theirs[3] == "+3.00 [+3.00, +3.00]" and theirs[4] == "20 of 20" and float(theirs[5]) < 0.001
-    assert cells(cases_table(results), "case 61")[1:] == ["91.0", "88.0"]
+    ours, theirs, unpaired = (cells(text, name) for name in ("caml", "labeled-only", "no-occ"))
+    assert ours[1] == "0, 1" and ours[2].startswith("91.95 [") and ours[3:] == ["-"] * 4
+    assert theirs[1] == "0" and theirs[2].startswith("88.95 [")
+    assert theirs[3:6] == ["+2.00 [+2.00, +2.00]", "0", "20 of 20"] and float(theirs[6]) < 0.001, "seed 0 of both"
+    assert unpaired[3:] == ["-"] * 4, "no seed of both"
+    assert cells(cases_table(results), "case 61")[1:] == ["91.0", "88.0", "92.0"]
+
+
+def test_a_command_names_each_run_with_its_seeds(tmp_path):
+    options = argparse.Namespace(labels=8, runs=[Run.parse("caml:0,1"), Run.parse("labeled-only:0")], seeds=[7])
+    assert runs_of(options) == [("caml", 0), ("labeled-only", 0), ("caml", 1)]
+    options.runs.append(Run.parse("no-occ"))
+    assert ("no-occ", 7) in runs_of(options)
+    assert "--runs caml:0,1 labeled-only:0 no-occ --seeds 7" in command_line("bench_accuracy.py", options)
+    for wrong in ("camel", "caml:first"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            Run.parse(wrong)
 
 
 def test_the_table_of_runs_shows_both_rules_of_the_95th_percentile():

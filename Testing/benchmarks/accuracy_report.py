@@ -89,23 +89,41 @@ def runs_table(results: Sequence[Result], columns: Sequence[Column] = COLUMNS) -
 
 
 def comparison_table(results: Sequence[Result], column: Column = DICE, reference: str = "caml") -> str:
-    """A row for each name: the mean over seeds with its interval, and the reference minus it, paired by case."""
-    means = _means(results, column)
-    ours = means.get(reference)
+    """A row for each name: the mean over its seeds with its interval, and the reference minus it, paired by case.
+
+    Paired are the seeds that both have: a mean over more seeds is smoother, which is no merit of the method.
+    """
     rows = []
-    for name, values in means.items():
+    for name, values in _means(results, column).items():
         low, high = mean_interval(np.array(list(values.values())))
-        row = [name, len({one.seed for one in results if one.name == name})]
+        row = [name, _listed(_seeds(results, name))]
         row += [f"{np.mean(list(values.values())):.2f} [{low:.2f}, {high:.2f}]"]
-        rows.append([*row, *(_paired(paired(ours, values)) if ours and name != reference else ("-",) * 3)])
-    against = f"{reference} minus it"
+        rows.append([*row, *(("-",) * 4 if name == reference else _against(results, reference, name, column))])
     return table(
         (
             *("run", "seeds", f"{column.title} [95 % interval]"),
-            *(f"{against} [95 % interval]", "better in", "Wilcoxon signed-rank p"),
+            *(f"{reference} minus it [95 % interval]", "seeds of both", "better in", "Wilcoxon signed-rank p"),
         ),
         rows,
     )
+
+
+def _against(results: Sequence[Result], reference: str, name: str, column: Column) -> tuple[str, ...]:
+    """The reference minus ``name`` over the seeds that both have."""
+    shared = _seeds(results, reference) & _seeds(results, name)
+    if not shared:
+        return ("-",) * 4
+    means = _means([one for one in results if one.seed in shared], column)
+    difference, better, p_value = _paired(paired(means[reference], means[name]))
+    return difference, _listed(shared), better, p_value
+
+
+def _seeds(results: Sequence[Result], name: str) -> set[int]:
+    return {one.seed for one in results if one.name == name}
+
+
+def _listed(seeds: set[int]) -> str:
+    return ", ".join(map(str, sorted(seeds)))
 
 
 def cases_table(results: Sequence[Result], column: Column = DICE, titles: Mapping[str, str] | None = None) -> str:

@@ -14,6 +14,7 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from accuracy_report import (
     Result,
@@ -56,15 +57,43 @@ def main() -> None:
                 print(text)
                 continue
             own = {f"{name}, seed {seed}": finished for (of, name, seed), finished in done.items() if of == labels}
-            write_section(_section(labels, options), f"{text}\n\n{curves(own, _section(labels, options))}")
+            write_section(f"accuracy-la-{labels}", f"{text}\n\n{curves(own, f'accuracy-la-{labels}')}")
 
 
 def _jobs(folder: Path, source: Path, labels: int, options: argparse.Namespace) -> dict[tuple[str, int], Training]:
     """All trainings with their lengths, in the order in which they are done: every name with the first seed first."""
     cohort = left_atria(folder / "cohort.json", source, labels)
-    return {
-        (name, seed): prepare(folder, cohort, name, seed, options) for seed in options.seeds for name in options.runs
-    }
+    return {(name, seed): prepare(folder, cohort, name, seed, options) for name, seed in runs_of(options)}
+
+
+def runs_of(options: argparse.Namespace) -> list[tuple[str, int]]:
+    """Names with their seeds, every name with its first seed first."""
+    wanted = [(name, seeds or options.seeds) for name, seeds in options.runs]
+    longest = max(len(seeds) for _, seeds in wanted)
+    return [(name, seeds[place]) for place in range(longest) for name, seeds in wanted if place < len(seeds)]
+
+
+class Run(NamedTuple):
+    """A variant and its seeds, None for those of --seeds; written NAME or NAME:0,1."""
+
+    name: str
+    seeds: tuple[int, ...] | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Run:
+        """Raise ArgumentTypeError where there is no such variant, or a seed is no number."""
+        name, _, seeds = text.partition(":")
+        if name not in VARIANTS:
+            msg = f"{name!r} is none of {', '.join(VARIANTS)}"
+            raise argparse.ArgumentTypeError(msg)
+        try:
+            return cls(name, tuple(int(seed) for seed in seeds.split(",")) if seeds else None)
+        except ValueError as error:
+            msg = f"{seeds!r} are no seeds; write them as 0,1"
+            raise argparse.ArgumentTypeError(msg) from error
+
+    def __str__(self) -> str:
+        return self.name if self.seeds is None else f"{self.name}:{','.join(map(str, self.seeds))}"
 
 
 def prepare(folder: Path, cohort: Path, name: str, seed: int, options: argparse.Namespace) -> Training:
@@ -110,8 +139,8 @@ def report(results: Sequence[Result], labels: int, options: argparse.Namespace) 
             f"published CAML has {dice} % and {distance:.2f} mm with {labels} labels, on other held-out cases.",
             words_of_runs(results),
             comparison_table(results),
-            "Each case counts with the mean over its run's seeds. Intervals: 10,000 bootstrap draws of the cases, "
-            "which know nothing of what another seed would have given.",
+            "Each case counts with the mean over its run's seeds, in a difference over those that both have. "
+            "Intervals: 10,000 bootstrap draws of the cases, which know nothing of what another seed would have given.",
             cases_table(results, titles=numbers),
             machines(results),
         )
@@ -139,7 +168,8 @@ def command_line(script: str, options: argparse.Namespace) -> str:
 
 def add_options(parser: argparse.ArgumentParser, runs: Sequence[str]) -> None:
     """Options that both accuracy benchmarks have."""
-    parser.add_argument("--runs", nargs="+", choices=VARIANTS, default=list(runs), metavar="NAME", help=_names())
+    chosen = [Run(name) for name in runs]
+    parser.add_argument("--runs", nargs="+", type=Run.parse, default=chosen, metavar="NAME[:SEEDS]", help=_names())
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     length_ = parser.add_mutually_exclusive_group()
     length_.add_argument("--budget", default="20m", help="of each run, as caml train has it (default: 20m)")
@@ -160,11 +190,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _names() -> str:
-    return f"what to compare, of: {', '.join(VARIANTS)}"
-
-
-def _section(labels: int, options: argparse.Namespace) -> str:
-    return f"{'accuracy' if set(options.runs) <= set(PLAIN) else 'ablations'}-la-{labels}"
+    return f"what to compare, of: {', '.join(VARIANTS)}; with seeds of its own as NAME:0,1"
 
 
 def _options() -> argparse.Namespace:

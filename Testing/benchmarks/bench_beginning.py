@@ -97,6 +97,7 @@ def _trained(plan: Plan, cohort: Cohort, cache: Path) -> list[str]:
 
 
 def _section(rows: list[list[Any]], plan: Plan) -> str:
+    seeds = dict.fromkeys(row[1] for row in rows)
     header = ["variant", "seed", *(f"after {mark}" for mark in MARKS), "seconds"]
     return "\n".join(
         [
@@ -106,7 +107,7 @@ def _section(rows: list[list[Any]], plan: Plan) -> str:
             f"base filters, patch {list(plan.geometry.patch)}, {plan.numeric.dtype}, one thread. Dice of the two "
             "segments in % after so many iterations, averaged weights, at the network's resolution.",
             "",
-            "    python Testing/benchmarks/bench_beginning.py",
+            f"    python Testing/benchmarks/bench_beginning.py --seeds {' '.join(map(str, seeds))}",
             "",
             table(header, rows),
             "",

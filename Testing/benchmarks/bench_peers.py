@@ -153,7 +153,7 @@ def train(streams: Streams, sizes: Sizes) -> list[Step]:
     last = range(plan.iterations - sizes.measured, plan.iterations)
     for iteration in range(last.start):
         if iteration == last_solo.start:
-            found.append(step_of("one alone, in turn", engine, sampler, last_solo))
+            found.append(step_of("each alone", engine, sampler, last_solo))
         if iteration not in last_solo:
             engine.step(sampler.batch(iteration), iteration)
     found.append(step_of(BOTH, engine, sampler, last))
@@ -165,10 +165,8 @@ def train(streams: Streams, sizes: Sizes) -> list[Step]:
 
 
 def step_of(phase: str, engine: Engine, sampler: TwoStreamSampler, iterations: range) -> Step:
-    """Measure ``iterations``, which train the sub-models of ``phase``."""
-    network = engine.network
-    parts = [network] if phase == BOTH else [network.encoder1, network.decoder1]
-    parameters = sum(p.numel() for part in parts for p in part.parameters())
+    """Measure ``iterations`` of a training; in both of its phases both sub-models learn."""
+    parameters = sum(p.numel() for p in engine.network.parameters())
     return Step(phase, engine.plan.numeric.dtype, parameters, measure_parts(engine, sampler.batch, iterations))
 
 
@@ -187,10 +185,11 @@ def data_seconds(streams: Streams, sizes: Sizes) -> dict[str, float]:
         "MONAI, cut to the patch, empty corners": batch_maker(*known, wider=False),
     }
     seconds = {}
+    first = streams.plan.solo_iterations  # from there on a batch has patches of both streams, as MONAI's has
     for name, make in makers.items():
-        make(0)
+        make(first)
         begin = time.perf_counter()
-        for iteration in range(1, sizes.batches + 1):
+        for iteration in range(first + 1, first + sizes.batches + 1):
             make(iteration)
         seconds[name] = (time.perf_counter() - begin) / sizes.batches
     return seconds

@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import argparse
 import csv
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
 import numpy as np
-from cohorts import LA_TRAINING
+from cohorts import LA_TRAINING, left_atria, refuse_learned
 from common import left_atria_folder, machine, table, write_section
 
 from caml_core.config import DTypeName, NumericMode
+from caml_core.data.cohort import load_cohort
 from caml_core.data.io import read_volume
 from caml_core.inference.batch import load_network
 from caml_core.inference.predictor import OVERLAPS, Predictor, Quality
 from caml_core.metrics import dice
-from caml_core.model_file import LoadedModel, load_model
+from caml_core.model_file import LoadedModel, ModelCard, load_model, read_card
 
 MODES: tuple[DTypeName, DTypeName] = ("fp32", "bf16")
 LEAST = 0.998
@@ -52,7 +54,10 @@ def main() -> None:
         return
     cases = held_out(source)[: 1 if options.quick else None]
     model = load_model(options.model)
-    text = section(compared(model, options.quality, cases), model, options.quality)
+    with tempfile.TemporaryDirectory() as scratch:
+        cohort = load_cohort(left_atria(Path(scratch) / "list.json", source, LA_TRAINING))
+    refuse_learned(read_card(options.model), cohort)
+    text = section(compared(model, options.quality, cases), model, read_card(options.model), options.quality)
     if options.quick:
         print(text)
     else:
@@ -89,7 +94,7 @@ def compared(model: LoadedModel, quality: Quality, cases: Sequence[tuple[str, Pa
     return rows
 
 
-def section(rows: Sequence[Row], model: LoadedModel, quality: Quality) -> str:
+def section(rows: Sequence[Row], model: LoadedModel, card: ModelCard, quality: Quality) -> str:
     """The text with its table."""
     body = []
     for segment in model.spec.segments:
@@ -105,9 +110,9 @@ def section(rows: Sequence[Row], model: LoadedModel, quality: Quality) -> str:
     return (
         "### What bf16 costs\n\n"
         + table(header, body)
-        + f"\n\nModel {model.info.name!r}, quality {quality}, {count} held-out left atria (la2018), labels on the "
-        "scans' grids. Cases without: neither mode found the segment, which says nothing and does not count. The last "
-        f"two columns are against the reference. Aim: at least {LEAST} between the two, "
+        + f"\n\nModel {model.info.name!r} (weights {card.sha256[:8]}), quality {quality}, {count} held-out left atria "
+        "(la2018), labels on the scans' grids. Cases without: neither mode found the segment, which says nothing and "
+        f"does not count. The last two columns are against the reference. Aim: at least {LEAST} between the two, "
         f"{verdict if values else 'of which nothing is known'}.\n\n{machine()}"
     )
 

@@ -28,7 +28,7 @@ from accuracy_report import (
     runs_table,
     words_of_runs,
 )
-from bench_accuracy import PLAIN, add_options, command_line, prepare, side_by_side
+from bench_accuracy import PLAIN, add_options, command_line, prepare, runs_of, side_by_side
 from centreline import centreline
 from cohorts import VESSEL_LABELED, VESSEL_UNLABELED, vessels
 from common import caml, run, shared_folder, write_section
@@ -54,11 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.output or Path(scratch)
         cohort = vessels(folder / "cohort.json", shared / "vessels")
-        runs = {
-            (name, seed): prepare(folder, cohort, name, seed, options)
-            for seed in options.seeds
-            for name in options.runs
-        }
+        runs = {(name, seed): prepare(folder, cohort, name, seed, options) for name, seed in runs_of(options)}
         if options.plan_only:
             return
         done = train_all(runs, options.at_once)
@@ -119,8 +115,8 @@ def report(results: Sequence[Result], options: argparse.Namespace) -> str:
             words_of_runs(results),
             comparison_table(results),
             comparison_table(results, CL_DICE),
-            "Each case counts with the mean over its run's seeds. Intervals: 10,000 bootstrap draws of the cases; with "
-            "so few cases they are indicative.",
+            "Each case counts with the mean over its run's seeds, in a difference over those that both have. "
+            "Intervals: 10,000 bootstrap draws of the cases; with so few cases they are indicative.",
             cases_table(results, CL_DICE),
             machines(results),
         )

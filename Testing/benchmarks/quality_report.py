@@ -52,8 +52,8 @@ KINDS = ("strong", "weaker")
 
 @dataclass(frozen=True)
 class Model:
-    """One model and its held-out cases. ``kind``: of KINDS; ``alone``: iterations in which the sub-models learned
-    alone, in turn.
+    """One model and its held-out cases. ``kind``: of KINDS; ``alone``: iterations in which each sub-model learned
+    alone.
 
     ``cases``: case -> "dice", "found", and the SIGNALS.
     """
@@ -168,8 +168,8 @@ def _model_words(pool: Pool) -> str:
     nothing = sum(not figures["found"] for model in pool.models for figures in model.cases.values())
     empty = f" In {nothing} pairs nothing was found: all signals count as 0 there." if nothing else ""
     return (
-        '"Alone": in so many of the iterations one sub-model learned from the labels, v and a in turn, each from a '
-        f"start of its own.{empty}"
+        '"Alone": in so many of the iterations v and a learned from the labels, each from a start and patches of its '
+        f"own.{empty}"
     )
 
 

@@ -84,7 +84,7 @@ def measure_parts(engine: Engine, make_batch: Callable[[int], Batch], iterations
         occ=(seconds_of(profiler, OCC) - bank + _backward_seconds(profiler, nodes)) / count,
         optimizer=seconds_of(profiler, OPTIMIZER) / count,
         gflop=gflop / count,
-        samples=engine.plan.batch_labeled,
+        samples=len(batches[0].labeled),
     )
 
 
