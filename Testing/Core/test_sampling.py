@@ -10,7 +10,7 @@ import torch
 from synthetic import SIZE, prepared, tiny_plan
 
 from caml_core.config import AugmentationConfig
-from caml_core.data.augmentation import augment_intensities, sample_patch
+from caml_core.data.augmentation import _random_affine, augment_intensities, sample_patch
 from caml_core.data.cache import PreparedCase
 from caml_core.data.sampler import Batch, TwoStreamSampler, patch_center
 from caml_core.seeding import generator_for
@@ -82,6 +82,25 @@ def test_intensity_augmentation_changes_values_but_neither_shape_nor_input() -> 
     changed = augment_intensities(image, config, _rng())
     assert changed.shape == image.shape and torch.isfinite(changed).all()
     assert torch.equal(image, before) and not torch.allclose(changed, image)
+
+
+def test_turns_are_those_of_the_patients_space() -> None:
+    """In mm a turn keeps lengths and angles, whatever the voxels; between equal voxels nothing changes by their size."""
+    turn = AugmentationConfig(affine_probability=1.0, rotation_degrees=15.0)
+    for seed in range(10):
+        plain = _random_affine(turn, _rng(seed), (1.0, 1.0, 1.0))
+        assert plain is not None and np.array_equal(plain, _random_affine(turn, _rng(seed), (0.7, 0.7, 0.7)))
+        flat = _random_affine(turn, _rng(seed), (0.8, 0.8, 8.0))
+        assert flat is not None
+        in_mm = np.diag((0.8, 0.8, 8.0)) @ flat @ np.diag(1 / np.array((0.8, 0.8, 8.0)))
+        assert np.allclose(in_mm @ in_mm.T, np.eye(3)) and np.allclose(in_mm, plain)
+    patch = (64, 64, 5)
+    stack = dataclasses.replace(prepared(0, "unlabeled"), image=np.ones((1, *patch), np.float16))
+    inside = [
+        float(sample_patch(stack, (np.array(patch) - 1) / 2, patch, turn, _rng(seed), (0.8, 0.8, 8.0))[0].mean())
+        for seed in range(30)
+    ]
+    assert np.mean(inside) > 0.85, "what lies outside of a case teaches nothing"
 
 
 def test_patches_reach_every_voxel_and_stay_inside() -> None:

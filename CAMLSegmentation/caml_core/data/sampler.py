@@ -72,7 +72,8 @@ class TwoStreamSampler:
             index = self._case_index("labeled", len(self._labeled), before + slot)
             rng = generator_for(plan.seed, "labeled", iteration, slot)
             center = patch_center(self._labeled[index], plan.geometry.patch, plan.foreground_share, rng)
-            image, label = sample_patch(self._labeled[index], center, plan.geometry.patch, plan.augmentation, rng)
+            case, patch, spacing = self._labeled[index], plan.geometry.patch, plan.geometry.spacing
+            image, label = sample_patch(case, center, patch, plan.augmentation, rng, spacing)
             images.append(image)
             labels.append(label)
             cases.append(index)
@@ -95,7 +96,8 @@ class TwoStreamSampler:
             index = self._case_index("unlabeled", len(self._unlabeled), iteration * plan.batch_unlabeled + slot)
             rng = generator_for(plan.seed, "unlabeled", iteration, slot)
             center = patch_center(self._unlabeled[index], plan.geometry.patch, 0.0, rng)
-            image = place_patch(self._unlabeled[index], center, plan.geometry.patch, config, rng)[0]
+            case, patch, spacing = self._unlabeled[index], plan.geometry.patch, plan.geometry.spacing
+            image = place_patch(case, center, patch, config, rng, spacing)[0]
             plain.append(image)
             patches.append(augment_intensities(image, config, rng))
         return torch.stack(patches), torch.stack(plain)
