@@ -73,6 +73,14 @@ def choose_device(name: str = "auto", listener: Listener = silent) -> str:
     return wanted
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice: a processor raises a plain RuntimeError for it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    return any(sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc"))
+
+
 def use_threads(number: int) -> int:
     """Let PyTorch use ``number`` processor threads (0: as it is) and return how many it uses."""
     import torch

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from test_predict import GRID, SEGMENTS, rows_of, write_scan
 
+from caml_core.config import Segment
 from caml_core.data.grid import Grid
 from caml_core.data.labels import write_labels
 
@@ -105,3 +106,88 @@ def test_what_cannot_be_compared_is_refused(caml, tmp_path):
     assert code == 3 and "no reference for p9" in err
     code, _, err = caml("evaluate", tmp_path / "nowhere", tmp_path / "references", "--progress", "none")
     assert code == 3 and "does not exist" in err
+
+
+def evaluated(caml, tmp_path, references="references"):
+    """Run the command; return the whole table and what was shown."""
+    out = tmp_path / "table.json"
+    code, shown, err = caml(
+        "evaluate", tmp_path / "predictions", tmp_path / references, "-o", out, "--progress", "none"
+    )
+    assert code == 0, err
+    return json.loads(out.read_text()), shown
+
+
+def a_map(*boxes):
+    """Labels with a box of each (value, first voxel along x)."""
+    labels = np.zeros(GRID.size, np.uint8)
+    for value, first in boxes:
+        labels[first : first + 5, 4:9, 4:9] = value
+    return labels
+
+
+def test_cases_that_raise_a_mean_because_both_are_empty_are_told(caml, tmp_path):
+    for number in range(10):
+        reference = a_map((1, 2), (2, 10)) if number == 0 else a_map((1, 2))
+        write_labels(tmp_path / "references" / f"p{number}.nii.gz", reference, GRID, ())
+        write_labels(tmp_path / "predictions" / f"p{number}.nii.gz", a_map((1, 2)), GRID, ())
+    document, shown = evaluated(caml, tmp_path)
+    assert document["summary"]["segment_2"]["dice"]["mean"] == pytest.approx(0.9)
+    (line,) = [line for line in shown.splitlines() if "neither reference nor segmentation" in line]
+    assert line.startswith("segment_2: in 9 of 10 case(s)") and line.endswith("mean Dice of the other 1: 0.000.")
+
+
+def test_nothing_is_told_of_segments_that_one_of_both_has(caml, tmp_path):
+    write_pair(tmp_path, "p1", 3)
+    assert "neither" not in evaluated(caml, tmp_path)[1]
+
+
+def write_list(tmp_path, references, **values):
+    """A list of cases whose plain references have the classes' values."""
+    cases = []
+    for case, labels in references.items():
+        write_scan(tmp_path / "references" / f"{case}.nii.gz")
+        write_labels(tmp_path / "references" / f"{case}_label.nii.gz", labels, GRID, ())
+        cases.append({"id": case, "image": f"{case}.nii.gz", "label": f"{case}_label.nii.gz", "role": "labeled"})
+    segments = [{"name": name, "label": value} for name, value in values.items()]
+    document = {"segments": segments, "cases": cases}
+    (tmp_path / "references" / "cohort.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("form", ["named", "by the model", "by the list"])
+def test_the_classes_that_a_list_declares_are_those_of_the_predictions(caml, tmp_path, form):
+    write_list(tmp_path, {"p1": a_map((1, 2), (6, 10)), "p2": a_map((1, 2))}, spleen=1, liver=6, kidney=7)
+    value = 6 if form == "by the list" else 2
+    ending = "seg.nrrd" if form == "named" else "nii.gz"
+    segments = (Segment("spleen", 1), Segment("liver", 2))
+    for case, boxes in (("p1", [(1, 2), (value, 10)]), ("p2", [(1, 2)])):
+        write_labels(tmp_path / "predictions" / f"{case}.{ending}", a_map(*boxes), GRID, segments)
+    document, _ = evaluated(caml, tmp_path, "references/cohort.json")
+    for row in document["cases"].values():
+        assert {name: metrics["dice"] for name, metrics in row.items()} == {"spleen": 1.0, "liver": 1.0}
+
+
+def test_plain_values_that_can_be_read_in_two_ways_are_refused(caml, tmp_path):
+    write_list(tmp_path, {"p1": a_map((2, 2), (3, 10))}, spleen=2, liver=3)
+    write_labels(tmp_path / "predictions" / "p1.nii.gz", a_map((2, 2)), GRID, ())
+    command = ("evaluate", tmp_path / "predictions", tmp_path / "references" / "cohort.json", "--progress", "none")
+    code, _, err = caml(*command)
+    assert code == 3 and "p1" in err and "save the prediction as .seg.nrrd" in err
+    write_labels(tmp_path / "predictions" / "p1.nii.gz", a_map((9, 2)), GRID, ())
+    code, _, err = caml(*command)
+    assert code == 3 and "label values [9]" in err
+
+
+def test_a_folder_of_several_formats_is_evaluated_whole(caml, tmp_path):
+    for case in ("p1", "p2", "p3"):
+        write_pair(tmp_path, case, 0)
+    for case in ("p2", "p3"):
+        found = tmp_path / "predictions" / f"{case}.seg.nrrd"
+        found.unlink()
+        write_labels(found.with_name(f"{case}.nii.gz"), a_map((1, 2)), GRID, ())
+    write_labels(tmp_path / "references" / "p1.nii.gz", a_map((3, 2)), GRID, ())  # the image, by its name
+    for case in ("p2", "p3"):
+        write_labels(tmp_path / "references" / f"{case}_label.nii.gz", a_map((1, 2)), GRID, ())
+    document, _ = evaluated(caml, tmp_path)
+    assert list(document["cases"]) == ["p1", "p2", "p3"]
+    assert document["cases"]["p1"]["left atrium"]["dice"] == 1.0

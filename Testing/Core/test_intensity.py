@@ -79,6 +79,36 @@ def test_foreground_leaves_air_out_and_keeps_tissue():
     assert abs(kept.size / np.count_nonzero(image > 150) - 1) < 0.01
 
 
+def a_masked_organ(side: int, surroundings: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """A cube of tissue, of a given side, in a field of 100 voxels along each axis that holds one value; and where."""
+    image, inside = np.full((100, 100, 100), surroundings, np.float32), (slice(40, 40 + side),) * 3
+    image[inside] += np.random.default_rng(0).normal(500, 100, (side,) * 3).clip(1)
+    return image, image > surroundings
+
+
+@pytest.mark.parametrize("side", [8, 12, 16, 20, 21, 40])
+@pytest.mark.parametrize("surroundings", [0.0, -1000.0])
+def test_a_masked_organ_keeps_its_contrast_however_little_of_the_field_it_fills(side, surroundings):
+    image, tissue = a_masked_organ(side, surroundings)
+    result = normalize(image, MR)
+    kept = result[tissue]
+    assert np.mean(kept == kept.max()) < 0.02 and np.mean(kept == kept.min()) < 0.02
+    assert abs(kept.mean()) < 0.1 and abs(kept.std() - 1) < 0.1
+    assert result[~tissue].max() <= kept.min()
+
+
+def test_a_few_bright_voxels_are_no_masked_organ():
+    image = np.zeros((40, 40, 40), np.float32)
+    image[0, 0, :20] = 1000
+    assert foreground(image.ravel()).size == image.size
+
+
+def test_where_the_lowest_value_is_rare_all_voxels_count():
+    image = np.random.default_rng(0).normal(100, 5, 64_000)
+    image[:400] = 1e6  # metal: too few to be the foreground, and all else is tissue
+    assert foreground(image).size == image.size
+
+
 def test_samples_are_bounded_and_spread():
     ramp = np.broadcast_to(np.arange(100.0)[:, None, None], (100, 90, 80))
     values = sample_voxels(ramp, 5000)

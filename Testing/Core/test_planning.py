@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ from scipy import ndimage
 from synthetic import tiny_plan, write_cohort
 
 from caml_core.cli import main
-from caml_core.config import Geometry, Plan, Segment
-from caml_core.data.cohort import load_cohort
-from caml_core.data.labels import read_labels, write_labels
-from caml_core.errors import UsageError
+from caml_core.config import Geometry, NumericMode, Plan, Segment
+from caml_core.data.cohort import hold_out, load_cohort
+from caml_core.data.grid import Grid
+from caml_core.data.labels import read_labels, write_labels, write_scalar
+from caml_core.errors import DataError, UsageError
 from caml_core.events import silent
 from caml_core.model import build_network
 from caml_core.model_file import LoadedModel, ModelInfo, load_model
@@ -80,9 +82,10 @@ def test_thick_slices_are_not_downsampled_early() -> None:
 
 def test_labels_are_studied_on_labelled_cases_alone(tmp_path: Path) -> None:
     cohort, found = survey(write_cohort(tmp_path), Request(), silent)
-    traits = sizes.study_labels(cohort.with_role("labeled"), found.segments, (), found.spacing)
+    traits = sizes.study_labels(cohort.with_role("labeled"), found, ())
     assert found.one_component and 0.01 < traits.foreground_share < 0.3
-    assert traits.ceilings[1.0] == 1.0 and traits.ceilings[1.25] > traits.ceilings[4.0] > 0
+    assert traits.ceilings[1.0] == 1.0
+    assert 4.0 not in traits.ceilings  # nothing is asked beyond what small segments survive
 
 
 def test_one_labelled_case_in_pieces_is_enough_to_keep_all_parts(tmp_path: Path) -> None:
@@ -104,6 +107,51 @@ def test_two_labelled_cases_do_not_tell_that_segments_are_in_one_piece(tmp_path:
     for labeled in (2, 3):
         path = write_cohort(tmp_path / str(labeled), labeled=labeled)
         assert survey(path, Request(), silent)[1].one_component is (labeled == 3)
+
+
+def _write_nested(folder: Path, lesions: Sequence[bool]) -> Path:
+    """A cohort of labelled cases: a ball, and within it a lesion of a few voxels where ``lesions`` says so."""
+    path = write_cohort(folder, labeled=len(lesions), unlabeled=0, validation=0)
+    grid = Grid((40, 40, 40), (1.0, 1.0, 1.0))
+    distance = np.sqrt(sum((a - 20.0) ** 2 for a in np.indices(grid.size)))
+    for index, lesion in enumerate(lesions):
+        label = (distance < 15).astype(np.uint8)
+        label[distance < 2.5] = 2 if lesion else 1
+        image = np.random.default_rng(index).normal(100, 10, grid.size).astype(np.float32)
+        write_scalar(folder / f"case{index}_image.nrrd", image, grid)
+        write_labels(folder / f"case{index}_label.nrrd", label, grid, (Segment("organ", 1), Segment("lesion", 2)))
+    return path
+
+
+@pytest.mark.parametrize("having", [{0}, {5}, {1, 5}])
+def test_a_segment_is_studied_on_the_cases_that_have_it(tmp_path: Path, having: set[int]) -> None:
+    """A lesion that coarse voxels do not keep is seen, whichever cases lack it, and however many."""
+    cohort, found = survey(_write_nested(tmp_path, [i in having for i in range(6)]), Request(hold_out=0), silent)
+    cases = cohort.with_role("labeled")
+    traits = sizes.study_labels(cases, found, ())
+    assert traits.ceilings == sizes.study_labels([cases[i] for i in sorted(having)], found, ()).ceilings
+    chosen, _ = sizes.choose_spacing((300, 300, 300), found.spacing, traits, 250_000)
+    assert chosen == found.spacing
+
+
+def test_a_segment_that_only_the_held_out_case_has_can_be_learnt_as_the_message_says(tmp_path: Path) -> None:
+    """Without a change of the label: the program itself may have chosen this case."""
+    chosen = hold_out(load_cohort(_write_nested(tmp_path, [False] * 5))).with_role("validation")
+    path = _write_nested(tmp_path, [f"case{i}" == chosen[0].id for i in range(5)])
+    with pytest.raises(DataError, match=f"{chosen[0].id}.*'segment_2'.*role labeled .* role validation.*--hold-out 0"):
+        survey(path, Request(), silent)
+    assert [s.name for s in survey(path, Request(hold_out=0), silent)[1].segments] == ["segment_1", "segment_2"]
+    other = next(f"case{i}" for i in range(5) if f"case{i}" != chosen[0].id)
+    path.write_text(path.read_text().replace(f"{other}_label.nrrd,labeled", f"{other}_label.nrrd,validation"))
+    cohort, found = survey(path, Request(), silent)
+    assert [s.name for s in found.segments] == ["segment_1", "segment_2"]
+    assert chosen[0].id in {case.id for case in cohort.with_role("labeled")}
+
+
+def test_a_segment_of_fewer_than_three_cases_does_not_tell_that_it_is_in_one_piece(tmp_path: Path) -> None:
+    for lesions in (1, 2, 3):
+        path = _write_nested(tmp_path / str(lesions), [i < lesions for i in range(4)])
+        assert survey(path, Request(hold_out=0), silent)[1].one_component is (lesions == 3)
 
 
 def test_a_tree_is_not_held_to_its_largest_part(tmp_path: Path) -> None:
@@ -249,7 +297,7 @@ def test_real_left_atria_are_planned_with_the_measured_ceiling(shared_folder: Pa
     path = tmp_path / "cohort.csv"
     path.write_text("\n".join(lines) + "\n")
     cohort, found = survey(path, Request(), silent)
-    traits = sizes.study_labels(cohort.with_role("labeled"), found.segments, (), found.spacing)
+    traits = sizes.study_labels(cohort.with_role("labeled"), found, ())
     assert np.allclose(found.spacing, 0.625) and found.channels[0].modality == "MR"
     assert traits.ceilings[2.0] > 0.99 and found.one_component and not traits.thin
     assert len(load_cohort(path).with_role("unlabeled")) == 1
@@ -272,6 +320,31 @@ def test_bf16_is_not_taken_where_its_gradients_are_wrong(
     plan = dataclasses.replace(tiny_plan(), network=network, geometry=Geometry((1.0, 1.0, 1.0), patch))
     assert bf16_gradients_are_right(plan) is right
     assert bf16_gradients_are_right(dataclasses.replace(plan, device="cuda"))
+
+
+@pytest.mark.parametrize(
+    ("bf16", "steps", "chosen"),
+    [
+        (20.0, 1, NumericMode("fp32", True)),  # no instructions for it: neither a second step nor the other layout
+        (2.0, 4, NumericMode("fp32", True)),  # slower, but the first step alone does not tell
+        (0.5, 10, NumericMode("bf16", False)),
+    ],
+)
+def test_a_mode_far_slower_than_the_others_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, bf16: float, steps: int, chosen: NumericMode
+) -> None:
+    taken: list[str] = []
+
+    def timed(engine: Engine, *_: object) -> float:
+        """Seconds of a step on an imagined machine."""
+        mode = engine.plan.numeric
+        taken.append(mode.dtype)
+        return bf16 if mode.dtype == "bf16" else 0.9 if mode.channels_last else 1.0
+
+    monkeypatch.setattr(measurement, "_timed_step", timed)
+    found = measurement.fastest_mode(tiny_plan(), 3)
+    assert (found.dtype, found.channels_last) == (chosen.dtype, chosen.channels_last)
+    assert taken.count("bf16") == steps
 
 
 @pytest.mark.parametrize("voxels", [1, 3, 4, 6])

@@ -88,7 +88,9 @@ def test_a_training_that_cannot_improve_ends_by_itself_at_a_rate_of_zero(a_hopel
     assert sum(bool(row["validation_dice"]) for row in table) == 8 + 3
     totals = [f["total"] for kind, f in events_of(folder) if kind == "step"]
     assert totals[-1] == 42
-    assert "until it no longer improved" in read_card(folder.model).info.description
+    description = read_card(folder.model).info.description
+    assert "until it no longer improved" in description
+    assert all("held-out cases also decided when to stop" in text for text in (description, found["words"]))
 
 
 def test_its_state_survives_being_stopped(a_hopeless_cohort, tmp_path, monkeypatch):
@@ -109,6 +111,7 @@ def test_a_training_that_improves_to_the_end_comes_to_rest_as_well(tmp_path, a_h
     folder = planned_round(tmp_path / "round", a_hopeless_cohort, _open_plan(26))
     found = work(folder)
     assert found["ended"] == "finished" and row_of(found, "caml")["iterations"] == 26
+    assert "decided" not in found["words"]
     rates = [float(row["learning_rate"]) for row in table_of(folder)]
     assert rates[19] == pytest.approx(_open_plan().optimizer.learning_rate) and rates[-1] < 0.1 * rates[19]
 

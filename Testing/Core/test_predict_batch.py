@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from test_predict import PLAIN, rows_of, save_a_model, write_scan
 
 from caml_core.config import NumericMode
 from caml_core.inference.batch import Output, find_cases, load_network, run_cases
 from caml_core.inference.predictor import Predictor
+from caml_core.inference.uncertainty import case_score
 from caml_core.model_file import load_model
 
 
@@ -49,6 +51,25 @@ def test_a_table_that_becomes_free_during_the_batch_is_whole(model, tmp_path):
     predictor = Predictor(load_network(loaded), loaded.spec, numeric=NumericMode("fp32"), quality="fast")
     run_cases(predictor, cases, Output(out), table=table, listener=listener)
     assert len(told) == 1 and [row["case"] for row in rows_of(table)] == ["case1", "case2"]
+
+
+def test_a_case_in_which_nothing_was_found_has_no_agreement_in_the_table(model, tmp_path):
+    loaded = load_model(model)
+    network = load_network(loaded)
+    with torch.no_grad():
+        for decoder in (network.decoder1, network.decoder2):
+            decoder.out_conv.bias[0] += 1e6
+    predictor = Predictor(network, loaded.spec, numeric=NumericMode("fp32"), quality="balanced")
+    cases = find_cases([write_scan(tmp_path / "case1.nrrd", 1)], 1)
+    (case,) = run_cases(predictor, cases, Output(tmp_path / "out"), table=tmp_path / "table.csv")
+    assert set(case.agreement.values()) == {1.0} and set(case.volumes_ml.values()) == {0.0}
+    (row,) = rows_of(tmp_path / "table.csv")
+    assert case.score is None and row["agreement"] == ""
+
+
+def test_full_agreement_on_what_was_found_counts():
+    assert case_score({"a": 1.0, "b": 0.5, "c": 1.0}, {"a": 2.0, "b": 0.0, "c": 0.0}) == 0.75
+    assert case_score({}, {"a": 2.0}) is None
 
 
 def test_what_is_no_case_is_told_and_the_rest_is_segmented(caml, model, tmp_path):

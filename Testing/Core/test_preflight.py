@@ -15,11 +15,14 @@ from round_tools import a_plan
 from synthetic import write_cohort
 
 from caml_core.config import Plan, Segment
+from caml_core.device import Device
+from caml_core.errors import ResourceError
 from caml_core.events import decode, silent
 from caml_core.model import build_network
 from caml_core.model_file import ModelInfo, save_model
 from caml_core.serialization import from_json
-from caml_core.training import memory, preflight
+from caml_core.training import memory, planner, preflight
+from caml_core.training.measurement import Measurement
 from caml_core.training.memory import MemoryModel, fit_to_memory, smaller_patch
 from caml_core.training.preflight import Extras
 from caml_core.training.request import Request
@@ -134,6 +137,28 @@ def test_a_patch_that_was_asked_for_is_kept_or_refused(a_cohort, monkeypatch):
     assert found["verdict"] == "does-not-fit" and "64x64x64" in found["sentence"]
 
 
+def test_running_out_of_memory_while_it_is_tried_is_a_verdict(a_cohort, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(planner, "measure", fail)
+    found = _answer(a_cohort)
+    assert found["verdict"] == "does-not-fit" and "ran out of memory" in found["sentence"] and found["memory_mb"] > 0
+
+
+def test_a_step_is_held_against_the_memory_of_its_own_device(monkeypatch):
+    """A GPU may have more than the machine beside it, and less."""
+    gib = 2**30
+    devices = (Device("cuda:0", "large", 80 * gib, 40 * gib), Device("cuda:1", "small", 8 * gib, 8 * gib))
+    monkeypatch.setattr(planner, "find_devices", lambda: (*devices, Device("cpu", "", 32 * gib, 16 * gib)))
+    step, notes = Measurement(1.0, 1.0, 1.0, 30 * 1024.0), []
+    planner._check_memory(step, "cuda:0", notes)
+    assert notes == []
+    for name in ("cuda:1", "cpu"):
+        with pytest.raises(ResourceError, match=f"device {name} has"):
+            planner._check_memory(step, name, notes)
+
+
 def test_training_meets_the_same_limit_as_its_preflight(a_cohort, tmp_path, monkeypatch, caml):
     _free(monkeypatch, 20)
     options = ("--base-filters", "2", "--threads", "1", "--iterations", "2", "--progress", "none")
@@ -224,3 +249,13 @@ def test_a_full_disk_is_seen_before(a_cohort, monkeypatch):
     monkeypatch.setattr(preflight, "_free_mb", lambda folder: 1.0)
     found = _answer(a_cohort)
     assert found["verdict"] == "does-not-fit" and "on the disk" in found["sentence"] and found["plan"] is None
+
+
+def test_a_disk_without_room_for_the_prepared_cases_is_told(a_cohort, monkeypatch):
+    """They may be there from before, so that it is no verdict."""
+    monkeypatch.setattr(preflight, "_cache_mb", lambda plan, found: 28_800.0)
+    for free, told in ((20_000.0, True), (40_000.0, False)):
+        monkeypatch.setattr(preflight, "_free_mb", lambda folder, free=free: free)
+        found = _answer(a_cohort)
+        assert found["verdict"] == "fits"
+        assert any("20000 MB are free; unless they are prepared" in note for note in found["notes"]) is told

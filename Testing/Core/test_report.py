@@ -125,6 +125,21 @@ def test_curves_are_drawn_from_whatever_there_is(tmp_path, text):
     assert sorted(p.name for p in run.iterdir()) == ["curves.png", "metrics.csv"]
 
 
+def test_the_loss_of_two_sub_models_is_drawn_as_their_mean(tmp_path):
+    """The table has the sum of both: half of it, by one sub-model alone, makes the same picture."""
+
+    def picture(name: str, scale: float, labeled_only: bool) -> np.ndarray:
+        rows = [f"{10 * i},{30 * i},,,{scale * loss},,,,,," for i, loss in enumerate((0.9, 0.6, 0.5), 1)]
+        run = _metrics(tmp_path / name, "\n".join([HEADER, *rows]))
+        (run / "plan.json").write_text(json.dumps({"plan": {"labeled_only": labeled_only}}))
+        together = draw_runs({"one": run}, tmp_path / f"{name}.png")
+        return np.hstack([images.imread(path)[:300] for path in (together, draw_curves(run))])
+
+    both, alone = picture("both", 2.0, False), picture("alone", 1.0, True)
+    np.testing.assert_array_equal(both, alone)
+    assert not np.array_equal(both, picture("twice", 2.0, True))
+
+
 def test_curves_show_the_numbers(tmp_path):
     """Other losses make another picture, and the same ones the same picture."""
     first = images.imread(draw_curves(_usual(tmp_path / "a")))

@@ -85,7 +85,7 @@ def test_intensity_augmentation_changes_values_but_neither_shape_nor_input() -> 
 
 
 def test_turns_are_those_of_the_patients_space() -> None:
-    """In mm a turn keeps lengths and angles, whatever the voxels; between equal voxels nothing changes by their size."""
+    """In mm a turn keeps lengths and angles, whatever the voxels; the size of equal voxels changes nothing."""
     turn = AugmentationConfig(affine_probability=1.0, rotation_degrees=15.0)
     for seed in range(10):
         plain = _random_affine(turn, _rng(seed), (1.0, 1.0, 1.0))

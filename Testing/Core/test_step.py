@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -134,6 +135,22 @@ def test_a_step_that_is_not_finite_changes_nothing(a_batch: Batch) -> None:
     assert engine.step(spoiled, 1) is None
     assert all(torch.equal(v, before[k]) for k, v in engine.network.state_dict().items())
     assert all(torch.equal(v, average[k]) for k, v in engine.final_network.state_dict().items())
+
+
+def test_a_mutual_step_that_is_not_finite_leaves_the_memory_bank_as_it_was(a_batch: Batch) -> None:
+    """NaN logits have the background as their largest, which most voxels are: such voxels look rightly classified."""
+    plan = tiny_plan()
+    plan = dataclasses.replace(plan, losses=dataclasses.replace(plan.losses, solo_share=0.0))
+    engine = Engine(plan, 3)
+    assert engine.step(a_batch, 0) is not None
+    before = copy.deepcopy(engine.bank.state_dict())
+    spoiled = dataclasses.replace(a_batch, labeled=a_batch.labeled * float("nan"))
+    assert engine.step(spoiled, 1) is None
+    after = engine.bank.state_dict()
+    for name, value in before.items():
+        same = torch.equal(after[name], value) if isinstance(value, torch.Tensor) else after[name] == value
+        assert same, name
+    assert engine.step(a_batch, 2) is not None
 
 
 def test_labelled_only_leaves_sub_model_a_alone(a_batch: Batch) -> None:

@@ -12,25 +12,23 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from synthetic import prepared, tiny_plan, write_cohort
+from synthetic import tiny_plan, write_cohort
 
 from caml_core.config import Plan
 from caml_core.data.cohort import load_cohort
-from caml_core.data.sampler import Batch
-from caml_core.errors import ResourceError, TrainingError, UsageError
+from caml_core.errors import Cancelled, ResourceError, TrainingError, UsageError
 from caml_core.events import Listener, decode, silent
 from caml_core.model_file import LoadedModel, load_model
-from caml_core.training import trainer as trainer_module
 from caml_core.training.checkpoint import load_checkpoint, save_checkpoint
-from caml_core.training.engine import Engine
-from caml_core.training.run import Session, resume_training, run_training
+from caml_core.training.request import Request
+from caml_core.training.run import Session, resume_training, run_training, start_training
 from caml_core.training.run_folder import RunFolder
-from caml_core.training.trainer import Outcome, Streams, Trainer, smaller_plan
+from caml_core.training.trainer import Outcome
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -191,6 +189,31 @@ def test_a_stop_file_ends_it_within_seconds(a_cohort: Path, tmp_path: Path) -> N
     assert load_checkpoint(folder.checkpoint)["iteration"] > 0
 
 
+def test_a_stop_while_the_cases_are_read_ends_it_before_the_second(a_cohort: Path, tmp_path: Path) -> None:
+    events: list[str] = []
+    folder, request = RunFolder(tmp_path / "run"), Request(base_filters=2, threads=1, iterations=2)
+    session = Session(lambda kind, fields: events.append(kind), lambda: "progress" in events, tmp_path / "cache")
+    with pytest.raises(Cancelled, match="before the training began"):
+        start_training(a_cohort, folder, request, session)
+    assert events == ["stage", "progress"]
+    assert not folder.plan.exists()
+
+
+def test_a_stop_while_it_is_measured_leaves_the_folder_free_for_another_start(a_cohort: Path, tmp_path: Path) -> None:
+    stages: list[str] = []
+
+    def listen(kind: str, fields: dict[str, Any]) -> None:
+        if kind == "stage":
+            stages.append(fields["name"])
+
+    folder, request = RunFolder(tmp_path / "run"), Request(base_filters=2, threads=1, iterations=2)
+    request = dataclasses.replace(request, patch=(16, 16, 16), dtype="fp32")
+    with pytest.raises(Cancelled, match="before the training began"):
+        start_training(a_cohort, folder, request, Session(listen, lambda: "measuring" in stages, tmp_path / "cache"))
+    assert stages == ["reading", "measuring"]
+    assert start_training(a_cohort, folder, request, Session(silent, lambda: False, tmp_path / "cache")).iteration == 2
+
+
 def test_resuming_never_measures_again(train: Callable[..., Outcome], tmp_path: Path) -> None:
     train("run", stop=_StopAfter(7 + 2))
     before = (tmp_path / "run" / "plan.json").read_bytes()
@@ -219,58 +242,6 @@ def test_a_folder_that_holds_a_training_is_not_overwritten(train: Callable[..., 
     with pytest.raises(UsageError, match="already holds a training"):
         train("run")
     assert (tmp_path / "run" / "model.caml").read_bytes() == kept
-
-
-def test_losses_that_are_not_finite_end_it_with_the_last_good_weights(tmp_path: Path) -> None:
-    image = np.full((1, 22, 18, 20), np.nan, np.float16)
-    streams = Streams([prepared(0, image=image)], [], [])
-    folder = RunFolder(tmp_path / "run")
-    folder.check_writable()
-    warnings: list[str] = []
-    trainer = Trainer(
-        tiny_plan(iterations=50),
-        streams,
-        folder,
-        listener=lambda kind, fields: warnings.append(fields["message"]) if kind == "warning" else None,
-        stop=lambda: False,
-    )
-    rate = trainer.engine.learning_rate(30)
-    outcome = trainer.run()
-    assert outcome.reason == "failed" and "last good weights are kept" in outcome.message
-    assert len(warnings) == trainer_module.MOST_FAILURES and "lowered" in warnings[0]
-    assert trainer.engine.learning_rate(30) == pytest.approx(rate * 0.5**trainer_module.MOST_FAILURES)
-    fresh = Engine(tiny_plan(iterations=50), 1).network.state_dict()
-    assert all(torch.equal(v, fresh[k]) for k, v in trainer.engine.network.state_dict().items())
-
-
-def test_out_of_device_memory_shrinks_the_batch_and_then_the_patch() -> None:
-    plan = tiny_plan(batch_labeled=2, batch_unlabeled=2)
-    half = smaller_plan(plan)
-    assert half is not None and (half.batch_labeled, half.batch_unlabeled) == (1, 1)
-    quarter = smaller_plan(half)
-    assert quarter is not None and sorted(quarter.geometry.patch) == [8, 16, 16]
-
-
-def test_a_training_that_runs_out_of_memory_goes_on_with_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step that has failed, and what was loaded ahead for the next one, are made anew by the smaller plan."""
-    folder = RunFolder(tmp_path / "run")
-    folder.check_writable()
-    streams = Streams([prepared(0), prepared(1)], [prepared(2)], [])
-    plan = tiny_plan(iterations=4, batch_labeled=2, batch_unlabeled=2)
-    plan = dataclasses.replace(plan, losses=dataclasses.replace(plan.losses, solo_share=0.0))
-    trainer = Trainer(plan, streams, folder, listener=silent, stop=lambda: False)
-    taken, step = [], trainer.engine.step
-
-    def too_large(batch: Batch, iteration: int) -> dict[str, float] | None:
-        if len(batch.labeled) > 1 and iteration == 2:
-            raise torch.OutOfMemoryError
-        taken.append((iteration, len(batch.labeled)))
-        return step(batch, iteration)
-
-    monkeypatch.setattr(trainer.engine, "step", too_large)
-    assert trainer.run().reason == "finished"
-    assert taken == [(0, 2), (1, 2), (2, 1), (3, 1)]
-    assert folder.read_plan().batch_labeled == 1
 
 
 def test_without_unlabelled_cases_it_trains_on_labels(tmp_path: Path) -> None:

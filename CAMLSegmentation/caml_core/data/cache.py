@@ -3,7 +3,7 @@
 An entry's name is a hash of its source files' contents and of every setting that shapes it. It is written under
 another name and appears by one rename; two processes that prepare one case at once both succeed. The least recently
 used entries are removed beyond the limit, never one that a living process uses; where the file system keeps no locks,
-never one that this process uses.
+never one that this process uses. What is in use may exceed the limit as far as the disk has room.
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ try:
     import fcntl
 except ImportError:  # Windows does not let files be removed that are in use, which serves the same end
     fcntl = None  # type: ignore[assignment]
+try:
+    import resource
+except ImportError:  # Windows has no such limit
+    resource = None  # type: ignore[assignment]
 
 #: Raised with every change of what is stored, so that entries of older versions are not taken.
 _FORMAT = 1
@@ -54,10 +58,16 @@ _ABANDONED_SECONDS = 86_400
 _HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EBADF}
 #: What this process uses, which alone is known where there are no locks.
 _IN_USE: weakref.WeakSet[PreparedCase] = weakref.WeakSet()
+#: What the system says where this process, or all together, hold as many files open as may be.
+_TOO_MANY_FILES = {errno.EMFILE, errno.ENFILE}
+#: Open files to ask for, up to three a case: far more than any cohort needs, and the most that macOS grants.
+_OPEN_FILES = (65_536, 10_240)
+#: Bytes of the disk that entries beyond the limit leave free, for checkpoints, models and everybody else.
+_SPARE_BYTES = 10**9
 
 
 class CaseCache:
-    """Prepared cases in ``folder``, together at most ``limit_bytes`` on disk.
+    """Prepared cases in ``folder``, together at most ``limit_bytes`` on disk unless more are in use.
 
     An entry is in use, and safe from removal, as long as its :class:`PreparedCase` lives.
     """
@@ -65,6 +75,7 @@ class CaseCache:
     def __init__(self, folder: Path, limit_bytes: int = 20 * 10**9) -> None:
         self.folder = make_folder(Path(folder))
         self.limit_bytes = limit_bytes
+        _allow_many_files()
         for leftover in self.folder.glob(".part-*"):
             if time.time() - _modified(leftover) > _ABANDONED_SECONDS:
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -91,6 +102,8 @@ class CaseCache:
                 self._build(entry, case, digest, geometry, channels, segments, declared)
                 prepared = self._existing(entry, case)
         except OSError as error:
+            if error.errno in _TOO_MANY_FILES:
+                raise _too_many_files(case.id) from error
             raise disk_error(error, self.folder) from error
         if prepared is None:
             raise ResourceError(f"Case {case.id} could not be kept in the cache {self.folder}; check the disk.")
@@ -107,8 +120,9 @@ class CaseCache:
         try:
             prepared = open_entry(entry, case.id, case.role)
             os.utime(entry / ENTRY)  # used just now: removed last
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError) as error:
             lease.close()
+            _raise_too_many(error)
             self._remove(entry)  # damaged, by a crash of the machine perhaps: made anew
             return None
         weakref.finalize(prepared, lease.close)
@@ -141,9 +155,7 @@ class CaseCache:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _make_room(self, needed: int, case_id: str) -> None:
-        """Remove the entries used longest ago until ``needed`` more bytes fit."""
-        if needed > self.limit_bytes:
-            raise self._too_small(case_id, needed)
+        """Remove the entries used longest ago until ``needed`` more bytes fit, or only those in use are left."""
         entries = sorted(self._entries(), key=_last_use)
         total = sum(_folder_size(e) for e in entries) + needed
         for entry in entries:
@@ -152,14 +164,12 @@ class CaseCache:
             size = _folder_size(entry)
             if self._remove(entry):
                 total -= size
-        if total > self.limit_bytes:
-            raise self._too_small(case_id, total)
-
-    def _too_small(self, case_id: str, needed: int) -> ResourceError:
-        return ResourceError(
-            f"The cache {self.folder} may hold {self.limit_bytes / 1e9:.3g} GB, but with case {case_id} the cases in "
-            f"use need {needed / 1e9:.3g} GB; raise its limit, or train on fewer cases or at a coarser spacing."
-        )
+        if total > self.limit_bytes and needed + _SPARE_BYTES > (free := shutil.disk_usage(self.folder).free):
+            raise ResourceError(
+                f"Case {case_id} needs {needed / 1e9:.3g} GB in the cache {self.folder} beside the cases in use, and "
+                f"its disk has {free / 1e9:.3g} GB free, of which {_SPARE_BYTES / 1e9:.3g} GB must stay free; make "
+                "room, choose another folder for the cache, or train on fewer cases or at a coarser spacing."
+            )
 
     def _remove(self, entry: Path) -> bool:
         """Remove an entry unless it is in use; return whether it went."""
@@ -199,14 +209,43 @@ class CaseCache:
             known = memo.read_text(encoding="ascii")
             if len(known) == 64:
                 return known
-        except OSError:
-            pass
+        except OSError as error:
+            _raise_too_many(error)
         digest = _sha256(path, case_id)
         make_folder(memo.parent)
         temporary = memo.with_name(f"{memo.name}.{os.getpid()}.{secrets.token_hex(4)}")
         write_file(temporary, digest.encode("ascii"))
         replace_when_free(temporary, memo)
         return digest
+
+
+def _allow_many_files() -> None:
+    """Let this process open as many files as the system allows it: macOS begins with 256, Linux with 1024."""
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in _OPEN_FILES:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        if soft == resource.RLIM_INFINITY or most <= soft:
+            return
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            return
+        except (OSError, ValueError):  # more than this system grants; the old limit stays
+            continue
+
+
+def _raise_too_many(error: Exception) -> None:
+    """Raise the error again where it says that no more files may be open: of the file at hand it tells nothing."""
+    if isinstance(error, OSError) and error.errno in _TOO_MANY_FILES:
+        raise error
+
+
+def _too_many_files(case_id: str) -> ResourceError:
+    return ResourceError(
+        f"Case {case_id} cannot be opened, since as many files are open as the system allows and up to three are "
+        "needed for each case; raise that limit (ulimit -n), close other programs, or train on fewer cases."
+    )
 
 
 def _lease(entry: Path) -> IO[bytes] | None:
@@ -223,7 +262,8 @@ def _lease(entry: Path) -> IO[bytes] | None:
 def _opened(entry: Path, mode: Literal["rb", "rb+"]) -> IO[bytes] | None:
     try:
         return (entry / ENTRY).open(mode)
-    except OSError:
+    except OSError as error:
+        _raise_too_many(error)
         return None
 
 
@@ -281,7 +321,8 @@ def _named_in(header: Path) -> list[str]:
     try:
         with header.open("rb") as file:
             lines = file.read(_LONGEST_HEADER).decode("utf-8", "replace").splitlines()
-    except OSError:
+    except OSError as error:
+        _raise_too_many(error)
         return []  # told by whoever reads the image
     for number, line in enumerate(lines):
         if found := _DATA_FILE.match(line):
@@ -307,6 +348,7 @@ def _sha256(path: Path, case_id: str) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
+        _raise_too_many(error)
         raise DataError(f"Case {case_id}: {path} cannot be read ({error.strerror}).", case_id) from error
     return digest.hexdigest()
 

@@ -21,7 +21,7 @@ from .intensity import foreground, looks_like_ct, sample_voxels
 from .io import Volume, read_case
 from .labels import LabelMap, read_case_labels
 from .preparation import uses_label
-from .segments import match_segments
+from .segments import match_segments, name_key, plain_name
 
 #: Voxels of a case that intensity statistics are taken from.
 _SAMPLE = 2**20
@@ -32,7 +32,7 @@ _HU_RANGE = (-1024, 3071)
 #: A segment is one compact piece when this share of it hangs together, and when it fills this share of its bounding
 #: box: organs fill 15 to 40 %, vessel trees 0.5 to 7 %, and what lies beyond a gap of a tree must not be taken away.
 _ONE_COMPONENT_SHARE, _COMPACT_SHARE = 0.97, 0.1
-#: Fewer labelled cases do not tell: the next patient may have two lesions.
+#: Fewer labelled cases that have a segment do not tell: the next patient may have two lesions.
 _LEAST_ONE_COMPONENT = 3
 
 
@@ -87,8 +87,8 @@ class ChannelFingerprint:
 class Fingerprint:
     """A cohort. ``spacing`` and ``size`` are medians over all cases that are not excluded, along L, P, S.
 
-    ``one_component``: every segment is one compact piece, but for a few voxels, in every one of three or more labelled
-    cases. ``notes`` are sentences that the user should read.
+    ``one_component``: every segment is drawn in three or more labelled cases, and is one compact piece, but for a few
+    voxels, in all that have it. ``notes`` are sentences that the user should read.
     """
 
     cases: tuple[CaseFingerprint, ...]
@@ -143,6 +143,12 @@ def choose_channels(found: Fingerprint, preset: str = "default") -> tuple[Channe
     )
 
 
+def labels_drawn(case: CaseFingerprint, segments: Sequence[Segment]) -> frozenset[int]:
+    """Return the labels of those of the cohort's ``segments`` that a case has voxels of."""
+    labels = {plain_name(s.label): s.label for s in segments} | {name_key(s.name): s.label for s in segments}
+    return frozenset(labels[name_key(name)] for name, n in case.voxels.items() if n and name_key(name) in labels)
+
+
 class _Survey:
     """What is gathered while the cases pass by; nothing in it grows with their size."""
 
@@ -187,7 +193,8 @@ class _Survey:
         spacing = np.median([case.spacing for case in self._cases], axis=0)
         size = np.median([case.size for case in self._cases], axis=0)
         notes = (*self._notes, *_outliers(self._cases, segments))
-        compact = self._compact and len(self._segments["labeled"]) >= _LEAST_ONE_COMPONENT
+        drawn = Counter(label for c in self._cases if c.role == "labeled" for label in labels_drawn(c, segments))
+        compact = self._compact and all(drawn[s.label] >= _LEAST_ONE_COMPONENT for s in segments)
         return Fingerprint(tuple(self._cases), channels, segments, _floats(spacing), _integers(size), compact, notes)
 
     def _add_channel(self, index: int, volume: Volume) -> ChannelStatistics:
@@ -239,7 +246,8 @@ class _Survey:
                 names = ", ".join(repr(s.name) for s in segments)
                 raise DataError(
                     f"Case {case} is held out for validation and has the class {wrong[0].name!r}, which no labelled "
-                    f"case has (they have {names}); rename or remove it.",
+                    f"case has (they have {names}); if that is right, give it the role labeled and others the role "
+                    "validation in the cohort's list, or hold none out (--hold-out 0); if not, rename or remove it.",
                     case,
                 )
 

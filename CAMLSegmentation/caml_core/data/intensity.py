@@ -8,6 +8,8 @@ from ..config import ChannelIntensity
 
 #: Voxels from which statistics are taken; beyond this, every second, third ... voxel along each axis.
 SAMPLE = 8 * 2**20
+#: Fewer voxels than this tell nothing of tissue.
+_LEAST_TISSUE = 300
 
 
 def normalize(array: np.ndarray, channel: ChannelIntensity) -> np.ndarray:
@@ -39,11 +41,15 @@ def foreground(values: np.ndarray) -> np.ndarray:
     """Return the values that are not background: above a tenth of the robust range of all.
 
     Air and masked surroundings lie below that in magnitude images, tissue above; unlike Otsu's threshold it does
-    not split the tissues of a scan that has no air in its field of view.
+    not split the tissues of a scan that has no air in its field of view. Of an organ that was cut out of a large field
+    and fills less than a hundredth of it, it is what lies above the surroundings' one value.
     """
     low, high = np.percentile(values, (0.5, 99.5))
     above = values[values > low + 0.1 * (high - low)]
-    return above if above.size >= 0.01 * values.size else values
+    if above.size >= 0.01 * values.size:
+        return above
+    cut_out = values[values > values.min()]
+    return cut_out if _LEAST_TISSUE <= cut_out.size < 0.5 * values.size else values
 
 
 def looks_like_ct(values: np.ndarray) -> bool:

@@ -171,7 +171,7 @@ def write_table(path: Path, rows: Sequence[CaseResult]) -> None:
     """Write the rows as CSV: case, output, figures of each segment, mean agreement, seconds, error.
 
     The figures are volume and agreement, and between them, where there are any, the volume of removed parts, surface
-    and number of parts.
+    and number of parts. The mean agreement is that of the segments found, and empty where nothing was.
     """
     names = list(dict.fromkeys(name for row in rows for name in row.volumes_ml))
     columns = [column for column in _COLUMNS if column.always or any(column.of(row) for row in rows)]

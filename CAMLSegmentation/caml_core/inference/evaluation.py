@@ -16,7 +16,7 @@ from ..data.cohort import load_cohort
 from ..data.files import replacing
 from ..data.io import grid_difference
 from ..data.labels import LabelMap, is_segmentation, labels_on_grid, read_labels
-from ..data.segments import conform, match_segments
+from ..data.segments import conform, match_segments, plain_name
 from ..errors import Cancelled, DataError, UsageError
 from ..events import Listener, silent
 from ..metrics import COLUMNS, case_metrics, summarize
@@ -33,6 +33,15 @@ CaseRow = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
+class Pair:
+    """Two label maps of a case. ``declared``: the classes of the references' list, with their values in it."""
+
+    prediction: Path
+    reference: Path
+    declared: tuple[Segment, ...] = ()
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """``cases``: case id -> segment -> metrics; ``summary``: segment -> column -> mean and std, or count."""
 
@@ -40,16 +49,16 @@ class Evaluation:
     summary: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
 
-def find_pairs(predictions: Path, references: Path) -> dict[str, tuple[Path, Path]]:
-    """Return case id -> (prediction, reference). Two files are a pair whatever their names.
+def find_pairs(predictions: Path, references: Path) -> dict[str, Pair]:
+    """Return case id -> prediction and reference. Two files are a pair whatever their names.
 
     In folders, names are compared without ``_label``, ``_image``, ``_seg`` and the suffix; a list (CSV, JSON) or a
     folder with sub-folders is read as a cohort, whose labels are the references. A prediction without a reference is
     an error, a reference without a prediction is not asked for. Raises DataError.
     """
-    ours, theirs = _label_files(predictions), _label_files(references)
+    (ours, _), (theirs, declared) = _label_files(predictions), _label_files(references)
     if predictions.is_file() and references.is_file() and len(ours) == len(theirs) == 1:
-        return {case: (path, next(iter(theirs.values()))) for case, path in ours.items()}
+        return {case: Pair(path, next(iter(theirs.values())), declared) for case, path in ours.items()}
     lacking = sorted(set(ours) - set(theirs))
     if lacking:
         raise DataError(
@@ -57,24 +66,26 @@ def find_pairs(predictions: Path, references: Path) -> dict[str, tuple[Path, Pat
             f"{references}; name prediction and reference after the same case.",
             lacking[0],
         )
-    return {case: (path, theirs[case]) for case, path in sorted(ours.items())}
+    return {case: Pair(path, theirs[case], declared) for case, path in sorted(ours.items())}
 
 
 def evaluate_pairs(
-    pairs: Mapping[str, tuple[Path, Path]],
+    pairs: Mapping[str, Pair],
     *,
     stop: Callable[[], bool] = lambda: False,
     listener: Listener = silent,
 ) -> Evaluation:
     """Compare every pair on the reference's own grid; segments are matched by name, or by value without names.
 
-    A segment that no file of a case has, but other cases do, counts as found: both are empty.
+    Where the references' list declares classes, the values of plain references are theirs. Those of a plain
+    prediction may be, too, or else 1, 2, ... in the list's order, as ``caml predict`` writes them.
+    A segment that no file of a case has, but other cases do, counts as found: both are empty. ``lines`` says so.
     """
     cases: dict[str, CaseRow] = {}
-    for case, (prediction, reference) in pairs.items():
+    for case, pair in pairs.items():
         if stop():
             raise Cancelled(f"Stopped after {len(cases)} of {len(pairs)} cases; nothing was written.")
-        cases[case] = _compare(case, prediction, reference)
+        cases[case] = _compare(case, pair)
         listener("progress", {"done": len(cases), "total": len(pairs), "unit": "cases"})
     names = list(dict.fromkeys(name for row in cases.values() for name in row))
     if not names:
@@ -109,19 +120,71 @@ def lines(evaluation: Evaluation, columns: Sequence[str] = ("dice", "jaccard", "
     return text + list(_remarks(evaluation))
 
 
-def _compare(case: str, prediction: Path, reference: Path) -> CaseRow:
-    ours, theirs = read_labels(prediction, case), read_labels(reference, case)
+def empty_remarks(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
+    """Say of which segments a mean holds cases that have nothing of them: each counts as 1, and raises it.
+
+    ``cases``: case -> segment -> metrics of ``case_metrics``, of which the volumes tell what is empty.
+    """
+    remarks = []
+    for name in dict.fromkeys(name for row in cases.values() for name in row):
+        rows = [row[name] for row in cases.values() if name in row]
+        others = [row["dice"] for row in rows if row.get("prediction_ml") != 0.0 or row.get("reference_ml") != 0.0]
+        if len(others) < len(rows):
+            remark = (
+                f"{name}: in {len(rows) - len(others)} of {len(rows)} case(s) neither reference nor segmentation has "
+                "it, which counts as a Dice of 1"
+            )
+            remarks.append(
+                f"{remark}; mean Dice of the other {len(others)}: {np.mean(others):.3f}." if others else f"{remark}."
+            )
+    return remarks
+
+
+def _compare(case: str, pair: Pair) -> CaseRow:
+    prediction, reference, declared = pair.prediction, pair.reference, pair.declared
+    theirs = read_labels(reference, case, declared)
+    ours = _named_by(declared, read_labels(prediction, case), prediction, case)
     ours, theirs = _on_one_grid(case, ours, prediction, theirs, reference)
     found = {"prediction": ours.segments, "reference": theirs.segments}
     if not any(found.values()):
         return {}
     try:
-        segments = match_segments({name: s for name, s in found.items() if s})
+        segments = match_segments({name: s for name, s in found.items() if s}, declared)
     except DataError as error:
         raise DataError(f"Case {case}: prediction and reference have different segments. {error}", case) from error
     array = conform(ours.array, ours.segments, segments, f"Case {case}: {prediction.name}")
     truth = conform(theirs.array, theirs.segments, segments, f"Case {case}: {reference.name}")
+    if declared:  # a list may declare more than there is in any case
+        segments = tuple(s for s in segments if (array == s.label).any() or (truth == s.label).any())
     return case_metrics(array, truth, theirs.grid.spacing, segments, case)
+
+
+def _named_by(declared: Sequence[Segment], found: LabelMap, path: Path, case: str) -> LabelMap:
+    """Give a plain prediction the names of the declared classes, by the list's values or by those of a model."""
+    if not declared or not found.segments or any(s.name != plain_name(s.label) for s in found.segments):
+        return found
+    values = [s.label for s in found.segments]
+    by_list = {s.label: s for s in declared}
+    by_model = dict(enumerate(declared, 1))
+    ways = [[way[v].name for v in values] for way in (by_list, by_model) if all(v in way for v in values)]
+    if not ways:
+        raise DataError(
+            f"Case {case}: {path.name} has the label values {values}; expected those of the list ({_values(by_list)}) "
+            f"or of caml predict ({_values(by_model)}).",
+            case,
+        )
+    if ways[0] != ways[-1]:
+        raise DataError(
+            f"Case {case}: the label values {values} of {path.name} may be those of the list ({_values(by_list)}) or "
+            f"of caml predict ({_values(by_model)}); save the prediction as .seg.nrrd, which holds the names.",
+            case,
+        )
+    named = tuple(replace(s, name=name) for s, name in zip(found.segments, ways[0]))
+    return replace(found, segments=named, named=True)
+
+
+def _values(classes: Mapping[int, Segment]) -> str:
+    return ", ".join(f"{value} {segment.name}" for value, segment in classes.items())
 
 
 def _on_one_grid(
@@ -150,26 +213,33 @@ def _on_one_grid(
     return placed[0], placed[1]
 
 
-def _label_files(path: Path) -> dict[str, Path]:
-    """Case id -> label map of a file, a folder or a list."""
+def _label_files(path: Path) -> tuple[dict[str, Path], tuple[Segment, ...]]:
+    """Case id -> label map of a file, a folder or a list, and the classes that a list declares."""
     if not path.exists():
         raise DataError(f"{path} does not exist; give label maps, folders of them or a list of cases.")
     if path.is_file() and path.suffix.lower() not in _LISTS:
-        return {_case_id(path): path}
+        return {_case_id(path): path}, ()
     files = _plain_files(path) if path.is_dir() else []
     if not files:
-        listed = {case.id: case.label for case in load_cohort(path).cases if case.label is not None}
+        cohort = load_cohort(path)
+        listed = {case.id: case.label for case in cohort.cases if case.label is not None}
         if not listed:
             raise DataError(f"There is no label map in {path}.")
-        return listed
-    named = [f for f in files if is_segmentation(f) or _stem(f).lower().endswith(_LABEL_ENDS)]
+        return listed, cohort.segments
+    named = [file for file in files if _is_named_label(file)]
+    taken = {_case_id(file) for file in named}
     result: dict[str, Path] = {}
-    for file in named or files:
+    for file in [*named, *(f for f in files if f not in named and _case_id(f) not in taken)]:
         case = _case_id(file)
         if case in result:
             raise UsageError(f"Both {result[case].name} and {file.name} in {path} belong to case {case}; keep one.")
         result[case] = file
-    return result
+    return result, ()
+
+
+def _is_named_label(file: Path) -> bool:
+    """Whether the name tells a label map from the case's image."""
+    return is_segmentation(file) or _stem(file).lower().endswith(_LABEL_ENDS)
 
 
 def _plain_files(folder: Path) -> list[Path]:
@@ -209,6 +279,7 @@ def _remarks(evaluation: Evaluation) -> Iterable[str]:
         for flag, meaning in (("missed", "has none of it where the reference does"), ("invented", "alone has it")):
             if count := int(summary[flag]["count"]):
                 yield f"{name}: the prediction {meaning} in {count} case(s); their distances are the image's diagonal."
+    yield from empty_remarks(evaluation.cases)
 
 
 def _shown(column: str, value: float) -> str:

@@ -17,6 +17,7 @@ from ..data.geometry import NetworkGrid
 from ..data.grid import Grid
 from ..data.intensity import normalize
 from ..data.io import Volume
+from ..device import out_of_memory
 from ..errors import Cancelled, DataError, ModelFileError, ResourceError, UsageError
 from ..events import Listener, silent
 from ..model.caml import CamlNetwork
@@ -68,8 +69,8 @@ class Prediction:
 
     @property
     def score(self) -> float | None:
-        """Mean agreement of both sub-models, None where one ran."""
-        return case_score(self.agreement)
+        """Mean agreement of both sub-models on what they found, None where they found nothing or one ran."""
+        return case_score(self.agreement, self.volumes_ml)
 
 
 class Predictor:
@@ -186,7 +187,7 @@ class Predictor:
             except _NotFinite:
                 self._use_full_precision()
             except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 if shrunk:
                     raise ResourceError(
@@ -282,10 +283,3 @@ def _mirrors(axes: Sequence[int]) -> tuple[tuple[int, ...], ...]:
 def _combinations(axes: Sequence[int]) -> Iterator[tuple[int, ...]]:
     for number in range(len(axes) + 1):
         yield from itertools.combinations(axes, number)
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    text = str(error).lower()
-    return any(sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc"))

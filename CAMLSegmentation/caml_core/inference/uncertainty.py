@@ -54,9 +54,12 @@ class AgreementCounter:
         }
 
 
-def case_score(agreement: Mapping[str, float]) -> float | None:
+def case_score(agreement: Mapping[str, float], volumes_ml: Mapping[str, float]) -> float | None:
     """Return one figure for a case, to sort a batch by what needs a look first: the mean agreement of its segments.
 
-    None where only one sub-model ran.
+    A segment that neither sub-model found is left out: its agreement of 1 says nothing, and would put an organ that
+    both missed among the best. None where nothing was found, or only one sub-model ran. ``volumes_ml``: the
+    prediction's volume of each segment, which tells a segment that both found alike from one that neither found.
     """
-    return sum(agreement.values()) / len(agreement) if agreement else None
+    found = [dice for name, dice in agreement.items() if dice < 1.0 or volumes_ml.get(name, 0.0) > 0.0]
+    return sum(found) / len(found) if found else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .run_facts import sub_models
 from .style import COLORS, colors_of, legend, new_figure, nothing_to_show, plot_axes, save
 from .table import Table, points, read_table
 
@@ -17,11 +18,16 @@ if TYPE_CHECKING:
 #: Column of metrics.csv -> what the legend calls it.
 LOSSES = {
     "loss_total": "total",
-    "loss_supervised": "supervised",
+    "loss_supervised": "supervised, mean of the sub-models",
     "loss_pseudo": "pseudo-labels",
     "loss_consistency": "mutual consistency",
     "loss_omni": "omni-correlation",
 }
+#: Of the picture of :func:`draw_runs`.
+RUNS_CAPTION = (
+    "How the trainings went, over the time they took. The supervised loss is the mean of the sub-models in training. "
+    "CAML's counts pseudo-labelled voxels, too, which a training on labels only does not have."
+)
 DICE = {
     "validation_dice": "both sub-models",
     "validation_dice_v": "sub-model v",
@@ -34,7 +40,7 @@ def draw_curves(run_folder: Path) -> Path:
 
     Raises DataError where there is no table, ResourceError where the disk fails.
     """
-    table = read_table(Path(run_folder) / "metrics.csv")
+    table = _table(Path(run_folder))
     figure = new_figure(11.0, 3.4)
     losses, dice, rate = figure.subplots(1, 3, width_ratios=(1.3, 1.3, 0.8))
     _lines(losses, table, LOSSES)
@@ -53,7 +59,7 @@ def draw_curves(run_folder: Path) -> Path:
 
 def draw_runs(runs: Mapping[str, Path], path: Path) -> Path:
     """Draw validation Dice and supervised loss of several run folders over the time they took, as ``path``."""
-    tables = {name: read_table(folder / "metrics.csv") for name, folder in runs.items()}
+    tables = {name: _table(folder) for name, folder in runs.items()}
     colors = colors_of(runs)
     figure = new_figure(9.6, 3.4)
     dice, losses = figure.subplots(1, 2)
@@ -62,13 +68,21 @@ def draw_runs(runs: Mapping[str, Path], path: Path) -> Path:
         dice.plot(*points(minutes, "minutes", "validation_dice"), "o-", color=colors[name], label=name, markersize=4)
         losses.plot(*points(minutes, "minutes", "loss_supervised"), color=colors[name], label=name, linewidth=1.4)
     plot_axes(dice, "Dice on the validation cases", "minutes of training", "Dice")
-    plot_axes(losses, "Loss on the labelled cases", "minutes of training", "loss")
+    plot_axes(losses, "Supervised loss (with pseudo-labels)", "minutes of training", "mean of the sub-models")
     _dice_limits(dice)
     _logarithmic(losses)
     _finish(dice, "no validation case")
     _finish(losses, "no losses yet")
     figure.tight_layout()
     return save(figure, path)
+
+
+def _table(run: Path) -> Table:
+    """The metrics of a run, with the supervised loss, which is a sum there, as the mean of the sub-models."""
+    table, number = read_table(run / "metrics.csv"), sub_models(run)
+    if "loss_supervised" in table:
+        table["loss_supervised"] = [loss / number for loss in table["loss_supervised"]]
+    return table
 
 
 def _lines(axes: Axes, table: Table, columns: Mapping[str, str], marker: str = "") -> None:

@@ -16,15 +16,12 @@ from ..events import Listener, silent
 from ..serialization import write_json
 from . import figures, page
 from .cases import ComparedCase, compare, reference_segments
-from .curves import draw_curves, draw_runs
+from .curves import RUNS_CAPTION, draw_curves, draw_runs
 from .description import Description, Section
 from .overlays import draw_case
 from .run_facts import RUN_FACTS, run_facts
 from .style import PREDICTION, REFERENCE
 
-_CURVES_CAPTION = (
-    "How the trainings went, over the time they took. With two sub-models in training, the loss is the sum of both."
-)
 #: What the colours of an overlay mean.
 KEY = ((REFERENCE, "reference, or missed"), (PREDICTION, "segmentation, or too much"))
 
@@ -69,7 +66,7 @@ def _section(
         *shown[:1],
         page.heading(3, "Training"),
         _trainings(section, index),
-        page.picture(curves, index, _CURVES_CAPTION),
+        page.picture(curves, index, RUNS_CAPTION),
         *shown[1:],
     )
     return html, result

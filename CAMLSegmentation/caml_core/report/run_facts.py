@@ -16,8 +16,7 @@ RUN_FACTS = ("Training", "Labelled", "Unlabelled", "Iterations", "Minutes", "Val
 def run_facts(run: Path) -> tuple[str, ...]:
     """Return the cells after the name in a row of RUN_FACTS; "" for what the folder does not tell."""
     table = read_table(run / "metrics.csv")
-    plan = _json(run / "plan.json").get("plan")
-    labeled_only = isinstance(plan, dict) and plan.get("labeled_only") is True
+    labeled_only = sub_models(run) == 1
     roles = _roles(_json(run / "cohort.json").get("cases"))
     unlabeled = "not used" if labeled_only else str(roles["unlabeled"])
     return (
@@ -27,6 +26,12 @@ def run_facts(run: Path) -> tuple[str, ...]:
         f"{last / 60:.1f}" if (last := _last(table, "seconds")) is not None else "",
         f"{last:.3f}" if (last := _last(table, "validation_dice")) is not None else "",
     )
+
+
+def sub_models(run: Path) -> int:
+    """Return how many sub-models a training has: one where it learns from labels only."""
+    plan = _json(run / "plan.json").get("plan")
+    return 1 if isinstance(plan, dict) and plan.get("labeled_only") is True else 2
 
 
 def _last(table: Table, column: str) -> float | None:

@@ -14,7 +14,7 @@ from ..errors import Cancelled, DataError
 from ..events import Listener
 from ..report import figures, page
 from ..report.cases import compare
-from ..report.curves import draw_curves, draw_runs
+from ..report.curves import RUNS_CAPTION, draw_curves, draw_runs
 from ..report.overlays import draw_case
 from ..report.report import KEY, file_slug
 from .result import CAML, CROSS_VALIDATION, LABELED_ONLY, START
@@ -27,7 +27,6 @@ NAMES = {
     CROSS_VALIDATION: "Cross-validation",
 }
 _METRICS = (("dice", "Dice", 3), ("hd95_mm", "HD95 (mm)", 1), ("assd_mm", "ASSD (mm)", 2))
-_CURVES_CAPTION = "How the trainings went, over the time they took."
 _MAIN_CAPTION = "Losses, validation and learning rate of the CAML training."
 _NO_PICTURES = (
     "The report has no pictures, because matplotlib is not installed; for those of the next one enter "
@@ -140,7 +139,7 @@ def _curves(folder: RoundFolder) -> list[str]:
     parts = [page.picture(curves, folder.report, _MAIN_CAPTION)]
     if len(runs) > 1:
         together = draw_runs(runs, folder.report.parent / "pictures" / "curves.png")
-        parts.append(page.picture(together, folder.report, _CURVES_CAPTION))
+        parts.append(page.picture(together, folder.report, RUNS_CAPTION))
     return parts
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..data.case import Cohort
+from ..inference.evaluation import empty_remarks
 from ..training.scores import COLUMNS, main_sub_model, summary_of
 
 FORMAT = 1
@@ -14,6 +15,8 @@ START, LABELED_ONLY, CAML, CROSS_VALIDATION = "start", "labeled-only", "caml", "
 #: From so many held-out cases on their mean is no longer called indicative.
 ENOUGH_CASES = 10
 
+#: What is kept of each case; the volumes tell what is empty.
+_KEPT = (*COLUMNS, "prediction_ml", "reference_ml")
 #: Case -> segment -> metric -> value.
 CaseTable = Mapping[str, Mapping[str, Mapping[str, float]]]
 
@@ -35,7 +38,7 @@ def row_of_cases(name: str, cases: CaseTable, iterations: int, seconds: float) -
         "count": len(cases),
         "summary": {s: summary_of([dict(by_segment[s]) for by_segment in cases.values()]) for s in segments},
         "cases": {
-            case: {s: {c: metrics[c] for c in COLUMNS} for s, metrics in by_segment.items()}
+            case: {s: {c: metrics[c] for c in _KEPT} for s, metrics in by_segment.items()}
             for case, by_segment in cases.items()
         },
     }
@@ -57,10 +60,12 @@ def make_result(
     held_out = by_name.get(CAML, {}).get("count", 0)
     crossed = by_name.get(CROSS_VALIDATION, {}).get("count", 0)
     kind = "held-out" if held_out else "cross-validation" if crossed else "none"
+    judged = by_name.get(CAML if held_out else CROSS_VALIDATION, {})
+    said = [words(kind, held_out or crossed), *empty_remarks(judged.get("cases", {})), caution if held_out else ""]
     return {
         "format": FORMAT,
         "kind": kind,
-        "words": " ".join(filter(None, (words(kind, held_out or crossed), caution if held_out else ""))),
+        "words": " ".join(filter(None, said)),
         "segments": list(segments),
         "labeled": len(cohort.with_role("labeled")),
         "unlabeled": len(cohort.with_role("unlabeled")),

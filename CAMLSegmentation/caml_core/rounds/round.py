@@ -16,9 +16,10 @@ from ..data.files import remove_quietly, replacing
 from ..device import choose_device, use_threads
 from ..errors import CamlError, Cancelled, TrainingError, UsageError
 from ..events import Listener
+from ..inference.evaluation import empty_remarks
 from ..model_file import LoadedModel, load_model, save_model
 from ..training.preflight import seen_note
-from ..training.run import Session, plan_training, run_training, survey
+from ..training.run import STOP_NOTE, Session, plan_training, run_training, survey
 from ..training.scores import Scoring, start_model_scores
 from ..training.trainer import Observer
 from ..training.warm_start import seen_cases
@@ -107,7 +108,8 @@ class Round:
             self._add_baseline(plan, cohort, main["iterations"])
             self._add_folds(plan, cohort, main["iterations"])
         names, notes = [s.name for s in plan.segments], self.folder.read_notes()
-        caution = seen_note(self._start, cohort) if self._start is not None else ""
+        seen = seen_note(self._start, cohort) if self._start is not None else ""
+        caution = " ".join(filter(None, (seen, STOP_NOTE if main["ended"] == "plateau" else "")))
         return result.make_result(cohort, names, main["ended"], self._rows(), notes, caution)
 
     def _prepare(self, finish: bool) -> tuple[Plan, Cohort]:
@@ -236,7 +238,8 @@ class Round:
                 shutil.copyfile(model, temporary)
             return
         loaded = load_model(model)
-        figures = {"count": crossed["count"], "summary": {"mean": crossed["summary"]}}
+        remarks = empty_remarks(crossed["cases"])
+        figures = {"count": crossed["count"], "summary": {"mean": crossed["summary"]}, "remarks": remarks}
         info = dataclasses.replace(loaded.info, metrics={**loaded.info.metrics, "cross_validation": figures})
         save_model(self.folder.model, spec=loaded.spec, state=loaded.state, info=info)
 

@@ -28,6 +28,9 @@ PATIENCE = 15.0
 TURNS = 8
 #: A mode slower than the best by this factor in the first round is not tried again.
 HOPELESS = 1.5
+#: On a processor a mode is given up, in either layout, whose first step takes so many times the quickest first one:
+#: arithmetic that it has no instructions for is twenty times slower.
+GIVE_UP = 4.0
 #: A mode of lower precision must be faster by this factor to be chosen.
 WORTHWHILE = 1.1
 
@@ -83,17 +86,22 @@ def fastest_mode(
     """
     small, seconds = with_small_patch(plan, SMALL_PATCH_VOXELS), {}
     batch, last = random_batch(small), small.iterations - 1
-    engines = {}
+    engines: dict[NumericMode, Engine] = {}
+    given_up, quickest = set(), math.inf
     for mode in candidate_modes(plan.device, torch.get_num_threads(), dtype):
-        if mode.dtype == "bf16" and not bf16_gradients_are_right(plan):
+        if mode.dtype in given_up or (mode.dtype == "bf16" and not bf16_gradients_are_right(plan)):
             continue
         check()
         try:
-            engines[mode] = Engine(dataclasses.replace(small, numeric=mode), labeled_cases)
-            _timed_step(engines[mode], batch, last)  # the first step of a mode prepares its kernels and is not counted
-            seconds[mode] = _timed_step(engines[mode], batch, last)
+            engine = Engine(dataclasses.replace(small, numeric=mode), labeled_cases)
+            first = _timed_step(engine, batch, last)  # the first step of a mode prepares its kernels and is not counted
+            quickest = min(quickest, first)
+            if plan.device == "cpu" and first > GIVE_UP * quickest:
+                given_up.add(mode.dtype)
+                continue
+            seconds[mode], engines[mode] = _timed_step(engine, batch, last), engine
         except (RuntimeError, NotImplementedError):  # a mode that this build or device does not know
-            engines.pop(mode, None)
+            continue
     if not seconds:
         return NumericMode("fp32", False, torch.get_num_threads())
     begin = time.perf_counter()
@@ -101,9 +109,10 @@ def fastest_mode(
         check()
         if time.perf_counter() - begin > PATIENCE:
             break
-        hopeful = [mode for mode in seconds if seconds[mode] < HOPELESS * min(seconds.values())]
-        for mode in hopeful:
-            seconds[mode] = min(seconds[mode], _timed_step(engines[mode], batch, last))
+        best = min(seconds.values())
+        engines = {mode: engine for mode, engine in engines.items() if seconds[mode] < HOPELESS * best}
+        for mode, engine in engines.items():
+            seconds[mode] = min(seconds[mode], _timed_step(engine, batch, last))
     return min(seconds, key=lambda mode: seconds[mode] * (1.0 if mode.dtype == "fp32" else WORTHWHILE))
 
 

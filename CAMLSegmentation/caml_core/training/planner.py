@@ -5,19 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from statistics import median
 
 from ..config import ChannelIntensity, Geometry, LossConfig, NetworkConfig, NumericMode, Plan, Spacing
 from ..data.cohort import Cohort
 from ..data.fingerprint import Fingerprint, choose_channels
-from ..device import available_ram, total_ram, use_threads
+from ..device import find_devices, out_of_memory, use_threads
 from ..errors import ResourceError, UsageError
 from ..model_file import LoadedModel
 from ..presets import PAPER_ITERATIONS, PAPER_PATCH, Preset, default_preset, paper_preset
 from . import sizes
-from .measurement import Measurement, early_share, fastest_mode, measure
-from .memory import fit_to_memory
+from .measurement import Measurement, early_share, fastest_mode, measure, peak_mb
+from .memory import DoesNotFit, fit_to_memory
 from .request import Request
 from .validation import VALIDATION_CASES
 
@@ -58,11 +59,11 @@ def make_plan(
     labeled = cohort.with_role("labeled")
     notes = list(found.notes)
     channels = choose_channels(found, request.preset)
-    traits = sizes.study_labels(labeled, found.segments, cohort.segments, found.spacing)
+    traits = sizes.study_labels(labeled, found, cohort.segments)
     preset = _preset(request, found, len(labeled), traits)
     if preset.losses.pseudo_largest_component:
         notes.append(
-            f"In all {len(labeled)} labelled cases each segment is one compact piece: pseudo-labels and the model's "
+            "Each segment is one compact piece in all labelled cases that have it: pseudo-labels and the model's "
             "segmentations keep the largest part alone; ask for all parts where a segment may have several."
         )
     if start is not None:
@@ -79,9 +80,10 @@ def make_plan(
     stages = _recomputed_stages(plan, plan.numeric)
     plan = dataclasses.replace(plan, numeric=dataclasses.replace(plan.numeric, recompute=stages))
     check()
-    plan, note = fit_to_memory(plan, len(labeled), may_shrink=request.patch is None)
-    notes += [note] if note else []
-    return _measured(plan, found, request, len(labeled), notes, check, may_shrink=start is None)
+    with _enough_memory(plan):
+        plan, note = fit_to_memory(plan, len(labeled), may_shrink=request.patch is None)
+        notes += [note] if note else []
+        return _measured(plan, found, request, len(labeled), notes, check, may_shrink=start is None)
 
 
 def describe(plan: Plan, found: Fingerprint) -> str:
@@ -230,7 +232,7 @@ def _measured(
             plan, measured = smaller, faster
             affordable = functools.partial(_affordable, plan, cases=cases, measured=measured)
             notes.append(f"The budget is short: a network of {SMALL_FILTERS} base filters learns more in it.")
-    _check_memory(measured, notes)
+    _check_memory(measured, plan.device, notes)
     iterations = request.iterations
     if iterations is None:
         iterations = affordable(budget) if budget else PAPER_ITERATIONS
@@ -313,12 +315,28 @@ def _validate_every(
     return max(math.ceil(iterations / min(max(int(affordable), 1), MOST_VALIDATIONS)), 1)
 
 
-def _check_memory(measured: Measurement, notes: list[str]) -> None:
-    """The measurement ran, so training fits now; warn where little is left."""
-    total, free = total_ram() / 2**20, available_ram() / 2**20
+@contextmanager
+def _enough_memory(plan: Plan) -> Iterator[None]:
+    """What runs out of memory while it is tried does not fit, though it was foretold to."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise DoesNotFit(
+            f"The device {plan.device} ran out of memory when a training step was tried; close other programs, take a "
+            "smaller patch, a smaller batch or fewer base filters, or choose another device.",
+            peak_mb(plan),
+        ) from error
+
+
+def _check_memory(measured: Measurement, device: str, notes: list[str]) -> None:
+    """The measurement ran on ``device``, so training fits now; warn where little is left."""
+    memory = {found.name: (found.memory / 2**20, found.free_memory / 2**20) for found in find_devices()}
+    total, free = memory.get(device, (0.0, 0.0))
     if total and measured.peak_memory_mb > 0.9 * total:
         raise ResourceError(
-            f"Training needs about {measured.peak_memory_mb:.0f} MB and the machine has {total:.0f} MB; "
+            f"Training needs about {measured.peak_memory_mb:.0f} MB and the device {device} has {total:.0f} MB; "
             "use a smaller patch or fewer base filters, or another machine."
         )
     if free and measured.peak_memory_mb > 0.8 * (free + measured.peak_memory_mb):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy
 import SimpleITK
@@ -36,6 +37,8 @@ CITATION = (
     "Gao S, Zhang Z, Ma J, Li Z, Zhang S. Correlation-Aware Mutual Learning for Semi-supervised Medical Image "
     "Segmentation. MICCAI 2023."
 )
+#: Of figures after a training that ended on a plateau.
+STOP_NOTE = "The held-out cases also decided when to stop, so that their figures may be a little too good."
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,16 @@ class Session:
     name: str = ""
     observer: Observer | None = None
     keep: Path | None = None
+
+    def checking(self, kind: str, fields: dict[str, Any]) -> None:
+        """Hand an event on, and end there where asked to: of work that only its events interrupt."""
+        self.listener(kind, fields)
+        self.check_stop()
+
+    def check_stop(self) -> None:
+        """Raise Cancelled where asked to stop: before the training, when nothing is to be resumed yet."""
+        if self.stop():
+            raise Cancelled("Stopped before the training began; start it again with the same command.")
 
 
 def survey(cohort_path: Path, request: Request, listener: Listener) -> tuple[Cohort, Fingerprint]:
@@ -84,8 +97,8 @@ def start_training(
 ) -> Outcome:
     """Plan and train in ``folder``, which must not hold a training yet."""
     with folder:
-        cohort, found = survey(cohort_path, request, session.listener)
-        plan, start = plan_training(cohort, found, request, session.listener, start_path)
+        cohort, found = survey(cohort_path, request, session.checking)
+        plan, start = plan_training(cohort, found, request, session.checking, start_path, session.check_stop)
         folder.create(plan, cohort)
         if start is not None:
             _keep_start(start, folder)
@@ -201,7 +214,7 @@ def _model_info(
         citation=CITATION,
         labeled_cases=len(streams.labeled),
         unlabeled_cases=len(streams.unlabeled),
-        metrics={"held_out": {k: scores[k] for k in ("count", "summary")}} if scores else {},
+        metrics={"held_out": {k: scores[k] for k in ("count", "summary", "remarks")}} if scores else {},
         provenance={
             "seed": plan.seed,
             "preset": plan.preset,
@@ -234,7 +247,7 @@ def _model_info(
 def _description(outcome: Outcome, plan: Plan) -> str:
     method = "labelled cases alone (sub-model v)" if plan.labeled_only else "CAML, semi-supervised"
     if outcome.reason == "plateau":
-        return f"Trained with {method}: {outcome.iteration} iterations, until it no longer improved."
+        return f"Trained with {method}: {outcome.iteration} iterations, until it no longer improved. {STOP_NOTE}"
     ended = {"finished": "", "stopped": ", stopped early", "failed": ", ended early by non-finite losses"}
     return f"Trained with {method}: {outcome.iteration} of {plan.iterations} iterations{ended[outcome.reason]}."
 

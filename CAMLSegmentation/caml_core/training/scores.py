@@ -16,6 +16,7 @@ from ..data.labels import read_case_labels, write_labels
 from ..data.segments import conform
 from ..events import Listener
 from ..inference.batch import load_network
+from ..inference.evaluation import empty_remarks
 from ..inference.predictor import Predictor, SubModel
 from ..metrics import case_metrics, summarize
 from ..model import CamlNetwork
@@ -47,7 +48,8 @@ def held_out_scores(
 ) -> dict[str, Any]:
     """Return figures of ``cases`` at full resolution, as JSON values.
 
-    ``summary``: sub-model -> segment -> metric -> mean and spread; ``cases``: case -> sub-model -> segment -> metrics.
+    ``summary``: sub-model -> segment -> metric -> mean and spread; ``cases``: case -> sub-model -> segment -> metrics;
+    ``remarks``: of which segments cases without any raise the first sub-model's mean.
     The sub-models are "mean" (of both, as ``balanced`` predicts), "v" and "a"; only "v" when trained on labels only.
     Raises Cancelled when asked to stop.
     """
@@ -95,7 +97,8 @@ def _score(
         for name in sub_models
         if rows
     }
-    return {"count": len(rows), "summary": summary, "cases": rows}
+    remarks = empty_remarks({case: row[sub_models[0]] for case, row in rows.items()})
+    return {"count": len(rows), "summary": summary, "remarks": remarks, "cases": rows}
 
 
 def _score_case(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from ..config import Geometry, Segment, Spacing, Triple
 from ..data.case import Case
+from ..data.fingerprint import Fingerprint, labels_drawn
 from ..data.geometry import NetworkGrid
 from ..data.io import read_volume
 from ..data.labels import read_case_labels
@@ -25,7 +27,7 @@ PATCHES_PER_VOLUME = 1.5
 COARSENING = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
 #: Dice that labels must keep on the way to the network's grid and back.
 LEAST_CEILING = 0.97
-#: Labelled cases that are looked at for it.
+#: Labelled cases that are looked at for it, of each segment.
 CEILING_CASES = 4
 THIN_SHARE = 0.015
 
@@ -34,7 +36,8 @@ THIN_SHARE = 0.015
 class LabelTraits:
     """What the labelled cases' segments are like.
 
-    ceilings: coarsening -> lowest segment's mean Dice after the way to the network's grid and back.
+    ceilings: coarsening -> lowest segment's mean Dice after the way to the network's grid and back, over cases that
+    have the segment. Coarsenings that certainly keep less than ``LEAST_CEILING``, and all beyond them, are left out.
     """
 
     ceilings: dict[float, float]
@@ -46,22 +49,30 @@ class LabelTraits:
         return self.foreground_share < THIN_SHARE
 
 
-def study_labels(
-    cases: Sequence[Case], segments: Sequence[Segment], declared: Sequence[Segment], spacing: Spacing
-) -> LabelTraits:
-    """Read a few labelled cases; ``spacing`` is the cohort's median."""
-    ceilings: dict[float, list[list[float]]] = {factor: [] for factor in COARSENING[1:]}
+def study_labels(cases: Sequence[Case], found: Fingerprint, declared: Sequence[Segment]) -> LabelTraits:
+    """Read a few labelled cases of each segment; ``declared`` are the cohort's own segments."""
+    chosen = _cases_to_read(cases, found)
+    if not chosen:
+        return LabelTraits(dict.fromkeys(COARSENING, 1.0), 0.0)
+    total = Counter(label for labels in chosen.values() for label in labels)
+    dice: dict[float, dict[int, list[float]]] = {f: {label: [] for label in total} for f in COARSENING[1:]}
     shares = []
-    for case in cases[:CEILING_CASES]:
+    for case in cases:
+        if case.id not in chosen:
+            continue
         grid = read_volume(case.images[0], case.id).grid
-        found = read_case_labels(case, grid, declared)
-        label = conform(found.array, found.segments, segments, case.id)
+        drawn = read_case_labels(case, grid, declared)
+        label = conform(drawn.array, drawn.segments, found.segments, case.id)
         shares.append(float(np.count_nonzero(label)) / label.size)
-        for factor in ceilings:
-            network_grid = NetworkGrid.of(found.grid, Geometry(coarsened(spacing, factor), (16, 16, 16)))
-            ceilings[factor].append([_round_trip_dice(label == s.label, network_grid) for s in segments])
-    means = {factor: float(np.mean(rows, axis=0).min()) for factor, rows in ceilings.items()}
-    return LabelTraits({1.0: 1.0, **means}, float(np.mean(shares)))
+        for factor in list(dice):
+            network_grid = NetworkGrid.of(drawn.grid, Geometry(coarsened(found.spacing, factor), (16, 16, 16)))
+            for value in chosen[case.id]:
+                dice[factor][value].append(_round_trip_dice(label == value, network_grid))
+            if _best_ceiling(dice[factor], total) < LEAST_CEILING:  # nothing is asked beyond it: large scans take long
+                dice = {f: kept for f, kept in dice.items() if f < factor}
+                break
+    ceilings = {factor: min(float(np.mean(v)) for v in kept.values()) for factor, kept in dice.items()}
+    return LabelTraits({1.0: 1.0, **ceilings}, float(np.mean(shares)))
 
 
 def coarsened(spacing: Spacing, factor: float) -> Spacing:
@@ -78,7 +89,7 @@ def choose_spacing(size: Triple, spacing: Spacing, traits: LabelTraits, patch_vo
     """
     factor = 1.0
     for candidate in COARSENING:
-        if traits.ceilings[candidate] < LEAST_CEILING:
+        if traits.ceilings.get(candidate, 0.0) < LEAST_CEILING:
             break
         factor = candidate
         voxels = math.prod(n * s / t for n, s, t in zip(size, spacing, coarsened(spacing, candidate)))
@@ -118,9 +129,23 @@ def network_size(size: Triple, spacing: Spacing, target: Spacing) -> Triple:
     return x, y, z
 
 
+def _cases_to_read(cases: Sequence[Case], found: Fingerprint) -> dict[str, list[int]]:
+    """Case id -> labels to look at in it: the first few cases of each segment, among those that have it."""
+    drawn = {case.id: labels_drawn(case, found.segments) for case in found.cases}
+    chosen: dict[str, list[int]] = {}
+    for segment in found.segments:
+        for case in [c for c in cases if segment.label in drawn[c.id]][:CEILING_CASES]:
+            chosen.setdefault(case.id, []).append(segment.label)
+    return chosen
+
+
+def _best_ceiling(dice: Mapping[int, Sequence[float]], total: Mapping[int, int]) -> float:
+    """The ceiling if all cases that are still to be read kept their labels without loss; label -> Dice, cases."""
+    best = min((sum(values) + total[label] - len(values)) / total[label] for label, values in dice.items())
+    return best + 1e-9  # sums in another order must not decide
+
+
 def _round_trip_dice(mask: np.ndarray, grid: NetworkGrid) -> float:
-    if not mask.any():
-        return 1.0
     soft = torch.from_numpy(grid.image_to_network(mask.astype(np.float32)))[None]
     back = grid.upsample_rows(soft, 0, 0, grid.oriented_size[0])[0].numpy() > 0.5
     there = grid.orient(mask)

@@ -219,8 +219,10 @@ def _remember(
             a = _frozen(network.projection_head2, _gather(output.embedding_a, voxels))
             if not config.separate_banks:
                 v = a = 0.5 * (v + a)
-            bank.store(case, label, v, a)
-            stored.append(voxels)
+            # One step that is not finite must not spoil all later ones that draw from the bank.
+            finite = torch.isfinite(v).all(1) & torch.isfinite(a).all(1)
+            bank.store(case, label, v[finite], a[finite])
+            stored.append(voxels[finite])
     return torch.cat(stored) if stored else torch.zeros(0, dtype=torch.int64, device=correct.device)
 
 

@@ -16,6 +16,7 @@ import torch
 from ..config import Plan
 from ..data.cache import PreparedCase
 from ..data.sampler import Batch, TwoStreamSampler
+from ..device import out_of_memory
 from ..errors import ResourceError, TrainingError
 from ..events import Listener
 from ..model import CamlNetwork
@@ -33,6 +34,8 @@ ROWS_PER_RUN = 200
 #: A non-finite loss lowers the learning rate; so many in a row end the training.
 MOST_FAILURES = 5
 RATE_AFTER_FAILURE = 0.5
+#: Good steps in a row after which a rate that was lowered is doubled again.
+RECOVERY_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class Trainer:
         self._iteration = 0
         self._seconds = 0.0  # of training, over all sessions of a resumed run
         self._failures = 0
+        self._recovering = 0  # good steps since the rate was lowered, or raised again
         self._scores: Scores | None = None
         self._sums: dict[str, float] = {}
         self._summed = 0
@@ -116,6 +120,7 @@ class Trainer:
         self._iteration = int(state["iteration"])
         self._seconds = float(state["seconds"])
         self._failures = int(state["failures"])
+        self._recovering = int(state.get("recovering", 0))  # checkpoints of older versions lack it
         self._sums = dict(state["sums"])
         self._summed = int(state["summed"])
         self._scores = Scores.from_dict(state["scores"])
@@ -167,6 +172,7 @@ class Trainer:
                 "iteration": self._iteration,
                 "seconds": self._seconds,
                 "failures": self._failures,
+                "recovering": self._recovering,
                 "sums": self._sums,
                 "summed": self._summed,
                 "scores": None if self._scores is None else self._scores.to_dict(),
@@ -187,7 +193,9 @@ class Trainer:
         """One step; returns a sentence where the training has to end."""
         try:
             losses = self.engine.step(batch, self._iteration)
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
             self._shrink(error)
             return ""
         if losses is None:
@@ -197,12 +205,14 @@ class Trainer:
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._summed += 1
         self._iteration += 1
+        self._recover()
         self._tell_step(losses)
         return ""
 
     def _failed(self) -> str:
         """A loss was not finite: skip the step with a lower rate; after several in a row end with the last weights."""
         self._failures += 1
+        self._recovering = 0
         self._iteration += 1
         self.engine.rate_scale *= RATE_AFTER_FAILURE
         self._listener(
@@ -218,6 +228,17 @@ class Trainer:
             f"The loss was not finite {MOST_FAILURES} times in a row, up to iteration {self._iteration}; the last "
             "good weights are kept. Look for extreme intensities in the cases, or train with fp32 arithmetic."
         )
+
+    def _recover(self) -> None:
+        """Raise a lowered learning rate again after enough good steps: one bad batch must not slow all the rest."""
+        if self.engine.rate_scale >= 1:
+            return
+        self._recovering += 1
+        if self._recovering >= RECOVERY_STEPS:
+            self._recovering = 0
+            self.engine.rate_scale = min(self.engine.rate_scale / RATE_AFTER_FAILURE, 1.0)
+            rate = self.engine.learning_rate(self._iteration)
+            self._listener("log", {"message": f"The steps are good again; the learning rate is raised to {rate:.2g}."})
 
     def _shrink(self, error: BaseException) -> None:
         """Out of device memory: once, go on with a smaller batch or patch."""
@@ -254,8 +275,7 @@ class Trainer:
         """Validate, write the row that belongs to it, tell the observer; stays owed where asked to stop meanwhile."""
         network, plan = self.engine.final_network, self.plan
         if self._streams.validation:
-            scores = validate(network, plan, self._streams.validation, stop=self._stop, device=self.engine.device)
-            self.engine.network.train()
+            scores = self._scores_now(network)
             if scores is None:
                 return
             self._scores = scores
@@ -265,6 +285,21 @@ class Trainer:
         self._write_row(validated=True)
         if self._observer is not None:
             self._observer(plan, network, self._iteration)
+
+    def _scores_now(self, network: CamlNetwork) -> Scores | None:
+        """Scores of the held-out cases; None where asked to stop. Raises ResourceError, with the training saved."""
+        try:
+            return validate(network, self.plan, self._streams.validation, stop=self._stop, device=self.engine.device)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            self.save()
+            raise ResourceError(
+                f"The device {self.plan.device} ran out of memory while the held-out cases were segmented; close other "
+                "programs and resume the training, or choose another device."
+            ) from error
+        finally:
+            self.engine.network.train()
 
     def _watch(self, dice: float) -> None:
         """Let the learning rate fall once the Dice has levelled off."""

@@ -1,0 +1,141 @@
+"""Trainings in which steps fail: losses that are not finite, and memory that does not suffice."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from synthetic import prepared, tiny_plan
+
+from caml_core.data.sampler import Batch
+from caml_core.errors import ResourceError
+from caml_core.events import silent
+from caml_core.training import trainer as trainer_module
+from caml_core.training.engine import Engine
+from caml_core.training.run_folder import RunFolder
+from caml_core.training.trainer import Streams, Trainer, smaller_plan
+
+
+def test_losses_that_are_not_finite_end_it_with_the_last_good_weights(tmp_path: Path) -> None:
+    image = np.full((1, 22, 18, 20), np.nan, np.float16)
+    streams = Streams([prepared(0, image=image)], [], [])
+    folder = RunFolder(tmp_path / "run")
+    folder.check_writable()
+    warnings: list[str] = []
+    trainer = Trainer(
+        tiny_plan(iterations=50),
+        streams,
+        folder,
+        listener=lambda kind, fields: warnings.append(fields["message"]) if kind == "warning" else None,
+        stop=lambda: False,
+    )
+    rate = trainer.engine.learning_rate(30)
+    outcome = trainer.run()
+    assert outcome.reason == "failed" and "last good weights are kept" in outcome.message
+    assert len(warnings) == trainer_module.MOST_FAILURES and "lowered" in warnings[0]
+    assert trainer.engine.learning_rate(30) == pytest.approx(rate * 0.5**trainer_module.MOST_FAILURES)
+    fresh = Engine(tiny_plan(iterations=50), 1).network.state_dict()
+    assert all(torch.equal(v, fresh[k]) for k, v in trainer.engine.network.state_dict().items())
+
+
+@pytest.mark.parametrize("rests", [0, 2])
+def test_a_lowered_rate_rises_again_after_good_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rests: int
+) -> None:
+    """Step by step up to the planned rate and no further, also where the training was interrupted in between."""
+    monkeypatch.setattr(trainer_module, "RECOVERY_STEPS", 3)
+    streams = Streams([prepared(0), prepared(1)], [prepared(2)], [])
+    folder = RunFolder(tmp_path / "run")
+    folder.check_writable()
+    scales: list[float] = []
+
+    def trainer(steps: int) -> Trainer:
+        """One that stops after so many steps; ``scales`` takes the rate before each."""
+        end = len(scales) + steps
+
+        def stop() -> bool:
+            if len(scales) < end:
+                scales.append(made.engine.rate_scale)
+                return False
+            return True
+
+        made = Trainer(tiny_plan(iterations=12), streams, folder, listener=silent, stop=stop)
+        return made
+
+    begun = trainer(rests)
+    begun.engine.rate_scale = 0.25  # as two failures leave it
+    begun.run()
+    resumed = trainer(10 - rests)
+    resumed.resume()
+    resumed.run()
+    assert scales == [0.25] * 3 + [0.5] * 3 + [1.0] * 4
+
+
+def test_out_of_device_memory_shrinks_the_batch_and_then_the_patch() -> None:
+    plan = tiny_plan(batch_labeled=2, batch_unlabeled=2)
+    half = smaller_plan(plan)
+    assert half is not None and (half.batch_labeled, half.batch_unlabeled) == (1, 1)
+    quarter = smaller_plan(half)
+    assert quarter is not None and sorted(quarter.geometry.patch) == [8, 16, 16]
+
+
+def _no_memory_on_a_gpu(*_: object, **__: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def _no_memory_on_the_processor(*_: object, **__: object) -> None:
+    torch.empty(2**46)  # more than a process can address
+
+
+@pytest.mark.parametrize("fail", [_no_memory_on_a_gpu, _no_memory_on_the_processor])
+def test_a_training_that_runs_out_of_memory_goes_on_with_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail: Callable[[], None]
+) -> None:
+    """A step that has failed, and what was loaded ahead for the next one, are made anew by the smaller plan."""
+    folder = RunFolder(tmp_path / "run")
+    folder.check_writable()
+    streams = Streams([prepared(0), prepared(1)], [prepared(2)], [])
+    plan = tiny_plan(iterations=4, batch_labeled=2, batch_unlabeled=2)
+    plan = dataclasses.replace(plan, losses=dataclasses.replace(plan.losses, solo_share=0.0))
+    trainer = Trainer(plan, streams, folder, listener=silent, stop=lambda: False)
+    taken, step = [], trainer.engine.step
+
+    def too_large(batch: Batch, iteration: int) -> dict[str, float] | None:
+        if len(batch.labeled) > 1 and iteration == 2:
+            fail()
+        taken.append((iteration, len(batch.labeled)))
+        return step(batch, iteration)
+
+    monkeypatch.setattr(trainer.engine, "step", too_large)
+    assert trainer.run().reason == "finished"
+    assert taken == [(0, 2), (1, 2), (2, 1), (3, 1)]
+    assert folder.read_plan().batch_labeled == 1
+
+
+@pytest.mark.parametrize("fail", [_no_memory_on_a_gpu, _no_memory_on_the_processor])
+def test_a_validation_that_runs_out_of_memory_says_so_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail: Callable[[], None]
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.check_writable()
+    streams = Streams([prepared(0), prepared(1)], [prepared(2)], [prepared(3, "validation")])
+    made = [Trainer(tiny_plan(iterations=4), streams, folder, listener=silent, stop=lambda: False) for _ in range(2)]
+    with monkeypatch.context() as patch, pytest.raises(ResourceError, match="held-out cases"):
+        patch.setattr(trainer_module, "validate", fail)
+        made[0].run()
+    made[1].resume()
+    outcome = made[1].run()
+    assert outcome.reason == "finished" and outcome.iteration == 4 and outcome.scores is not None
+
+
+def test_an_error_that_is_not_about_memory_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.check_writable()
+    trainer = Trainer(tiny_plan(), Streams([prepared(0)], [], []), folder, listener=silent, stop=lambda: False)
+    monkeypatch.setattr(trainer.engine, "step", lambda *_: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="size"):
+        trainer.run()
