@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import time
 
 import caml_changed
 import pytest
@@ -175,13 +176,16 @@ def test_a_finished_training_is_read_and_another_is_refused(a_training):
 
 def test_a_training_that_was_ended_goes_on_with_its_changes(a_training, caml_environment):
     training = dataclasses.replace(a_training, changes={"sub_model_a": False})
-    stop = training.folder.with_name("stop")
-    stop.touch()
+    stop, plan = training.folder.with_name("stop"), training.folder / "plan.json"
     words = ("train", training.cohort, "-o", training.folder, *training.options, "--stop-file", stop)
     command = [sys.executable, caml_changed.__file__, json.dumps(dict(training.changes)), *map(str, words)]
-    ended = subprocess.run(command, env=caml_environment, capture_output=True, text=True, timeout=300, check=False)
-    assert ended.returncode == 130, ended.stderr[-2000:]
-    assert (training.folder / "plan.json").is_file() and not (training.folder / "validation.json").exists()
+    with subprocess.Popen(command, env=caml_environment, stderr=subprocess.PIPE, text=True) as process:
+        while not plan.is_file() and process.poll() is None:  # before it, there is nothing to go on with
+            time.sleep(0.005)
+        stop.touch()
+        _, told = process.communicate(timeout=300)
+    assert process.returncode == 130, told[-2000:]
+    assert plan.is_file() and not (training.folder / "validation.json").exists()
     done = train(training)
     assert done.measured["parts"] == 2 and "cpu_seconds" not in done.measured  # a part's seconds would look like all
     assert done.scores is not None and set(done.scores["summary"]) == {"v"}
