@@ -92,9 +92,9 @@ class JobFiles:
         """Return the label map of a case's region."""
         return self.regions / f"{caseId}.nrrd"
 
-    def labels(self, caseId: str, outputs: Path | None = None, suffix: str = "nrrd") -> Path:
+    def labels(self, caseId: str) -> Path:
         """Return the label map of a case."""
-        return (outputs or self.outputs) / f"{caseId}.{suffix}"
+        return self.outputs / f"{caseId}.nrrd"
 
     def extra(self, caseId: str, kind: str) -> Path:
         """Return a map of ``kind`` ("disagreement", "probability") of a case."""

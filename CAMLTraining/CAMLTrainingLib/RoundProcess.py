@@ -25,6 +25,7 @@ from caml_core import events
 from caml_core.data.files import disk_error, make_folder
 from caml_core.errors import ResourceError
 from caml_core.locking import is_locked
+from caml_core.rounds.round_folder import RoundFolder
 
 #: Milliseconds between two looks at the events file, and bytes that one look takes in at most.
 PERIOD = 400
@@ -148,7 +149,9 @@ class RoundProcess:
             self._exitCode = self._process.poll()
             if self._exitCode is None:
                 return True
-        return is_locked(self.folder / "lock") or (self._seen.last not in _ENDS and is_locked(self.lock))
+        return is_locked(RoundFolder(self.folder).lock().path) or (
+            self._seen.last not in _ENDS and is_locked(self.lock)
+        )
 
     def look(self) -> None:
         """Read what is new and say where the round stands. Called by the timer."""
@@ -248,7 +251,7 @@ class RoundProcess:
         if self._behind():
             return  # its last words came between the look and the question
         self._timer.stop()
-        if self._ended and seen.last not in ("finished", "error"):
+        if self._ended and seen.last not in _ENDS:
             self._setState("interrupted", self._interruption())
         elif self._process is not None and seen.last == "":
             self._setState("failed", self._silentEnd())

@@ -9,7 +9,7 @@ import pytest
 import torch
 from synthetic import SIZE, prepared, tiny_plan
 
-from caml_core.config import AugmentationConfig
+from caml_core.config import AugmentationConfig, Geometry
 from caml_core.data.augmentation import _random_affine, augment_intensities, sample_patch
 from caml_core.data.cache import PreparedCase
 from caml_core.data.sampler import Batch, TwoStreamSampler, patch_center
@@ -101,6 +101,29 @@ def test_turns_are_those_of_the_patients_space() -> None:
         for seed in range(30)
     ]
     assert np.mean(inside) > 0.85, "what lies outside of a case teaches nothing"
+
+
+def test_batches_are_turned_by_the_voxels_of_their_plan() -> None:
+    """A stack of eight thick slices stays within its patches, labelled or not, because its plan says how thick."""
+    patch = (64, 64, 8)
+    turn = AugmentationConfig(affine_probability=1.0, rotation_degrees=15.0)
+    stacks = [
+        dataclasses.replace(
+            prepared(index, role),
+            image=np.ones((1, *patch), np.float16),
+            label=None if role == "unlabeled" else np.ones(patch, np.uint8),
+            locations=np.zeros((0, 4), np.int32),
+        )
+        for index, role in enumerate(("labeled", "unlabeled"))
+    ]
+    inside = {}
+    for thickness in (0.8, 8.0):
+        plan = tiny_plan(geometry=Geometry((0.8, 0.8, thickness), patch), augmentation=turn)
+        sampler = TwoStreamSampler(plan, stacks[:1], stacks[1:])
+        batches = [sampler.batch(plan.solo_iterations + n) for n in range(2)]
+        inside[thickness] = [min(float(t.mean()) for b in batches if (t := getattr(b, name)) is not None)
+                             for name in ("labeled", "unlabeled")]  # fmt: skip
+    assert all(thick > 0.8 > thin for thick, thin in zip(inside[8.0], inside[0.8])), inside
 
 
 def test_patches_reach_every_voxel_and_stay_inside() -> None:

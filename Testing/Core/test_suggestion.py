@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from caml_core.inference.uncertainty import case_score
 from caml_core.project.suggestion import Ranked, disagreement, rank_at_random, rank_by_disagreement
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,3 +123,16 @@ def test_random_gives_every_case_a_chance_to_be_first():
 
 def test_a_ranked_case_can_be_compared_and_kept_in_sets():
     assert len({Ranked("a", 0.5, "why"), Ranked("a", 0.5, "why"), Ranked("b", 0.5, "why")}) == 2
+
+
+@pytest.mark.parametrize(
+    ("agreement", "volumes"),
+    [
+        ({"a": 0.8, "b": 1.0}, {"a": 2.0, "b": 0.0}),
+        ({"a": 0.8, "b": 1.0}, {"a": 2.0, "b": 3.0}),
+        ({"a": 1.0}, {"a": 0.0}),
+    ],
+)
+def test_the_table_of_a_batch_sorts_by_the_same_rule(agreement, volumes):
+    score, rank = case_score(agreement, volumes), disagreement(agreement, volumes)
+    assert (score is None) == (rank is None) and (score is None or score == pytest.approx(1.0 - rank))
