@@ -126,6 +126,8 @@ class AugmentationConfig:
     rotation_degrees: float = 0.0
     scale: float = 0.0  # 0.15: factors 0.85 .. 1.15
     affine_probability: float = 0.0
+    #: Share of the labelled patches whose grey values go through a random curve, while each learns alone.
+    remap: float = 0.0
     gamma: float = 0.0  # 0.3: exponents exp(-0.3) .. exp(0.3)
     brightness: float = 0.0  # shift in standard deviations
     contrast: float = 0.0  # 0.2: factors 0.8 .. 1.2
@@ -269,6 +271,13 @@ class Plan:
     def solo_iterations(self) -> int:
         """Iterations at the beginning in which each sub-model learns alone, from labelled patches of its own."""
         return 0 if self.labeled_only else math.ceil(self.losses.solo_share * self.span)
+
+    @property
+    def remapped_iterations(self) -> int:
+        """Iterations at the beginning in which grey values go through random curves: as long as each learns alone, or
+        as long as it would where nothing but labels is learnt from.
+        """
+        return math.ceil(self.losses.solo_share * self.span) if self.augmentation.remap > 0 else 0
 
     def patches_of_a_step(self, unlabeled_cases: int) -> str:
         """How many patches of which kind a step takes, in words."""

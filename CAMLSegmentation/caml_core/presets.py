@@ -39,11 +39,14 @@ def paper_preset(in_channels: int, classes: int, labeled_cases: int) -> Preset:
     )
 
 
-def default_preset(in_channels: int, classes: int, *, thin: bool = False, one_component: bool = False) -> Preset:
+def default_preset(
+    in_channels: int, classes: int, *, thin: bool = False, one_component: bool = False, few_labels: bool = False
+) -> Preset:
     """Return the preset that leaves the published code's warts behind (docs/method.md, one by one).
 
     thin: the foreground is so small or thin that patches are centred on it more often.
     one_component: every labelled segment is one compact component, so pseudo-labels and predictions are held to that.
+    few_labels: so few labelled cases that the cohort has scans of a contrast which none of them has.
     """
     return Preset(
         network=NetworkConfig(
@@ -90,6 +93,7 @@ def default_preset(in_channels: int, classes: int, *, thin: bool = False, one_co
             rotation_degrees=15.0,
             scale=0.15,
             affine_probability=0.8,
+            remap=0.15 if few_labels else 0.0,
             gamma=0.3,
             brightness=0.2,
             contrast=0.2,

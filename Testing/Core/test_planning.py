@@ -22,7 +22,7 @@ from caml_core.data.labels import read_labels, write_labels, write_scalar
 from caml_core.errors import DataError, UsageError
 from caml_core.events import silent
 from caml_core.model import build_network
-from caml_core.model_file import LoadedModel, ModelInfo, load_model
+from caml_core.model_file import LoadedModel, ModelInfo, load_model, save_model
 from caml_core.phantom.cohort import CohortShape
 from caml_core.phantom.cohort import write_cohort as write_phantoms
 from caml_core.rounds.request import RoundRequest
@@ -201,7 +201,7 @@ def test_the_command_spares_none_where_it_is_told_to(tmp_path: Path) -> None:
 @pytest.mark.parametrize("unlabeled", [0, 2])
 def test_without_unlabelled_cases_each_learns_alone_all_along(tmp_path: Path, unlabeled: int) -> None:
     cohort, run = write_cohort(tmp_path / "cohort", labeled=2, unlabeled=unlabeled), RunFolder(tmp_path / "run")
-    quick = ("--budget", "2s", "--base-filters", "2", "--patch", "16,16,16", "--threads", "1", "--dtype", "fp32")
+    quick = ("--iterations", "6", "--base-filters", "2", "--patch", "16,16,16", "--threads", "1", "--dtype", "fp32")
     assert main(["train", str(cohort), "-o", str(run.path), "--cache", str(tmp_path / "c"), *quick]) == 0
     plan = run.read_plan()
     assert (plan.solo_iterations == plan.iterations) == (unlabeled == 0)
@@ -258,6 +258,43 @@ def test_the_command_trains_from_a_cohort_to_a_model(tmp_path: Path) -> None:
     assert main(["train", str(cohort), "-o", str(second), "--cache", str(tmp_path / "cache"), *options, *again]) == 0
     model = load_model(second / "model.caml")
     assert model.spec.labeled_only and model.info.provenance["start_model"]
+
+
+@pytest.mark.parametrize(("labeled", "share"), [(5, 0.15), (6, 0.0)])
+def test_few_labelled_cases_go_through_random_curves(tmp_path: Path, labeled: int, share: float) -> None:
+    cohort, output = write_cohort(tmp_path / "cohort", labeled=labeled), tmp_path / "plan.json"
+    options = ["--iterations", "100", "--base-filters", "2", "--patch", "16,16,16", "--dtype", "fp32", "--threads", "1"]
+    assert main(["plan", str(cohort), "-o", str(output), "--progress", "none", *options]) == 0
+    plan = from_json(Plan, read_json(output))
+    assert plan.augmentation.remap == share
+    assert plan.remapped_iterations == (plan.solo_iterations if share else 0) and 0 < plan.solo_iterations < 100
+    alone = dataclasses.replace(plan, labeled_only=True)
+    assert alone.solo_iterations == 0 and alone.remapped_iterations == plan.remapped_iterations
+
+
+@pytest.mark.parametrize("asked", [("--base-filters", "4"), ("--patch", "32,16,16"), ("--spacing", "2,2,2")])
+def test_a_start_model_keeps_its_shape_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: tuple[str, str]
+) -> None:
+    plan, start = tiny_plan(), tmp_path / "start.caml"
+    save_model(start, spec=plan.model_spec, state=build_network(plan.network).state_dict(), info=ModelInfo("start"))
+    cohort = write_cohort(tmp_path / "cohort")
+    same = ("--base-filters", "2", "--patch", "16,16,16", "--spacing", "1,1,1", "--dtype", "fp32", "--threads", "1")
+    command = ["plan", str(cohort), "--model", str(start), "--iterations", "2", "--progress", "none"]
+    assert main([*command, *same]) == 0
+    capsys.readouterr()
+    assert main([*command, *asked]) == 2
+    said = capsys.readouterr().err
+    assert asked[0] in said and "from scratch" in said
+
+
+def test_a_step_of_one_voxel_in_the_deepest_stage_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohort = write_cohort(tmp_path / "cohort")
+    command = ["plan", str(cohort), "--preset", "paper", "--iterations", "2", "--base-filters", "2"]
+    assert main([*command, "--patch", "16,16,16", "--batch", "1", "--progress", "none"]) == 2
+    assert "--batch 2" in capsys.readouterr().err
 
 
 def test_a_command_without_cohort_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:

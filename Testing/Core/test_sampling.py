@@ -84,6 +84,31 @@ def test_intensity_augmentation_changes_values_but_neither_shape_nor_input() -> 
     assert torch.equal(image, before) and not torch.allclose(changed, image)
 
 
+def test_a_random_curve_changes_contrasts_and_no_borders() -> None:
+    """One value has one new value, wherever it stands; mean and spread stay; now and then dark and bright change."""
+    levels = torch.tensor([-1.2, -0.4, 0.1, 0.9, 1.5])
+    draw = torch.randint(5, (2, 12, 12, 12), generator=torch.Generator().manual_seed(0))
+    image, config = levels[draw], AugmentationConfig(remap=1.0)
+    before, turned, gaps = image.clone(), 0, []
+    for seed in range(60):
+        changed = augment_intensities(image, config, _rng(seed))
+        assert torch.equal(image, before) and changed.shape == image.shape
+        for channel in range(2):
+            new = [changed[channel][draw[channel] == level] for level in range(5)]
+            assert all(float(values.max() - values.min()) < 1e-5 for values in new)
+            assert float(changed[channel].mean()) == pytest.approx(float(image[channel].mean()), abs=1e-3)
+            assert float(changed[channel].std()) == pytest.approx(float(image[channel].std()), rel=1e-3)
+            means = torch.stack([values.mean() for values in new])
+            turned += bool(means[0] > means[-1])
+            gaps.append((means[1:] - means[:-1]).abs())
+        assert not torch.allclose(changed[0][draw[0] == 0].mean(), changed[1][draw[1] == 0].mean())
+    assert 10 < turned < 60, turned
+    assert float(torch.stack(gaps).std(0).min()) > 0.1
+    assert torch.equal(augment_intensities(image, AugmentationConfig(), _rng()), image)
+    flat = torch.full((1, 4, 4, 4), 0.7)
+    assert torch.equal(augment_intensities(flat, config, _rng()), flat)
+
+
 def test_turns_are_those_of_the_patients_space() -> None:
     """In mm a turn keeps lengths and angles, whatever the voxels; the size of equal voxels changes nothing."""
     turn = AugmentationConfig(affine_probability=1.0, rotation_degrees=15.0)
@@ -214,3 +239,18 @@ def test_the_teacher_sees_the_same_place_with_intensities_as_they_are() -> None:
         assert a.plain is not None and b.plain is not None and torch.equal(a.plain, b.plain)
     moved = [sum(float((b.unlabeled - b.plain).abs().mean()) for b in found) for found in (strong, weak)]  # type: ignore[operator]
     assert moved[0] > 2 * moved[1]
+
+
+@pytest.mark.parametrize("labeled_only", [False, True])
+def test_only_labelled_patches_go_through_curves_and_only_as_long_as_each_learns_alone(labeled_only: bool) -> None:
+    plan = tiny_plan(12, labeled_only=labeled_only)
+    plan = dataclasses.replace(plan, losses=dataclasses.replace(plan.losses, solo_share=1 / 3))
+    curved = dataclasses.replace(plan, augmentation=dataclasses.replace(plan.augmentation, remap=1.0))
+    cases = [prepared(i) for i in range(3)], [prepared(i, "unlabeled") for i in range(3, 6)]
+    plain, changed = ([TwoStreamSampler(p, *cases).batch(i) for i in range(12)] for p in (plan, curved))
+    for iteration, (a, b) in enumerate(zip(plain, changed)):
+        assert torch.equal(a.labels, b.labels) and a.cases == b.cases
+        same = [torch.equal(x, y) for x, y in zip(a.labeled, b.labeled)]
+        assert not any(same) if iteration < 4 else all(same)
+        if not labeled_only and iteration >= 4:
+            assert a.unlabeled is not None and b.unlabeled is not None and torch.equal(a.unlabeled, b.unlabeled)

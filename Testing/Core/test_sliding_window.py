@@ -10,7 +10,6 @@ from torch import nn
 
 from caml_core.inference.sliding_window import (
     Windows,
-    collect,
     fitted_windows,
     importance,
     strided_windows,
@@ -48,6 +47,16 @@ def plain_reference(image, windows: Windows, forward, maps, weighting):
                 total[(slice(None), *place)] += weights * forward(padded[(slice(None), *place)][None])[0]
                 share[place] += weights
     return (total / share)[(slice(None), *inside)]
+
+
+def collect(rows, windows: Windows, maps: int, axis: int | None = None) -> torch.Tensor:
+    """All rows of a sweep as one map [maps, x, y, z]."""
+    axis = windows.axis if axis is None else axis
+    result = torch.empty(maps, *windows.size)
+    moved = result.movedim(1 + axis, 1)
+    for first, block in rows:
+        moved[:, first : first + block.shape[1]] = block
+    return result
 
 
 def run(image, windows, network, maps, **options):

@@ -18,6 +18,9 @@ from torch import Tensor
 from ..config import AugmentationConfig, Spacing, Triple
 from .cache import PreparedCase
 
+#: Points between which a random curve is straight, and units of the small network that draws it.
+_CURVE_POINTS, _CURVE_WIDTH = 256, 4
+
 
 def sample_patch(
     case: PreparedCase,
@@ -50,8 +53,10 @@ def place_patch(
 
 
 def augment_intensities(image: Tensor, config: AugmentationConfig, rng: np.random.Generator) -> Tensor:
-    """Gamma, contrast, brightness, blur and noise on a normalised image [C, x, y, z], each drawn by itself."""
+    """Curve, gamma, contrast, brightness, blur and noise on a normalised image [C, x, y, z], each drawn by itself."""
     probability = config.intensity_probability
+    if config.remap > 0 and rng.random() < config.remap:
+        image = torch.stack([_remap(channel, rng) for channel in image])
     if probability <= 0:
         return image
     if config.gamma > 0 and rng.random() < probability:
@@ -151,6 +156,34 @@ def _mirror(
     if label is not None:
         label = torch.flip(torch.rot90(label, turns, (0, 1)), axes)
     return image, label
+
+
+def _remap(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Send the grey values of one channel through a random curve, with the mean and spread that they had.
+
+    The curve is a random network of two small hidden layers, mixed with the identity by a random share: contrasts
+    become stronger, weaker, or turn around, and borders stay where they are (after the shallow random networks of
+    Ouyang et al., IEEE TMI 2023, without their neighbourhoods).
+    """
+    low, high = float(image.min()), float(image.max())
+    if high - low < 1e-6:
+        return image
+    values = np.linspace(low, high, _CURVE_POINTS)[:, None]
+    for inputs, outputs in ((1, _CURVE_WIDTH), (_CURVE_WIDTH, _CURVE_WIDTH), (_CURVE_WIDTH, 1)):
+        values = values @ rng.standard_normal((inputs, outputs)) / math.sqrt(inputs) + rng.standard_normal(outputs)
+        if outputs > 1:
+            values = np.where(values > 0, values, 0.1 * values)
+    curve = torch.from_numpy(values[:, 0].astype(np.float32))
+    place = (image - low) * ((_CURVE_POINTS - 1) / (high - low))
+    before = place.long().clamp_(max=_CURVE_POINTS - 2)
+    changed = torch.lerp(curve[before], curve[before + 1], place - before)
+    share = rng.uniform()
+    return _with_moments(share * _with_moments(changed, image) + (1.0 - share) * image, image)
+
+
+def _with_moments(image: Tensor, other: Tensor) -> Tensor:
+    """``image`` with the mean and standard deviation of ``other``."""
+    return (image - image.mean()) * (other.std() / image.std().clamp_min(1e-6)) + other.mean()
 
 
 def _gamma(image: Tensor, exponent: float) -> Tensor:

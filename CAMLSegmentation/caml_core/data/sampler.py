@@ -5,6 +5,7 @@ A resumed run repeats the batches bit for bit, whatever loads them and however m
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,12 +69,15 @@ class TwoStreamSampler:
         plan = self._plan
         images, labels, cases = [], [], []
         count, before = labeled_patches(plan, iteration)
+        augmentation = plan.augmentation
+        if iteration >= plan.remapped_iterations:
+            augmentation = dataclasses.replace(augmentation, remap=0.0)
         for slot in range(count):
             index = self._case_index("labeled", len(self._labeled), before + slot)
             rng = generator_for(plan.seed, "labeled", iteration, slot)
             center = patch_center(self._labeled[index], plan.geometry.patch, plan.foreground_share, rng)
             case, patch, spacing = self._labeled[index], plan.geometry.patch, plan.geometry.spacing
-            image, label = sample_patch(case, center, patch, plan.augmentation, rng, spacing)
+            image, label = sample_patch(case, center, patch, augmentation, rng, spacing)
             images.append(image)
             labels.append(label)
             cases.append(index)
@@ -91,7 +95,7 @@ class TwoStreamSampler:
         plan = self._plan
         if not self._unlabeled or iteration < plan.solo_iterations:
             return None, None
-        config, patches, plain = plan.augmentation, [], []
+        config, patches, plain = dataclasses.replace(plan.augmentation, remap=0.0), [], []
         for slot in range(plan.batch_unlabeled):
             index = self._case_index("unlabeled", len(self._unlabeled), iteration * plan.batch_unlabeled + slot)
             rng = generator_for(plan.seed, "unlabeled", iteration, slot)

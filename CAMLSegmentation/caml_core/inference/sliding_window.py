@@ -122,16 +122,6 @@ def sweep(
         _forget(share, finished, 0)
 
 
-def collect(rows: Iterator[tuple[int, Tensor]], windows: Windows, maps: int, axis: int | None = None) -> Tensor:
-    """Return all rows of a sweep as one map float32 [maps, x, y, z] on the CPU: for small volumes and validation."""
-    axis = windows.axis if axis is None else axis
-    result = torch.empty(maps, *windows.size)
-    moved = result.movedim(1 + axis, 1)
-    for first, block in rows:
-        moved[:, first : first + block.shape[1]] = block.cpu()
-    return result
-
-
 def _fit(size: int, patch: int, divisor: int, overlap: float, stretch: float) -> tuple[int, int]:
     """Return (side, number) of the windows along one axis."""
     largest = max(patch, math.floor(patch * stretch / divisor) * divisor)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import median
 
-from ..config import ChannelIntensity, Geometry, LossConfig, NetworkConfig, NumericMode, Plan, Spacing
+from ..config import ChannelIntensity, Geometry, LossConfig, ModelSpec, NetworkConfig, NumericMode, Plan, Spacing
 from ..data.cohort import Cohort
 from ..data.fingerprint import Fingerprint, choose_channels
 from ..device import find_devices, out_of_memory, use_threads
@@ -32,6 +32,8 @@ FINE_TUNING_RATE = 0.3
 SOLO_ITERATIONS_A_CASE = 100
 FEWEST_SOLO_ITERATIONS, MOST_SOLO_ITERATIONS = 1000, 1500
 LEAST_SOLO, MOST_SOLO = 0.1, 0.7
+#: So few labelled cases do not know the contrasts of a cohort; eight do (docs/method.md, *Random curves*).
+FEW_LABELS = 5
 #: Share of a budget that validation, checkpoints and the final scores may take.
 VALIDATION_SHARE = 0.08
 OVERHEAD_SHARE = 0.04
@@ -67,6 +69,7 @@ def make_plan(
             "segmentations keep the largest part alone; ask for all parts where a segment may have several."
         )
     if start is not None:
+        _refuse_other_shapes(request, start.spec)
         geometry, network, channels = _from_start(start, found, preset.network, notes)
     elif request.preset == "paper":
         geometry = Geometry(request.spacing or found.spacing, request.patch or PAPER_PATCH)
@@ -113,7 +116,8 @@ def _preset(request: Request, found: Fingerprint, labeled: int, traits: sizes.La
     if request.preset == "paper":
         return paper_preset(channels, classes, labeled)
     if request.preset == "default":
-        return default_preset(channels, classes, thin=traits.thin, one_component=found.one_component)
+        few = labeled <= FEW_LABELS
+        return default_preset(channels, classes, thin=traits.thin, one_component=found.one_component, few_labels=few)
     raise UsageError(f"Unknown preset {request.preset!r}; expected default or paper.")
 
 
@@ -156,6 +160,21 @@ def _from_start(
     return spec.geometry, network, spec.channels
 
 
+def _refuse_other_shapes(request: Request, spec: ModelSpec) -> None:
+    """Raise UsageError where a grid, a patch or a width is asked for that the start model does not have."""
+    for option, asked, its in (
+        ("--spacing", request.spacing, spec.geometry.spacing),
+        ("--patch", request.patch, spec.geometry.patch),
+        ("--base-filters", request.base_filters, spec.network.base_filters),
+    ):
+        if asked is not None and asked != its:
+            value = its if isinstance(its, int) else ",".join(f"{side:g}" for side in its)
+            raise UsageError(
+                f"{option} cannot be changed in a training that starts from a model, which has {value}; leave the "
+                "option out, or train from scratch."
+            )
+
+
 def _fine_tuning(preset: Preset) -> Preset:
     """The preset with gentler steps, for a network that knows something already; the published one stays as it is."""
     if preset.losses.solo_share <= 0:
@@ -173,6 +192,11 @@ def _assemble(
     found: Fingerprint,
 ) -> Plan:
     batch = request.batch or preset.batch_labeled
+    if batch == 1 and geometry.patch == network.divisor:  # batch normalisation needs more than one
+        raise UsageError(
+            f"One patch of {'x'.join(map(str, geometry.patch))} voxels a step is a single voxel in the network's "
+            "deepest stage; ask for a larger --patch or for --batch 2."
+        )
     optimizer = preset.optimizer
     if request.until_better:
         optimizer = dataclasses.replace(optimizer, schedule="plateau")

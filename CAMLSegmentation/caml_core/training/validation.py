@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..config import Plan
 from ..data.cache import PreparedCase
-from ..inference.sliding_window import collect, fitted_windows, sweep
+from ..inference.sliding_window import fitted_windows, sweep
 from ..metrics import dice
 from ..model import CamlNetwork
 from .engine import autocast
@@ -77,11 +77,13 @@ def _case_dice(network: CamlNetwork, plan: Plan, case: PreparedCase, device: tor
             a = v if plan.labeled_only else network.forward_a(window)
         return torch.cat([torch.softmax(v[0].float(), 0), torch.softmax(a[0].float(), 0)])
 
+    # Labels alone are kept of each row: maps of all classes would take gigabytes of a large scan with many segments.
+    labels = torch.empty((3, x, y, z), dtype=torch.uint8)
+    by_row = labels.movedim(1 + windows.axis, 1)
     with torch.inference_mode():
-        maps = collect(sweep(image, windows, forward, 2 * classes, device=str(device)), windows, 2 * classes)
-    v, a = maps[:classes], maps[classes:]
+        for first, rows in sweep(image, windows, forward, 2 * classes, device=str(device)):
+            v, a = rows[:classes], rows[classes:]
+            for label, maps in zip(by_row, (v + a, v, a)):
+                label[first : first + rows.shape[1]] = maps.argmax(0).cpu()
     reference = np.asarray(case.label)
-    return [
-        [dice(label == s.label, reference == s.label) for s in plan.segments]
-        for label in ((v + a).argmax(0).numpy(), v.argmax(0).numpy(), a.argmax(0).numpy())
-    ]
+    return [[dice(label == s.label, reference == s.label) for s in plan.segments] for label in labels.numpy()]
