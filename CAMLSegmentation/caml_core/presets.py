@@ -46,7 +46,7 @@ def default_preset(
 
     thin: the foreground is so small or thin that patches are centred on it more often.
     one_component: every labelled segment is one compact component, so pseudo-labels and predictions are held to that.
-    few_labels: so few labelled cases that the cohort has scans of a contrast which none of them has.
+    few_labels: so few labelled cases, not in CT, that the cohort has scans of a contrast which none of them has.
     """
     return Preset(
         network=NetworkConfig(

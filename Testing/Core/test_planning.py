@@ -32,7 +32,7 @@ from caml_core.serialization import from_json, read_json, to_json
 from caml_core.training import measurement, sizes
 from caml_core.training.engine import Engine
 from caml_core.training.measurement import bf16_gradients_are_right, last_of_each_kind, seconds_in_turn
-from caml_core.training.planner import Request, describe
+from caml_core.training.planner import Request, describe, make_plan
 from caml_core.training.run import plan_training, survey
 from caml_core.training.run_folder import RunFolder
 from caml_core.training.warm_start import start_state
@@ -260,12 +260,15 @@ def test_the_command_trains_from_a_cohort_to_a_model(tmp_path: Path) -> None:
     assert model.spec.labeled_only and model.info.provenance["start_model"]
 
 
-@pytest.mark.parametrize(("labeled", "share"), [(5, 0.15), (6, 0.0)])
-def test_few_labelled_cases_go_through_random_curves(tmp_path: Path, labeled: int, share: float) -> None:
-    cohort, output = write_cohort(tmp_path / "cohort", labeled=labeled), tmp_path / "plan.json"
-    options = ["--iterations", "100", "--base-filters", "2", "--patch", "16,16,16", "--dtype", "fp32", "--threads", "1"]
-    assert main(["plan", str(cohort), "-o", str(output), "--progress", "none", *options]) == 0
-    plan = from_json(Plan, read_json(output))
+@pytest.mark.parametrize(("labeled", "modality", "share"), [(5, "MR", 0.15), (6, "MR", 0.0), (5, "CT", 0.0)])
+def test_few_labelled_cases_go_through_random_curves(tmp_path: Path, labeled: int, modality: str, share: float) -> None:
+    """Not in CT, whose units are the same in every scan."""
+    request = Request(iterations=100, base_filters=2, patch=(16, 16, 16), dtype="fp32", threads=1)
+    cohort, found = survey(write_cohort(tmp_path / "cohort", labeled=labeled), request, silent)
+    (channel,) = found.channels
+    assert channel.modality == "MR"
+    found = dataclasses.replace(found, channels=(dataclasses.replace(channel, modality=modality),))
+    plan = make_plan(cohort, found, request)
     assert plan.augmentation.remap == share
     assert plan.remapped_iterations == (plan.solo_iterations if share else 0) and 0 < plan.solo_iterations < 100
     alone = dataclasses.replace(plan, labeled_only=True)

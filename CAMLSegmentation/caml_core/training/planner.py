@@ -32,7 +32,8 @@ FINE_TUNING_RATE = 0.3
 SOLO_ITERATIONS_A_CASE = 100
 FEWEST_SOLO_ITERATIONS, MOST_SOLO_ITERATIONS = 1000, 1500
 LEAST_SOLO, MOST_SOLO = 0.1, 0.7
-#: So few labelled cases do not know the contrasts of a cohort; eight do (docs/method.md, *Random curves*).
+#: So few labelled cases do not know the contrasts of a cohort; eight do, and Hounsfield units are the same everywhere
+#: (docs/method.md, *Random curves*).
 FEW_LABELS = 5
 #: Share of a budget that validation, checkpoints and the final scores may take.
 VALIDATION_SHARE = 0.08
@@ -116,7 +117,7 @@ def _preset(request: Request, found: Fingerprint, labeled: int, traits: sizes.La
     if request.preset == "paper":
         return paper_preset(channels, classes, labeled)
     if request.preset == "default":
-        few = labeled <= FEW_LABELS
+        few = labeled <= FEW_LABELS and all(channel.modality != "CT" for channel in found.channels)
         return default_preset(channels, classes, thin=traits.thin, one_component=found.one_component, few_labels=few)
     raise UsageError(f"Unknown preset {request.preset!r}; expected default or paper.")
 
