@@ -270,14 +270,18 @@ class Plan:
     @property
     def solo_iterations(self) -> int:
         """Iterations at the beginning in which each sub-model learns alone, from labelled patches of its own."""
-        return 0 if self.labeled_only else math.ceil(self.losses.solo_share * self.span)
+        return 0 if self.labeled_only else self._first_phase
 
     @property
     def remapped_iterations(self) -> int:
         """Iterations at the beginning in which grey values go through random curves: as long as each learns alone, or
         as long as it would where nothing but labels is learnt from.
         """
-        return math.ceil(self.losses.solo_share * self.span) if self.augmentation.remap > 0 else 0
+        return self._first_phase if self.augmentation.remap > 0 else 0
+
+    @property
+    def _first_phase(self) -> int:
+        return math.ceil(self.losses.solo_share * self.span)
 
     def patches_of_a_step(self, unlabeled_cases: int) -> str:
         """How many patches of which kind a step takes, in words."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import Plan
+from ..config import AugmentationConfig, Plan
 from ..seeding import generator_for
 from .augmentation import augment_intensities, place_patch, sample_patch
 from .cache import PreparedCase
@@ -69,9 +69,7 @@ class TwoStreamSampler:
         plan = self._plan
         images, labels, cases = [], [], []
         count, before = labeled_patches(plan, iteration)
-        augmentation = plan.augmentation
-        if iteration >= plan.remapped_iterations:
-            augmentation = dataclasses.replace(augmentation, remap=0.0)
+        augmentation = self._augmentation(iteration)
         for slot in range(count):
             index = self._case_index("labeled", len(self._labeled), before + slot)
             rng = generator_for(plan.seed, "labeled", iteration, slot)
@@ -95,7 +93,7 @@ class TwoStreamSampler:
         plan = self._plan
         if not self._unlabeled or iteration < plan.solo_iterations:
             return None, None
-        config, patches, plain = dataclasses.replace(plan.augmentation, remap=0.0), [], []
+        config, patches, plain = self._augmentation(iteration), [], []
         for slot in range(plan.batch_unlabeled):
             index = self._case_index("unlabeled", len(self._unlabeled), iteration * plan.batch_unlabeled + slot)
             rng = generator_for(plan.seed, "unlabeled", iteration, slot)
@@ -105,6 +103,11 @@ class TwoStreamSampler:
             plain.append(image)
             patches.append(augment_intensities(image, config, rng))
         return torch.stack(patches), torch.stack(plain)
+
+    def _augmentation(self, iteration: int) -> AugmentationConfig:
+        """Random curves end with the first phase, before the first unlabelled patch."""
+        config = self._plan.augmentation
+        return config if iteration < self._plan.remapped_iterations else dataclasses.replace(config, remap=0.0)
 
     def _case_index(self, stream: str, count: int, position: int) -> int:
         epoch, place = divmod(position, count)
