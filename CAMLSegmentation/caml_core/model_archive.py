@@ -101,16 +101,19 @@ def read_member(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> 
     return content
 
 
-def write_members(path: Path, members: Mapping[str, bytes]) -> None:
-    """Write the zip under a temporary name in the same folder, then rename it; raise ResourceError."""
+def write_members(path: Path, members: Mapping[str, bytes], packed: bool = False) -> None:
+    """Write the zip under a temporary name in the same folder, then rename it; raise ResourceError.
+
+    packed: deflate the members.
+    """
     if path.is_dir():
         raise ResourceError(f"{path} is a folder; name a file to write the model to, such as MODEL.caml.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(temporary, "wb") as stream:
-            with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+            with zipfile.ZipFile(stream, "w") as archive:
                 for name, content in members.items():
-                    archive.writestr(_member(name), content)
+                    archive.writestr(_member(name), content, zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)

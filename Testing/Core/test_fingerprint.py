@@ -168,6 +168,17 @@ def test_what_stands_out_is_said(tmp_path):
     assert fingerprint(a_cohort(*cases[:6])).notes == ()
 
 
+def test_label_maps_without_names_count_as_drawn_beside_segmentations_with_names(tmp_path):
+    named = [a_case(tmp_path, i, segments=(Segment("LA", 1),)) for i in range(2)]
+    unnamed = [a_case(tmp_path, i) for i in (2, 3)]
+    found = fingerprint(a_cohort(*named, *unnamed))
+    assert [s.name for s in found.segments] == ["LA"] and found.notes == ()
+    other = a_case(tmp_path, 3, label=a_label(2))
+    assert "drawn in 3 of 4 labelled cases" in " ".join(
+        fingerprint(a_cohort(*named, unnamed[0], other, segments=(Segment("LA", 1), Segment("LV", 2)))).notes
+    )
+
+
 @pytest.mark.parametrize(("usual", "odd", "said"), [(2, 1, True), (1, 1, False), (3, 2, False), (6, 2, True)])
 def test_another_modality_stands_out_where_most_have_one(tmp_path, usual, odd, said):
     cases = [a_case(tmp_path, i, kind="CT" if i >= usual else "MR") for i in range(usual + odd)]

@@ -21,7 +21,7 @@ from caml_core.config import ChannelIntensity, Geometry, ModelSpec, NetworkConfi
 from caml_core.errors import ModelFileError, ResourceError
 from caml_core.model import build_network
 from caml_core.model_archive import MAX_DOCUMENT
-from caml_core.model_file import ModelInfo, load_model, network_shapes, read_card, save_model
+from caml_core.model_file import ModelInfo, coarse, load_model, network_shapes, read_card, save_model
 
 NETWORK = NetworkConfig(classes=3, base_filters=4)
 SPEC = ModelSpec(
@@ -114,6 +114,26 @@ def test_half_precision_rounds_kernels_alone_and_halves_the_file(tmp_path, a_sta
         if expected.dim() >= 2:
             expected = expected.half().float()
         assert torch.equal(tensor, expected), name
+
+
+def test_a_packed_file_holds_the_same_and_coarse_weights_make_it_a_quarter_smaller(tmp_path, a_state, a_model_file):
+    packed, small = tmp_path / "packed.caml", tmp_path / "small.caml"
+    rounded = coarse(a_state)
+    save_model(packed, spec=SPEC, state=a_state, info=INFO, packed=True)
+    save_model(small, spec=SPEC, state=rounded, info=INFO, packed=True)
+    assert small.stat().st_size < 0.8 * a_model_file.stat().st_size
+    assert packed.stat().st_size < a_model_file.stat().st_size
+    unpacked, loaded = load_model(a_model_file).state, load_model(packed).state
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in unpacked.items())
+    loaded = load_model(small).state
+    for name, tensor in a_state.items():
+        if tensor.dim() < 2:
+            assert torch.equal(loaded[name], tensor), name
+            continue
+        assert not torch.equal(rounded[name], tensor), name
+        assert torch.all((rounded[name] - tensor).abs() <= tensor.abs() / 256), name
+        # float16 holds eight bits exactly, down to its smallest steps.
+        assert torch.allclose(loaded[name], rounded[name], rtol=0, atol=2.0**-24), name
 
 
 def test_a_value_too_large_for_half_precision_survives(tmp_path, a_state):

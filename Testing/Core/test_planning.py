@@ -291,6 +291,21 @@ def test_a_start_model_keeps_its_shape_and_says_so(
     assert asked[0] in said and "from scratch" in said
 
 
+def test_a_start_model_of_the_published_kind_attends_as_the_preset_that_trains_it_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, start = tiny_plan(), tmp_path / "start.caml"
+    network = dataclasses.replace(plan.network, attention_evaluation="skip", attention_dropout=0.5)
+    spec = dataclasses.replace(plan.model_spec, network=network)
+    save_model(start, spec=spec, state=build_network(network).state_dict(), info=ModelInfo("start"))
+    cohort = write_cohort(tmp_path / "cohort")
+    for preset, expected in (("default", ("alone", 0.0)), ("paper", ("skip", 0.5))):
+        command = ["plan", str(cohort), "--model", str(start), "--iterations", "2", "--progress", "none"]
+        assert main([*command, "--preset", preset, "--dtype", "fp32", "-o", str(tmp_path / f"{preset}.json")]) == 0
+        planned = from_json(Plan, read_json(tmp_path / f"{preset}.json"), "plan").network
+        assert (planned.attention_evaluation, planned.attention_dropout) == expected, preset
+
+
 def test_a_step_of_one_voxel_in_the_deepest_stage_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

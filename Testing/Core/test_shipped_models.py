@@ -131,10 +131,15 @@ def test_a_card_has_its_words_counts_and_the_twin_s_figures(a_model, runs):
     assert info.provenance["cases"] == trained.info.provenance["cases"] and info.plan == trained.info.plan
 
 
-def test_the_weights_stay_as_they_were_trained(a_model, runs):
-    before, after = load_model(RunFolder(runs["final"]).model), load_model(a_model)
+def test_the_weights_are_those_that_were_trained_as_far_as_eight_bits_go_in_a_smaller_file(a_model, runs):
+    trained = RunFolder(runs["final"]).model
+    before, after = load_model(trained), load_model(a_model)
     assert before.spec == after.spec
-    assert all(torch.equal(before.state[name], after.state[name]) for name in before.state)
+    for name, tensor in before.state.items():
+        # Beyond the bits: float16 ends at steps of 2**-24.
+        assert torch.allclose(after.state[name], tensor, rtol=1 / 256, atol=2.0**-24), name
+        assert tensor.dim() > 1 or torch.equal(after.state[name], tensor), name
+    assert a_model.stat().st_size < 0.85 * trained.stat().st_size
 
 
 def test_the_panel_can_show_the_card(a_model, caml):

@@ -111,6 +111,28 @@ def test_a_stopped_training_goes_on_bit_for_bit(train: Callable[..., Outcome], t
     assert _rows(tmp_path / "whole") == _rows(tmp_path / "parts")
 
 
+@pytest.mark.parametrize("changed", [True, False])
+def test_a_resumed_training_names_the_cases_that_have_changed(
+    train: Callable[..., Outcome], a_cohort: Path, tmp_path: Path, changed: bool
+) -> None:
+    train("run", stop=_StopAfter(7 + 3))
+    case = load_cohort(a_cohort).with_role("labeled")[1]
+    assert case.label is not None
+    if changed:
+        label = sitk.ReadImage(str(case.label))
+        label[10, 9, 9] = 1 - label[10, 9, 9]
+        sitk.WriteImage(label, str(case.label))
+    else:
+        case.label.write_bytes(case.label.read_bytes())  # another time of the file alone
+    told: list[str] = []
+
+    def listen(kind: str, fields: dict[str, object]) -> None:
+        told.extend([str(fields["message"])] if kind == "warning" else [])
+
+    resume_training(RunFolder(tmp_path / "run"), Session(listen, lambda: False, tmp_path / "cache"))
+    assert ["The files of 1 case(s) have changed" in one and f"({case.id})" in one for one in told] == [True] * changed
+
+
 _CHILD = """
 import sys
 import caml_core.training.trainer as trainer

@@ -14,7 +14,7 @@ from wide_fields import COPY
 
 from caml_core.errors import CamlError
 from caml_core.metrics import summarize
-from caml_core.model_file import LoadedModel, ModelInfo, load_model, save_model
+from caml_core.model_file import LoadedModel, ModelInfo, coarse, load_model, save_model
 from caml_core.serialization import read_json
 from caml_core.training.run_folder import RunFolder
 
@@ -27,6 +27,7 @@ COLUMNS = ("dice", "jaccard", "hd95_pooled_mm", "hd95_mm", "assd_mm")
 def write_model(recipe: Recipe, trained: Path, figures: Path, held_out: str, target: Path) -> list[str]:
     """Write the model of the run folder ``trained`` to ``target`` with the recipe's card; return what it lacks.
 
+    The file is packed and its weights are coarse, since the repository carries it twice: as it is and in its history.
     figures: run folder of the training that was scored on held-out cases, the same one or a twin's. held_out: which
     cases those are. Raises CamlError where a training has left no model or no figures.
     """
@@ -34,7 +35,7 @@ def write_model(recipe: Recipe, trained: Path, figures: Path, held_out: str, tar
     copies = sum(case.id.startswith(COPY) for case in RunFolder(trained).read_cohort().cases)
     info = _card(recipe, model, figures_of(figures, held_out), copies)
     target.parent.mkdir(parents=True, exist_ok=True)
-    save_model(target, spec=model.spec, state=model.state, info=info)
+    save_model(target, spec=model.spec, state=coarse(model.state), info=info, packed=True)
     return faults(target)
 
 

@@ -300,9 +300,10 @@ def _minority(cases: Sequence[CaseFingerprint], key: Callable[[CaseFingerprint],
 
 def _rare_segments(cases: Sequence[CaseFingerprint], segments: Sequence[Segment]) -> list[str]:
     labeled = [case for case in cases if case.role == "labeled"]
+    drawn = {case.id: labels_drawn(case, segments) for case in labeled}
     notes = []
     for segment in segments:
-        having = [c.id for c in labeled if any(n and _same(name, segment.name) for name, n in c.voxels.items())]
+        having = [case for case, labels in drawn.items() if segment.label in labels]
         if len(having) == 1 and len(labeled) >= 4:
             notes.append(f"The class {segment.name!r} occurs in case {having[0]} only; check that it is no mistake.")
         elif not having and labeled:
@@ -347,10 +348,6 @@ def _orientation(grid: Grid) -> str:
 
 def _most(values: Iterable[str]) -> str:
     return Counter(values).most_common(1)[0][0]
-
-
-def _same(a: str, b: str) -> bool:
-    return a.strip().casefold() == b.strip().casefold()
 
 
 def _mm(spacing: Sequence[float] | np.ndarray) -> str:

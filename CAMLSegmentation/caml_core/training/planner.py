@@ -156,7 +156,12 @@ def _from_start(
         if ours.modality != theirs.modality:
             notes.append(f"The start model was trained on {theirs.modality}, the cohort looks like {ours.modality}.")
     network = dataclasses.replace(
-        spec.network, classes=len(found.segments) + 1, dropout=preset.dropout, attention_alone=preset.attention_alone
+        spec.network,
+        classes=len(found.segments) + 1,
+        dropout=preset.dropout,
+        attention_alone=preset.attention_alone,
+        attention_dropout=preset.attention_dropout,
+        attention_evaluation=preset.attention_evaluation,  # as it is trained from here on
     )
     return spec.geometry, network, spec.channels
 

@@ -36,6 +36,8 @@ MOST_FAILURES = 5
 RATE_AFTER_FAILURE = 0.5
 #: Good steps in a row after which a rate that was lowered is doubled again.
 RECOVERY_STEPS = 200
+#: Cases that a sentence names.
+MOST_NAMES = 5
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ class Streams:
     labeled: Sequence[PreparedCase]
     unlabeled: Sequence[PreparedCase]
     validation: Sequence[PreparedCase]
+
+    def digests(self) -> dict[str, str]:
+        """Case -> hash of its files' contents."""
+        return {case.id: case.digest for case in (*self.labeled, *self.unlabeled, *self.validation)}
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,18 @@ class Trainer:
         if self._plateau is not None and state.get("plateau"):
             self._plateau = Plateau(**state["plateau"])
         self._listener("log", {"message": f"Resumed at iteration {self._iteration}."})
+        self._tell_changed(state.get("cases"))
+
+    def _tell_changed(self, before: dict[str, str] | None) -> None:
+        """Warn of cases whose files are no longer what they were; checkpoints of older versions do not know them."""
+        changed = [name for name, digest in self._streams.digests().items() if before and before.get(name) != digest]
+        if changed:
+            first = ", ".join(changed[:MOST_NAMES]) + (", ..." if len(changed) > MOST_NAMES else "")
+            message = (
+                f"The files of {len(changed)} case(s) have changed since the training was begun ({first}). "
+                "It goes on with what they are now; begin a new training where the earlier part should not count."
+            )
+            self._listener("warning", {"message": message})
 
     def run(self) -> Outcome:
         """Train; raises TrainingError or ResourceError where nothing good can be kept."""
@@ -177,6 +195,7 @@ class Trainer:
                 "summed": self._summed,
                 "scores": None if self._scores is None else self._scores.to_dict(),
                 "owed": self._owed,
+                "cases": self._streams.digests(),
                 "plateau": None if self._plateau is None else self._plateau.to_dict(),
             },
         )
