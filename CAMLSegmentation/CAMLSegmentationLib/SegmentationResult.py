@@ -162,6 +162,17 @@ def fingerprint(node: Any) -> str:
     return ";".join(sorted(parts))
 
 
+def isEmpty(node: Any) -> bool:
+    """Whether a segmentation holds nothing at all: no voxel, and no surface or contour either."""
+    segmentation = node.GetSegmentation()
+    segments = [segmentation.GetNthSegment(index) for index in range(segmentation.GetNumberOfSegments())]
+    source = segmentation.GetSourceRepresentationName()
+    if source == _LABELMAP:
+        return all(_segmentDigest(segment) == "empty" for segment in segments)
+    shapes = [segment.GetRepresentation(source) for segment in segments]  # imported surfaces or contours
+    return not any(shape is not None and shape.GetNumberOfPoints() > 0 for shape in shapes)
+
+
 def segmentId(segment: Segment) -> str:
     """Return the id of a model's segment in the segmentation; the engine's .seg.nrrd files have the same."""
     return f"Segment_{segment.label}"

@@ -159,15 +159,11 @@ def worldMatrix(volumeNode: Any) -> Any:
     Under a warping transform, or one that shears the grid, the volume's own geometry is returned: it is that of the
     scanner, and no straight file can hold the other.
     """
-    own = vtk.vtkMatrix4x4()
-    volumeNode.GetIJKToRASMatrix(own)
-    transformNode = volumeNode.GetParentTransformNode()
-    if transformNode is None or not transformNode.IsTransformToWorldLinear():
-        return own
-    toWorld, world = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
-    transformNode.GetMatrixTransformToWorld(toWorld)
-    vtk.vtkMatrix4x4.Multiply4x4(toWorld, own, world)
-    return world if _isStraight(world) else own
+    matrix, toWorld = vtk.vtkMatrix4x4(), _straightToWorld(volumeNode)
+    volumeNode.GetIJKToRASMatrix(matrix)
+    if toWorld is not None:
+        vtk.vtkMatrix4x4.Multiply4x4(toWorld, matrix, matrix)
+    return matrix
 
 
 def readLabels(path: Path, volumeNode: Any, frame: Frame) -> Any:
@@ -244,10 +240,8 @@ def orientedLabels(array: Any, grid: Grid, volumeNode: Any) -> Any:
     labels = slicer.vtkOrientedImageData()
     labels.SetDimensions(*grid.size)
     labels.GetPointData().SetScalars(numpy_to_vtk(numpy.ascontiguousarray(array.transpose(2, 1, 0)).ravel(), deep=True))
-    transformNode = volumeNode.GetParentTransformNode()
-    if transformNode is not None and transformNode.IsTransformToWorldLinear():  # files are in world coordinates
-        fromWorld = vtk.vtkMatrix4x4()
-        transformNode.GetMatrixTransformToWorld(fromWorld)
+    fromWorld = _straightToWorld(volumeNode)
+    if fromWorld is not None:  # files are in world coordinates, as worldMatrix has them
         fromWorld.Invert()
         vtk.vtkMatrix4x4.Multiply4x4(fromWorld, matrix, matrix)
     labels.SetImageToWorldMatrix(matrix)
@@ -344,6 +338,18 @@ def _cropped(image: Any, matrix: Any, extent: Extent) -> tuple[Any, Any]:
     part.SetOrigin(0.0, 0.0, 0.0)
     part.SetSpacing(1.0, 1.0, 1.0)
     return part, moved
+
+
+def _straightToWorld(volumeNode: Any) -> Any:
+    """The vtkMatrix4x4 of a volume's transform; None without one, and where it would warp or shear the grid."""
+    transformNode = volumeNode.GetParentTransformNode()
+    if transformNode is None or not transformNode.IsTransformToWorldLinear():
+        return None
+    toWorld, own, world = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
+    transformNode.GetMatrixTransformToWorld(toWorld)
+    volumeNode.GetIJKToRASMatrix(own)
+    vtk.vtkMatrix4x4.Multiply4x4(toWorld, own, world)
+    return toWorld if _isStraight(world) else None
 
 
 def _isStraight(matrix: Any) -> bool:

@@ -19,7 +19,7 @@ Listener = Callable[[str, dict[str, Any]], None]
 #: Every kind of event there is, with what it carries; those of a round (``caml round``) say to which ``part`` they
 #: belong, too: "caml", "labeled-only", "fold-1", ..., or "" for the round itself.
 KINDS = {
-    "started": "command, pid, version",
+    "started": "command, pid, host, version",
     "stage": "name, detail, and case where it is a stage of one case",
     "progress": "done, total, unit, seconds_left, and case (the one at work) where there is one",
     "step": "iteration, total, losses, learning_rate, seconds_left",

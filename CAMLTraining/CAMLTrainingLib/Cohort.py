@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from CAMLSegmentationLib import SceneVolumes, SegmentationResult
+from CAMLSegmentationLib import SceneVolumes, SegmentationResult, VolumeExchange
 from slicer.i18n import tr as _
 
 from caml_core.config import Segment
@@ -172,15 +172,16 @@ class Cohort:
 
     # Files
 
-    def ensureFile(self, case: str) -> None:
+    def ensureFile(self, case: str, labelFollows: bool = False) -> None:
         """Write the volume of a case that the scene alone has, once; raise DataError, ResourceError.
 
         A scan that was loaded from a file and then changed, or moved, in the scene is one that the scene alone has.
+        One that was written and has been moved since is written anew, unless its label lies on it as it was;
+        ``labelFollows``: that label is about to be replaced.
         """
         known, node = self.project.cases[case], self.volumeNode(case)
-        own = self.project.folder / "volumes"
         changed = node is not None and known.in_scene and CaseExchange.fileOf(node) is None
-        if known.images and known.images[0].exists() and not (changed and known.images[0].parent != own):
+        if known.images and known.images[0].exists() and not (changed and self._isOutdated(known, node, labelFollows)):
             return
         if node is None:
             raise DataError(
@@ -192,6 +193,19 @@ class Cohort:
             path = self.project.volume_path(case)
             CaseExchange.writeVolume(node, path)
         self.project.update(case, images=(path,))
+
+    def _isOutdated(self, known: ProjectCase, node: Any, labelFollows: bool) -> bool:
+        """Whether the file of a scan that the scene alone has is not the project's, or lies elsewhere than the scan."""
+        from caml_core.data.io import grid_difference
+        from caml_core.project.headers import read_grid
+
+        if known.images[0].parent != self.project.folder / "volumes":
+            return True
+        written = read_grid(known.images[0])
+        if written is None or not grid_difference(written, VolumeExchange.gridOf(node)):
+            return False
+        label = read_grid(known.label) if known.label is not None and known.label.exists() else None
+        return labelFollows or label is None or bool(grid_difference(written, label))
 
     def load(self, case: str) -> Any:
         """Return the volume of a case, loaded where it is not in the scene yet."""
@@ -290,7 +304,7 @@ class Cohort:
                 ).format(case=case, name=drawn.empty[0])
             )
         state = SegmentationResult.fingerprint(node)  # voxels may have been made of surfaces meanwhile
-        self.ensureFile(case)
+        self.ensureFile(case, labelFollows=True)
         path = self.project.label_path(case)
         CaseExchange.writeLabel(drawn, volumeNode, path)
         if not self.project.segments:
@@ -330,7 +344,7 @@ class Cohort:
             return
         state = SegmentationResult.fingerprint(node)
         untouched = state == node.GetAttribute(OPENED) or TakenLabels.isLabel(node, self.project, case, state)
-        if untouched or all(part.endswith("=empty") for part in state.split(";")):
+        if untouched or SegmentationResult.isEmpty(node):
             return
         self.project.update(case, status="edited")
 

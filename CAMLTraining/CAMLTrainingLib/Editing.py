@@ -29,7 +29,7 @@ def openCase(cohort: Cohort, case: str) -> tuple[Any, Any]:
     hasLabel = known.label is not None and known.label.exists()
     hasPrediction = known.prediction is not None and known.prediction.is_file()
     outdated = hasPrediction and not hasLabel and node is not None and _isOldCopy(node, known.prediction)
-    if node is not None and (outdated or (hasLabel or hasPrediction) and _isEmpty(node)):
+    if node is not None and (outdated or (hasLabel or hasPrediction) and SegmentationResult.isEmpty(node)):
         slicer.mrmlScene.RemoveNode(node)  # opened once and left without a stroke
         node = None
     if node is None and hasLabel:
@@ -66,10 +66,6 @@ def nextCases(cohort: Cohort, after: str, ranked: list[str]) -> list[str]:
     order = [*ranked, *(case for case in cohort.project.cases if case not in ranked)]
     place = order.index(after) + 1 if after in order else 0
     return [case for case in (*order[place:], *order[:place]) if case in waiting]
-
-
-def _isEmpty(node: Any) -> bool:
-    return all(part.endswith("=empty") for part in SegmentationResult.fingerprint(node).split(";"))
 
 
 def _isOldCopy(node: Any, prediction: Path) -> bool:

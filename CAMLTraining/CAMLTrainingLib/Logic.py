@@ -42,6 +42,8 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         self._workerFactory = workerFactory
         self.cohort = Cohort(Project(defaultFolder()))
         self.round: RoundProcess | None = None
+        #: All that were started here: they are at work though another project, or none, may be open now.
+        self._launched: list[RoundProcess] = []
         self.predictions: PredictionRun | None = None
         self.verdict: Verdict | None = None
         self._preflight = PreflightRun(self._onVerdict, self._onPreflightProgress, workerFactory)
@@ -217,6 +219,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         folder = self.project.next_round()
         self.round = RoundProcess(folder, self.lock, self)
         self._rounds = None
+        self._launched.append(self.round)
         self.round.start([str(cohort), *settings.training()])
         self.save()
         return folder
@@ -336,12 +339,14 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
     # The end
 
     def onQuit(self) -> None:
-        """Slicer quits: a training goes on or is paused, as the user chose; everything else ends."""
-        if self.training and Parameters.storedOnQuit() == "pause":
-            try:
-                self.pause()
-            except CamlError as error:  # nobody is there to read it, and Slicer must quit all the same
-                logging.warning("CAML: the training goes on: %s", error)
+        """Slicer quits: trainings go on or are paused, as the user chose; everything else ends."""
+        if Parameters.storedOnQuit() == "pause":
+            followed = [self.round] if self.round is not None and self.training else []
+            for found in dict.fromkeys([*followed, *(own for own in self._launched if own.alive())]):
+                try:
+                    found.pause()
+                except CamlError as error:  # nobody is there to read it, and Slicer must quit all the same
+                    logging.warning("CAML: the training goes on: %s", error)
         self.close()
 
     def close(self) -> None:
@@ -406,6 +411,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
             raise TrainingError(_("There is no round to go on with; press Train."))
         if self.training or is_locked(self.lock):
             raise TrainingError(_("A training of this project is running already; wait for it, or stop it first."))
+        self._launched.append(self.round)
         self.round.resume(finish)
 
     def takeUpRound(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import subprocess
 import time
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from slicer.i18n import tr as _
 
 from caml_core import events
 from caml_core.data.files import disk_error, make_folder
-from caml_core.errors import ResourceError
+from caml_core.errors import ResourceError, TrainingError
 from caml_core.locking import is_locked
 from caml_core.rounds.round_folder import RoundFolder
 
@@ -62,6 +63,7 @@ class _Seen:
     message: str = ""
     exitCode: int = 0
     pid: int = 0
+    host: str = ""
     rest: bytes = field(default=b"", repr=False)
 
 
@@ -129,7 +131,14 @@ class RoundProcess:
         self._asked = True
 
     def kill(self) -> None:
-        """End the process by force; the last checkpoint stays."""
+        """End the process by force; the last checkpoint stays.
+
+        Raises TrainingError where another computer trains in the folder: here its number is another process's.
+        """
+        if self._process is None and self._seen.host not in ("", platform.node()):
+            raise TrainingError(
+                _("The training runs on the computer {host}; stop it there.").format(host=self._seen.host)
+            )
         pids = [p for p in (self._seen.pid, self._process.pid if self._process is not None else 0) if p]
         if pids and self.alive():
             self._ended = True
@@ -225,7 +234,7 @@ class RoundProcess:
         seen.last, seen.time = kind, float(fields.get("time") or seen.time)
         seen.pid = 0 if kind in _ENDS else int(fields.get("pid") or seen.pid)
         if kind == "started":
-            seen.message, seen.exitCode = "", 0
+            seen.message, seen.exitCode, seen.host = "", 0, str(fields.get("host") or "")
         elif kind == "error":
             message = str(fields.get("message") or "")
             seen.message, seen.exitCode = missingPackage(message) or message, int(fields.get("exit_code") or 1)

@@ -344,11 +344,11 @@ class TrainSection:
             if logic.resumable:
                 self._finish()
             return
-        self._stopNext = True
         if force:
             logic.round.kill()
         else:
             logic.pause()
+        self._stopNext = True  # not before: where it could not be asked, a later Pause must stay a pause
 
     def _finish(self) -> None:
         if self._logic.learnt:

@@ -288,3 +288,9 @@ def test_every_kind_of_event_is_borne():
 def test_options_load_nothing_heavy(caml_environment):
     code = "import sys, caml_core.cli.options; assert not {'torch', 'numpy', 'tqdm'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env=caml_environment, timeout=60)
+
+
+def test_windows_without_a_utf8_locale_does_not_mind(monkeypatch, caml, tmp_path):
+    """The locale is Windows' own; where a system does not know it, as here, everything else goes on."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert "There is no model file" in caml("info", tmp_path / "none.caml")[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ import time
 import pytest
 
 from caml_core import events
-from caml_core.errors import ResourceError
+from caml_core.errors import ResourceError, TrainingError
 
 
 class Notes:
@@ -285,6 +286,25 @@ def test_words_that_come_while_a_process_ends_are_heard(a_round, notes, monkeypa
     assert a_round.state != "interrupted"
     a_round.look()
     assert a_round.state == "finished"
+
+
+def test_a_process_of_another_computer_is_not_ended_here(a_round, a_holder):
+    """On a shared drive: here its number belongs to somebody else."""
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        tell(a_round, "started", pid=stranger.pid, host="workstation-of-another")
+        a_round.follow()
+        assert a_round.active
+        with pytest.raises(TrainingError, match="workstation-of-another; stop it there"):
+            a_round.kill()
+        assert stranger.poll() is None
+        tell(a_round, "started", pid=stranger.pid, host=platform.node())
+        a_round.look()
+        a_round.kill()
+        assert stranger.wait(10) != 0
+    finally:
+        stranger.kill()
+        stranger.wait()
 
 
 def test_a_round_that_has_ended_is_not_another_ones_process(a_round, a_holder, notes):

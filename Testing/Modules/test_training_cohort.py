@@ -102,6 +102,52 @@ def test_a_volume_that_was_changed_in_the_scene_is_written_once(training, tmp_pa
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
+def move(*nodes, by: float):
+    """Put nodes under a transform that shifts them along the axis of the patient."""
+    import slicer
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    matrix.SetElement(2, 3, by)
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    transform.SetMatrixTransformToParent(matrix)
+    for node in nodes:
+        node.SetAndObserveTransformNodeID(transform.GetID())
+
+
+def test_a_scan_that_was_moved_since_it_was_written_is_written_anew(training):
+    volume = add_scan(1, "LA 01")
+    training.update()
+    training.logic.cohort.ensureFile("LA 01")
+    (first,) = case_of(training, "LA 01").images
+    move(volume, by=30.0)
+    training.logic.cohort.ensureFile("LA 01")
+    (second,) = case_of(training, "LA 01").images
+    before, after = (read_volume(path).grid.origin for path in (first, second))
+    assert np.subtract(after, before) == pytest.approx((0, 0, 30.0), abs=1e-4)
+    training.logic.cohort.ensureFile("LA 01")
+    assert case_of(training, "LA 01").images == (second,)
+
+
+def test_scan_and_label_stay_together_when_they_are_moved(training):
+    volume = add_scan(2, "LA 02")
+    node = add_segmentation(volume, ball(2))
+    training.update()
+    accept(training, "LA 02")
+    first = case_of(training, "LA 02").images
+    move(volume, node, by=30.0)
+    training.logic.cohort.ensureFile("LA 02")
+    assert case_of(training, "LA 02").images == first, "the label lies on the scan as it was written"
+    for moved in (volume, node):
+        moved.HardenTransform()
+    accept(training, "LA 02")
+    assert case_of(training, "LA 02").images != first
+    cohort = load_cohort(training.logic.project.file)
+    image = read_volume(cohort.cases[0].images[0])
+    found = read_case_labels(cohort.cases[0], image.grid, cohort.segments)
+    assert np.array_equal(found.array > 0, ball(2).transpose(2, 1, 0))
+
+
 # Use as labeled
 
 

@@ -16,6 +16,7 @@ from training_tools import (
     cell,
     draw,
     message,
+    predict,
     roles,
     select,
     write_folder,
@@ -44,6 +45,32 @@ def test_one_case_takes_two_clicks_besides_the_drawing(training):
     assert roles(training)["Scan 00"] == "labeled"
     assert training.edit.case == "Scan 01"
     assert training.edit.editor.sourceVolumeNode().GetName() == "Scan 01"
+
+
+def test_a_segmentation_of_surfaces_alone_is_not_taken_for_empty(training):
+    import slicer
+    import vtk
+
+    volume = add_scan(0)
+    training.update()
+    predict(training, "Scan 00", ball(0))
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "imported")
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    source = vtk.vtkSphereSource()
+    source.SetRadius(8.0)
+    source.Update()
+    surface = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+    node.GetSegmentation().SetSourceRepresentationName(surface)
+    segment = slicer.vtkSegment()
+    segment.SetName(SEGMENT)
+    segment.AddRepresentation(surface, source.GetOutput())
+    node.GetSegmentation().AddSegment(segment)
+    training.logic.cohort.assign("Scan 00", node)
+    training.openCase("Scan 00")
+    assert slicer.mrmlScene.GetNodeByID(node.GetID()) is node
+    assert training.logic.cohort.segmentationNode("Scan 00") is node
+    training.ui.backButton.click()
+    assert cell(training, "Scan 00", "Status") == "edited"
 
 
 def test_back_keeps_what_was_drawn(training):

@@ -186,3 +186,30 @@ def test_another_slicer_that_quits_leaves_the_training_alone_and_may_pause_it(at
     third.onQuit()
     wait_for(lambda: not at_work.logic.training, 60)
     assert first.state == "paused" and at_work.ui.resumeButton.enabled
+
+
+def test_a_training_of_a_project_that_was_left_is_paused_as_well(at_work, wait_for, tmp_path):
+    from CAMLTrainingLib import Parameters
+
+    first = at_work.logic.round
+    at_work.logic.openProject(tmp_path / "another")
+    assert at_work.logic.round is None and first.alive()
+    Parameters.storeOnQuit("pause")
+    at_work.logic.onQuit()
+    assert first.stopFile.is_file()
+    wait_for(lambda: not first.alive(), 60)
+
+
+@posix
+def test_a_stop_that_could_not_be_asked_leaves_pause_a_pause(at_work, wait_for, monkeypatch):
+    import slicer
+
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda text: True)
+    logic, ui = at_work.logic, at_work.ui
+    logic.round.stopFile.symlink_to(logic.round.folder / "missing" / "stop")  # nothing can be written there
+    ui.stopButton.click()
+    assert "cannot" in ui.statusLabel.text.casefold() and logic.training
+    logic.round.stopFile.unlink()
+    ui.pauseButton.click()
+    wait_for(lambda: not logic.training, 60)
+    assert logic.round.state == "paused" and logic.resumable

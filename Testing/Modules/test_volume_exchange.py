@@ -117,12 +117,20 @@ def test_a_transform_and_the_same_one_hardened_give_the_same_file(exchange, a_vo
 
 
 def test_a_shearing_transform_leaves_the_scanners_geometry(exchange, a_volume, tmp_path):
+    import slicer
+    import vtk
+
     shear = np.eye(4)
     shear[0, 1] = 0.4
     node = a_volume("scan", noise(), GRIDS["straight"])
     node.SetAndObserveTransformNodeID(a_transform(shear).GetID())
     exchange.writeVolume(node, tmp_path / "scan.nrrd", exchange.frameOf(node))
     assert np.allclose(ras_matrix_of(tmp_path / "scan.nrrd"), GRIDS["straight"], atol=1e-9)
+    grid = exchange.gridOf(node)
+    labels = exchange.orientedLabels(np.ones(grid.size, np.uint8), grid, node)
+    back = vtk.vtkMatrix4x4()
+    labels.GetImageToWorldMatrix(back)
+    assert np.allclose(slicer.util.arrayFromVTKMatrix(back), GRIDS["straight"], atol=1e-9), "and they come back there"
 
 
 #: Kinds of numbers of a volume, with the values that make them hard to write.

@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from .. import __version__
 from ..errors import CamlError
@@ -49,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; a CamlError becomes one sentence on stderr."""
+    _use_unicode_paths()
     options = build_parser().parse_args(arguments)
     try:
         code = int(options.run(options) or 0)
@@ -62,6 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _PIPE_CLOSED
     _flush_quietly()
     return code
+
+
+def _use_unicode_paths() -> None:
+    """On Windows, let C libraries take file names as UTF-8: ITK's NRRD reader opens them by the C runtime's locale."""
+    if sys.platform == "win32":
+        import locale
+
+        with suppress(locale.Error):  # Windows before 2018 has no such locale
+            locale.setlocale(locale.LC_CTYPE, ".UTF8")
 
 
 def _flush_quietly() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import re
 import signal
 import sys
@@ -137,7 +138,7 @@ def reporting(args: argparse.Namespace, *more: Listener) -> Iterator[Listener]:
             listener(kind, fields)
 
     try:
-        tell("started", {"command": args.command, "pid": os.getpid(), "version": __version__})
+        tell("started", {"command": args.command, "pid": os.getpid(), "host": platform.node(), "version": __version__})
         yield tell
     except CamlError as error:
         _tell_error(listeners, str(error), error.exit_code)

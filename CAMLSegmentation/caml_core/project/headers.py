@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+    from ..data.grid import Grid
 
 Header = tuple[tuple[int, ...], tuple[float, ...]]
 
@@ -12,8 +18,6 @@ def read_header(path: Path) -> Header | None:
 
     Of a DICOM folder the first readable slice is taken, and the number of its files is the number of slices.
     """
-    import SimpleITK as sitk
-
     from ..data.files import labels_of_series, visible
 
     first, slices = path, 0
@@ -23,8 +27,29 @@ def read_header(path: Path) -> Header | None:
         if not files:
             return None
         first, slices = files[0], len(files)
+    reader = _information(first)
+    if reader is None:
+        return None
+    size, spacing = tuple(reader.GetSize())[:3], tuple(round(s, 4) for s in reader.GetSpacing())[:3]
+    return ((*size[:2], slices), spacing) if slices else (size, spacing)
+
+
+def read_grid(path: Path) -> Grid | None:
+    """Return the grid of a 3-D file; None where the header cannot be read."""
+    from ..data.grid import Grid
+
+    reader = _information(path)
+    if reader is None or reader.GetDimension() != 3:
+        return None
+    return Grid(tuple(reader.GetSize()), tuple(reader.GetSpacing()), tuple(reader.GetOrigin()), reader.GetDirection())
+
+
+def _information(path: Path) -> sitk.ImageFileReader | None:
+    """A reader that has read the header of a file alone."""
+    import SimpleITK as sitk
+
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(first))
+    reader.SetFileName(str(path))
     warnings = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
@@ -33,5 +58,4 @@ def read_header(path: Path) -> Header | None:
         return None
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(warnings)
-    size, spacing = tuple(reader.GetSize())[:3], tuple(round(s, 4) for s in reader.GetSpacing())[:3]
-    return ((*size[:2], slices), spacing) if slices else (size, spacing)
+    return reader
