@@ -48,7 +48,8 @@ class CohortSection:
         self._timer.connect("timeout()", self._readHeaders)
         roles = [(_("All roles"), ""), *((title, role) for role, title in ROLE_TITLES.items())]
         fill(ui.filterRoleComboBox, roles)
-        ui.projectDirectoryButton.connect("directoryChanged(QString)", self._onProject)
+        # Told of every choice, also of the same folder again; "directoryChanged" would come as well for another one.
+        ui.projectDirectoryButton.connect("directorySelected(QString)", self._onProject)
         ui.segmentsLineEdit.connect("editingFinished()", self._onSegments)
         ui.filterSearchBox.connect("textChanged(QString)", self._onFilter)
         ui.filterRoleComboBox.connect("currentIndexChanged(int)", self._onFilter)
@@ -151,9 +152,19 @@ class CohortSection:
     # Buttons
 
     def _onProject(self, path: str) -> None:
-        if self._updating or not path.strip() or Path(path) == self._logic.project.folder:
+        if self._updating or not path.strip():
             return
+        if Path(path) == self._logic.project.folder and self._isAsRead():
+            return  # there is nothing to read anew, and what runs must not end for it
         self._trying(lambda: self._chooseProject(Path(path)))
+
+    def _isAsRead(self) -> bool:
+        """Whether the open project's file is what was read here or written from here, so that it can be saved."""
+        try:
+            self._logic.project.check_current()
+        except CamlError:
+            return False
+        return True
 
     def _chooseProject(self, folder: Path) -> None:
         """Open what is there; a cohort that was not saved anywhere moves into an empty folder."""

@@ -108,6 +108,7 @@ class TrainingPanel(Listener):
 
     def onProject(self) -> None:
         """Another project, or this one read anew."""
+        self._folder = None  # its rounds may be others, though the folder is the same
         if self._ready:
             self.train.forget()
 

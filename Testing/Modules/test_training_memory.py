@@ -110,6 +110,34 @@ def test_two_who_change_one_project_do_not_undo_each_other(training, a_cohort):
     other.close()
 
 
+def test_a_project_that_another_slicer_changed_is_opened_again_by_its_folder(training, a_cohort, monkeypatch):
+    from CAMLTrainingLib.Logic import CAMLTrainingLogic
+
+    first, second = a_cohort(labeled=2, unlabeled=0)
+    opened = []
+    monkeypatch.setattr(training.logic, "openProject", lambda f, do=training.logic.openProject: opened.append(do(f)))
+    button, folder = training.ui.projectDirectoryButton, training.logic.project.folder
+    button.directory = str(folder)
+    assert not opened, "nothing has changed: what runs must not end"
+    other = CAMLTrainingLogic()
+    other.openProject(folder)
+    other.setRole([first], "excluded")
+    (folder / "rounds" / "001").mkdir(parents=True)
+    (folder / "rounds" / "001" / "result.json").write_text(json.dumps({"rows": [{"name": "caml", "summary": {}}]}))
+    select(training, [second])
+    training.ui.unlabeledButton.click()
+    assert "open it again" in message(training)
+    button.directory = str(folder)
+    assert len(opened) == 1 and roles(training) == {first: "excluded", second: "labeled"}
+    assert training.ui.historyTableWidget.rowCount == 1, "rounds are read anew, too"
+    select(training, [second])
+    training.ui.unlabeledButton.click()
+    assert not message(training)
+    listed = json.loads(training.logic.project.file.read_text())["cases"]
+    assert [c["role"] for c in listed] == ["excluded", "unlabeled"]
+    other.close()
+
+
 def test_a_script_and_the_panel_may_share_a_scene(training, tmp_path):
     from CAMLTrainingLib.Logic import CAMLTrainingLogic
 
