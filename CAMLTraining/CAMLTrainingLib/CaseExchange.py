@@ -32,6 +32,8 @@ ACCEPTED = PREFIX + "Accepted"
 TAKEN = PREFIX + "Taken"
 #: Attribute of volumes, followed by the project: the case that has their file as a further channel, or twice.
 EXTRA = PREFIX + "Extra"
+#: Attribute of volumes, followed by the project that leaves them out: the project that was open before.
+LEFT_OUT = PREFIX + "LeftOut"
 #: Attribute of a segmentation: its state when it was handed to a hand, which has not touched it as long as it is so.
 OPENED = PREFIX + "Opened"
 #: Attribute of a prediction, and of a copy for a hand to correct: when the prediction's file was written.

@@ -16,7 +16,7 @@ from caml_core.errors import CamlError, DataError
 from caml_core.project.cases import ProjectCase
 from caml_core.project.project import Project
 
-from . import CaseExchange, TakenLabels
+from . import CaseExchange, LeftOut, TakenLabels
 from .CaseExchange import CASE, EXTRA, OPENED, PREDICTION
 from .ModelChoice import learnedBy
 
@@ -32,6 +32,18 @@ class Cohort:
         self.notes: list[str] = []
         #: Cases that were in the scene since the project was opened.
         self._met: set[str] = set()
+
+    @classmethod
+    def remembered(cls, folder: Path, text: str) -> Cohort:
+        """Return the cohort that a scene remembers, of a folder that is not there; raise DataError."""
+        cohort = cls(Project(folder))
+        if text:
+            cohort.project.read(text, _("The scene"))
+        if any(case.images for case in cohort.project.cases.values()):
+            cohort.notes.append(
+                _("The project folder {folder} is not there; the cohort comes from the scene.").format(folder=folder)
+            )
+        return cohort
 
     # Nodes of a case
 
@@ -123,6 +135,8 @@ class Cohort:
             if self._isExtra(node):
                 continue
             identity = self.caseOf(node)
+            if not identity and LeftOut.isLeftOut(node, self.project):
+                continue
             if not identity or identity in present:
                 identity = self._list(node)
             present.add(identity)

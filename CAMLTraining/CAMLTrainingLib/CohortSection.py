@@ -15,6 +15,7 @@ from slicer.i18n import tr as _
 from caml_core.errors import CamlError
 from caml_core.project.headers import Header, read_header
 
+from . import LeftOut
 from .CasesTable import ROLE_TITLES, CasesTable, rowOf
 from .Logic import CAMLTrainingLogic
 from .ModelChoice import modelNamed
@@ -56,6 +57,7 @@ class CohortSection:
         ui.caseSegmentationSelector.connect("nodeActivated(vtkMRMLNode*)", self._onSegmentation)
         for name, slot in (
             ("addFolder", self._onAddFolder),
+            ("addFromScene", lambda checked=False: self._trying(self._logic.addFromScene)),
             ("addLabels", self._onAddLabels),
             ("locate", self._onLocate),
             ("exportTable", self._onExport),
@@ -101,6 +103,7 @@ class CohortSection:
             names = self._logic.cohort.segmentationNames()
             self.table.show([rowOf(case, names.get(case.id, "")) for case in project.cases.values()])
             self.table.filter(self._ui.filterSearchBox.text, chosen(self._ui.filterRoleComboBox))
+            self._ui.addFromSceneButton.setVisible(bool(LeftOut.leftOut(project)))
             self._showSelection()
             self._showNotes()
         finally:

@@ -21,7 +21,7 @@ from caml_core.project.history import Round, read_round, read_rounds
 from caml_core.project.project import Project
 from caml_core.project.suggestion import Ranked
 
-from . import ModelChoice, Parameters, RoundFiles
+from . import LeftOut, ModelChoice, Parameters, RoundFiles
 from .Cohort import Cohort, defaultFolder
 from .Listener import Listener
 from .Predictions import PredictionRun, PredictionSummary, rankedCases, unsegmented
@@ -89,26 +89,15 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         self._forgetRuns()
         self._sceneKnown = False
         node = self.getParameterNode()
-        self.cohort = Cohort(Project(defaultFolder()))
+        before, self.cohort = self.project, Cohort(Project(defaultFolder()))
         folder = Parameters.namedFolder(node)
         if folder is None:
             self._sceneKnown = True
             return
         if Project.exists(folder):
-            self.openProject(folder)
+            self._open(folder, before)
             return
-        project = Project(folder)
-        if node.cohort:
-            project.read(node.cohort, _("The scene"))
-            if any(case.images for case in project.cases.values()):
-                self.cohort.notes.append(
-                    _("The project folder {folder} is not there; the cohort comes from the scene.").format(
-                        folder=folder
-                    )
-                )
-        notes = self.cohort.notes
-        self.cohort = Cohort(project)
-        self.cohort.notes = notes
+        self.cohort = Cohort.remembered(folder, node.cohort)
         self._sceneKnown = True
 
     # The project
@@ -126,14 +115,19 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
     def openProject(self, folder: Path | str) -> None:
         """Open the project of a folder, or begin one there; raise DataError where it cannot be read.
 
-        A training that is at work, or was paused, is taken up.
+        A training that is at work, or was paused, is taken up. Scans of the scene that belong to the project that was
+        open before are left out of one that is there already (``addFromScene``).
         """
-        project = Project.at(Path(folder))
+        self._open(Path(folder), self.project)
+
+    def _open(self, folder: Path, before: Project) -> None:
+        project = Project.at(folder)
         self._forgetRuns()
         self.listener.onProject()
         if project.folder == self.project.folder:
             project = Project.at(project.folder)  # what was ended has written down what it has done
         self.cohort, self._rounds, self._sceneKnown = Cohort(project), None, True
+        LeftOut.leaveOut(self.cohort, before)
         self.takeInScene()
         self.remember()
         self.takeUpRound()
@@ -146,6 +140,13 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
     def takeInScene(self) -> bool:
         """List what came to the scene; return whether the cohort changed."""
         return self.cohort.takeInScene()
+
+    def addFromScene(self) -> tuple[str, ...]:
+        """List the scans of the scene that were left out for another project's; return the ids of the new cases."""
+        known = set(self.project.cases)
+        LeftOut.letIn(self.project)
+        self.takeInScene()
+        return tuple(case for case in self.project.cases if case not in known)
 
     def setRole(self, cases: Iterable[str], role: str) -> dict[str, str]:
         """Give cases a role ("labeled", "unlabeled", "validation", "excluded").

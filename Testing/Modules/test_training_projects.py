@@ -1,0 +1,95 @@
+"""One project after the other in one Slicer: what the scene has of the one is not taken for the other's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from training_tools import add_scan, message, roles, write_folder
+
+
+@pytest.fixture
+def second(training, tmp_path) -> Path:
+    """The folder of another project, with one case in a file."""
+    from CAMLTrainingLib.Logic import CAMLTrainingLogic
+
+    other = CAMLTrainingLogic()
+    other.openProject(tmp_path / "second")
+    other.addFolder(write_folder(tmp_path / "theirs", 1, first=8))
+    other.save()
+    other.close()
+    return tmp_path / "second"
+
+
+def test_scans_of_one_project_do_not_become_cases_of_another(training, second, a_cohort, tmp_path):
+    names = a_cohort(labeled=2, unlabeled=1)
+    before, theirs = roles(training), ["case-08"]
+    button, add = training.ui.projectDirectoryButton, training.ui.addFromSceneButton
+    assert add.isHidden()
+    button.directory = str(second)
+    assert list(roles(training)) == theirs
+    assert "left out (3)" in message(training) and add.text in message(training) and not add.isHidden()
+    add_scan(7, "new")
+    training.update()
+    assert list(roles(training)) == [*theirs, "new"], "what comes while the project is open is its own"
+    button.directory = str(tmp_path / "project")
+    assert roles(training) == before and "left out (1)" in message(training)
+    button.directory = str(second)
+    assert list(roles(training)) == [*theirs, "new"]
+    add.click()
+    assert list(roles(training)) == [*theirs, "new", *names] and add.isHidden()
+    assert not message(training)
+    button.directory = str(tmp_path / "project")
+    assert roles(training) == before
+
+
+def test_scans_left_out_stay_out_of_a_scene_that_is_opened_again(training, second, a_cohort, tmp_path):
+    import slicer
+
+    a_cohort(labeled=2, unlabeled=0)
+    training.ui.projectDirectoryButton.directory = str(second)
+    slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.Clear()
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    training.update()
+    assert training.logic.project.folder == second and list(roles(training)) == ["case-08"]
+    assert len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")) == 2
+    assert not training.ui.addFromSceneButton.isHidden()
+
+
+def test_a_scene_that_is_added_and_names_another_project_leaves_them_out_too(training, second, a_cohort, tmp_path):
+    import slicer
+
+    training.ui.projectDirectoryButton.directory = str(second)
+    slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    training.ui.projectDirectoryButton.directory = str(tmp_path / "project")
+    a_cohort(labeled=2, unlabeled=0)
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))  # beside what is there
+    training.update()
+    assert training.logic.project.folder == second and list(roles(training)) == ["case-08"]
+    assert "left out (2)" in message(training)
+
+
+def test_a_scan_left_out_is_the_case_whose_file_is_added(training, second, a_cohort, tmp_path):
+    import slicer
+
+    folder = write_folder(tmp_path / "scans", 2)
+    for path in sorted(folder.iterdir()):
+        slicer.util.loadVolume(str(path))
+    training.update()
+    training.logic.save()
+    training.ui.projectDirectoryButton.directory = str(second)
+    assert list(roles(training)) == ["case-08"]
+    training.logic.addFolder(folder)
+    training.update()
+    assert list(roles(training)) == ["case-08", "case-00", "case-01"]
+    assert training.logic.cohort.volumeNode("case-01") is not None
+    assert training.ui.addFromSceneButton.isHidden()
+
+
+def test_scans_that_no_project_has_kept_go_to_the_one_that_is_opened(training, second):
+    add_scan(0, "mine")
+    training.update()
+    assert list(roles(training)) == ["mine"] and not training.logic.project.file.exists()
+    training.ui.projectDirectoryButton.directory = str(second)
+    assert list(roles(training)) == ["case-08", "mine"] and training.ui.addFromSceneButton.isHidden()
