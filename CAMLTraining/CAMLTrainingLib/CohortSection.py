@@ -76,6 +76,11 @@ class CohortSection:
         """Whether labels are being checked, case by case: roles are about to change."""
         return self._queue.running
 
+    @property
+    def practising(self) -> bool:
+        """Whether scans to practise on are being made in the project's folder."""
+        return self._practice.running
+
     def setParameterNode(self, parameterNode: Any) -> None:
         """Follow a parameter node; None detaches."""
         self._queue.save()  # the scene may bring another project, or this one read anew
@@ -257,6 +262,7 @@ class CohortSection:
 
     def _onPractice(self, checked: bool = False) -> None:
         try:
+            self._logic.save()  # the folder is a project's from now on, and the scene knows it
             self._practice.make(self._logic.project.folder)
         except CamlError as error:
             self.say(str(error))
@@ -267,10 +273,12 @@ class CohortSection:
     def _onPracticeEnd(self, folder: Path | None, fault: str) -> None:
         if folder is None:
             self.say(fault)
-            self._ui.practiceButton.enabled = True
+            self._onChange()
             return
-        if folder.parent != self._logic.project.folder:
-            return  # another project was opened meanwhile
+        if folder.parent != self._logic.project.folder:  # another one was opened meanwhile
+            self.say(_("The scans to practise on are in {folder}.").format(folder=folder))
+            self._onChange()
+            return
         self._trying(lambda: self._addFolder(folder))
 
     def _onEditButton(self, checked: bool = False) -> None:

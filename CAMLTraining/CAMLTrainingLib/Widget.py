@@ -155,7 +155,8 @@ class TrainingPanel(Listener):
 
     def _recall(self, node: Any) -> None:
         """Take up the project of the scene, unless it is the one that is open."""
-        if node.projectFolder and node.projectFolder == str(self.logic.project.folder) and self.logic.project.cases:
+        named, isOpen = node.projectFolder, node.projectFolder == str(self.logic.project.folder)
+        if (isOpen and self.logic.project.cases) or (self.cohort.practising and (isOpen or not named)):
             self.logic.recognize()
             return
         self.train.forget()

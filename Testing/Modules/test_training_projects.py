@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import SlicerHost
 from training_tools import add_scan, message, roles, write_folder
 
 
@@ -93,3 +94,35 @@ def test_scans_that_no_project_has_kept_go_to_the_one_that_is_opened(training, s
     assert list(roles(training)) == ["mine"] and not training.logic.project.file.exists()
     training.ui.projectDirectoryButton.directory = str(second)
     assert list(roles(training)) == ["case-08", "mine"] and training.ui.addFromSceneButton.isHidden()
+
+
+@pytest.mark.parametrize("meanwhile", ["another module", "another scene"])
+def test_practice_goes_on_while_another_module_is_open(the_training_module, wait_for, tmp_path, monkeypatch, meanwhile):
+    import slicer
+
+    monkeypatch.setattr(slicer.app, "defaultScenePath", str(tmp_path))
+    training = the_training_module.panel
+    training.logic.recall()
+    training.update()
+    folder = training.logic.project.folder
+    assert not folder.exists()
+    training.ui.practiceButton.click()
+    SlicerHost.leave("CAMLTraining")
+    if meanwhile == "another scene":
+        slicer.mrmlScene.Clear()
+    SlicerHost.enter("CAMLTraining")
+    assert training.logic.project.folder == folder and not training.ui.practiceButton.enabled
+    wait_for(lambda: not training.cohort.practising, 300)
+    assert training.logic.project.folder == folder and len(roles(training)) == 14, message(training)
+    SlicerHost.leave("CAMLTraining")
+    SlicerHost.enter("CAMLTraining")
+    assert training.logic.project.folder == folder and len(roles(training)) == 14
+
+
+def test_practice_for_a_project_that_was_left_says_where_its_scans_are(training, wait_for, tmp_path):
+    training.ui.practiceButton.click()
+    training.ui.projectDirectoryButton.directory = str(tmp_path / "second")
+    assert not training.ui.practiceButton.enabled
+    wait_for(lambda: not training.cohort.practising, 300)
+    assert not roles(training) and str(tmp_path / "project" / "practice") in message(training)
+    assert training.ui.practiceButton.enabled
