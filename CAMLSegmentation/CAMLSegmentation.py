@@ -47,7 +47,7 @@ class CAMLSegmentationWidget(PanelWidget):
         from CAMLSegmentationLib.Widget import SegmentationPanel
 
         self.logic = CAMLSegmentationLogic()
-        self.panel = SegmentationPanel(self.ui, self.logic)
+        self.panel = SegmentationPanel(self.ui, self.logic, isEntered=self.isHere())
         self.panel.install.refresh()
 
     def onSceneChanged(self, caller: Any, event: Any) -> None:

@@ -48,7 +48,7 @@ class CAMLTrainingWidget(PanelWidget):
         from CAMLTrainingLib.Widget import TrainingPanel
 
         self.logic = CAMLTrainingLogic()
-        self.panel = TrainingPanel(self.ui, self.logic)
+        self.panel = TrainingPanel(self.ui, self.logic, self.isHere())
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartSaveEvent, self.onSceneStartSave)
 
     def cleanup(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,13 @@ _FIELDS = {
 
 
 class InputSection:
-    """Reads and writes the choice of what is segmented; calls ``onChange`` when it changed."""
+    """Reads and writes the choice of what is segmented; calls ``onChange`` when it changed.
 
-    def __init__(self, ui: Any, onChange: Any) -> None:
-        self._ui, self._onChange = ui, onChange
+    mayShow: whether the views may change to a volume that is loaded with its result.
+    """
+
+    def __init__(self, ui: Any, onChange: Any, mayShow: Callable[[], bool] = lambda: True) -> None:
+        self._ui, self._onChange, self._mayShow = ui, onChange, mayShow
         self._parameterNode: Any = None
         #: What the last look at a folder found that is no case.
         self.notes: list[str] = []
@@ -155,7 +159,8 @@ class InputSection:
         node, self.notes = self._parameterNode, []
         if node.inputKind == "folder":
             scans, outputs, existing = Path(node.inputFolder), Path(node.outputFolder), settingsOf(node).existing
-            return folderWorks(scans, outputs, node.loadResults, existing, overwriteEdits, self.notes)
+            wanted = node.loadResults
+            return folderWorks(scans, outputs, wanted, existing, overwriteEdits, self.notes, self._mayShow)
         if node.inputKind == "sequence":
             return sequenceWorks(node.inputSequence)
         if node.inputKind != "one":

@@ -166,8 +166,9 @@ class CAMLSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         settings: Settings,
         listener: RunListener,
         outputs: Path | None = None,
+        show: Callable[[Any, Any], None] = SegmentationResult.show,
     ) -> SegmentationRun:
-        """Start a run over ``works``; raise CamlError where that cannot be."""
+        """Start a run over ``works``; raise CamlError where that cannot be. ``show`` as in ``SegmentationRun``."""
         if self.running:
             raise UsageError(_("A segmentation is running; wait for its end or cancel it first."))
         if not works:
@@ -175,7 +176,7 @@ class CAMLSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         card = read_card(Path(modelPath))
         checkChannels(card, works)
         watched = self._watch(listener)
-        self.run = SegmentationRun(card, works, settings, watched, outputs, self._workerFactory)
+        self.run = SegmentationRun(card, works, settings, watched, outputs, self._workerFactory, show)
         self.run.start()
         return self.run
 
@@ -244,11 +245,13 @@ def folderWorks(
     existing: str = "update",
     overwriteEdits: bool = False,
     notes: list[str] | None = None,
+    mayShow: Callable[[], bool] = lambda: True,
 ) -> list[Work]:
     """Return one piece a case of a folder; raise CamlError where the folder holds none, or is where results go.
 
     ``existing`` as in ``Job.Settings``: "add" spares all earlier results, and "update" those that were changed, unless
-    ``overwriteEdits``. ``notes`` takes sentences on what the folder holds and is no case.
+    ``overwriteEdits``. ``notes`` takes sentences on what the folder holds and is no case. ``mayShow`` as in
+    ``FileWork``.
     """
     if not folder.is_dir():
         raise DataError(_("The folder {folder} does not exist; choose another.").format(folder=folder))
@@ -263,7 +266,7 @@ def folderWorks(
     works: list[Work] = []
     for case in cases:
         identity, kept = results.place(case.id, others, existing, overwriteEdits)
-        works.append(FileWork(identity, case.images, results, load, title=case.id, kept=kept))
+        works.append(FileWork(identity, case.images, results, load, title=case.id, kept=kept, mayShow=mayShow))
     return works
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import slicer
@@ -28,6 +29,11 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def makePanel(self) -> None:
         """Make ``logic`` and ``panel``; ``ui`` is there."""
         raise NotImplementedError
+
+    def isHere(self) -> Callable[[], bool]:
+        """Return what says whether the user is in this module; the panel asks it, and must not hold this widget."""
+        parent = self.parent
+        return lambda: bool(parent.isEntered)
 
     def onSceneChanged(self, caller: Any, event: Any) -> None:
         """A node came or went."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import qt
@@ -16,8 +17,8 @@ _HEADERS = (_("Segment"), _("mL"), _("mm2"), _("Parts"), _("Agreement"), _("Rema
 class ResultSection:
     """Shows one result of the scene."""
 
-    def __init__(self, ui: Any, onChange: Any) -> None:
-        self._ui, self._onChange = ui, onChange
+    def __init__(self, ui: Any, onChange: Any, isEntered: Callable[[], bool] = lambda: True) -> None:
+        self._ui, self._onChange, self._isEntered = ui, onChange, isEntered
         self._parameterNode: Any = None
         self._shownKey: Any = None
         self._stops: list[Review.Stop] = []
@@ -49,6 +50,10 @@ class ResultSection:
             self._ui.resultCollapsibleButton.collapsed = False
             self._shownKey = None
             self.refresh()
+
+    def enter(self) -> None:
+        """The user is here again: show the overlay of a result that came meanwhile."""
+        self._showOverlay()
 
     def refresh(self) -> None:
         """Bring the widgets in line with the chosen result."""
@@ -112,13 +117,16 @@ class ResultSection:
         self._showOverlay()
 
     def _showOverlay(self) -> None:
-        """Show the map of the chosen result where that is wanted, and never another one's."""
+        """Show the map of the chosen result where that is wanted, and never another one's.
+
+        In another module the views are that one's: nothing new is shown in them.
+        """
         node = self._node()
         mapNode = node.GetNodeReference(SegmentationResult.DISAGREEMENT) if node is not None else None
-        if mapNode is not None and self._ui.overlayCheckBox.checked:
-            self._overlay.show(mapNode)
-        else:
+        if mapNode is None or not self._ui.overlayCheckBox.checked:
             self._overlay.hide()
+        elif self._isEntered():
+            self._overlay.show(mapNode)
 
     def _go(self, step: int) -> None:
         if not self._stops:

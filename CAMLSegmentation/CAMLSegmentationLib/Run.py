@@ -7,7 +7,7 @@ import shutil
 import time
 import traceback
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,7 +68,10 @@ class RunListener(Protocol):
 
 
 class SegmentationRun:
-    """Segments ``works`` with one model. Nothing blocks: ``start`` returns at once, ``listener`` is told the rest."""
+    """Segments ``works`` with one model. Nothing blocks: ``start`` returns at once, ``listener`` is told the rest.
+
+    show: gets the first result of the scene and its volume, to bring them into the views.
+    """
 
     def __init__(
         self,
@@ -78,7 +81,9 @@ class SegmentationRun:
         listener: RunListener,
         outputs: Path | None = None,
         workerFactory: WorkerFactory = WorkerProcess,
+        show: Callable[[Any, Any], None] = SegmentationResult.show,
     ) -> None:
+        self._show = show
         self._card, self._settings, self._listener = card, settings, listener
         self._waiting = list(works)
         _makeTitlesUnique(self._waiting)
@@ -307,7 +312,7 @@ class SegmentationRun:
     def _showFirst(self, delivery: Delivery) -> None:
         """Views follow the first result alone: they must not jump while the user looks at it, or works elsewhere."""
         if delivery.segmentation is not None and delivery.volume is not None and not self.summary.deliveries:
-            SegmentationResult.show(delivery.segmentation, delivery.volume)
+            self._show(delivery.segmentation, delivery.volume)
 
     def _failRest(self, sentence: str) -> None:
         for work in self._pending:
@@ -333,7 +338,8 @@ class SegmentationRun:
         self.ended = True
         self._timer.stop()
         self._timer.disconnect("timeout()", self._onTimer)  # a connection keeps the run
-        # Whoever asks for the summary later must not keep volumes that the scene has let go of.
+        # Whoever asks for the summary later must not keep volumes that the scene has let go of, nor a panel.
+        self._show = SegmentationResult.show
         self._waiting, self._pending, self._images, self._step = [], [], {}, None
         self.summary.seconds = time.monotonic() - self._began
         shutil.rmtree(self._files.folder, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import qt
@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 from caml_core.errors import CamlError
 from caml_core.model_library import ModelLibrary
 
-from . import Parameters
+from . import Parameters, SegmentationResult
 from .InputSection import InputSection
 from .InstallSection import InstallSection
 from .Logic import CAMLSegmentationLogic, editedResults, modelMisfit
@@ -26,7 +26,10 @@ from .Work import Delivery, FileWork, Work
 
 
 class SegmentationPanel:
-    """Joins the parts; knows nothing of how they do their work."""
+    """Joins the parts; knows nothing of how they do their work.
+
+    isEntered: whether the user is in this module; while another one is open the views are that one's.
+    """
 
     def __init__(
         self,
@@ -34,17 +37,20 @@ class SegmentationPanel:
         logic: CAMLSegmentationLogic,
         library: ModelLibrary | None = None,
         workerFactory: WorkerFactory = WorkerProcess,
+        isEntered: Callable[[], bool] = lambda: True,
     ) -> None:
-        self.ui, self.logic = ui, logic
+        self.ui, self.logic, self._isEntered = ui, logic, isEntered
         self._parameterNode: Any = None
         self._ready = False
         #: The volumes that a model was suggested for.
         self._suggestedFor: list[tuple[str, int]] = []
+        #: The ids of a result and its volume that came while another module was open.
+        self._unshown: tuple[str, ...] = ()
         self.install = InstallSection(ui, self.update)
         self.models = ModelSection(ui, self._onModel, library, workerFactory)
-        self.inputs = InputSection(ui, self.update)
+        self.inputs = InputSection(ui, self.update, isEntered)
         self.settings = SettingsSection(ui, self.update, workerFactory)
-        self.result = ResultSection(ui, self.update)
+        self.result = ResultSection(ui, self.update, isEntered)
         ui.applyButton.connect("clicked(bool)", self._onApply)
         ui.cancelButton.connect("clicked(bool)", self._onCancel)
         ui.copyLogButton.connect("clicked(bool)", self._onCopyLog)
@@ -55,6 +61,8 @@ class SegmentationPanel:
         self._parameterNode = parameterNode
         if parameterNode is not None:
             self._chooseDefaults(parameterNode)
+        else:
+            self._unshown = ()  # another scene has other nodes of these ids
         for section in (self.models, self.inputs, self.settings, self.result):
             section.setParameterNode(parameterNode)
         if parameterNode is not None:
@@ -66,6 +74,8 @@ class SegmentationPanel:
         self.install.refresh()
         self.models.refresh()
         self.update()
+        self._showMissed()
+        self.result.enter()
 
     def close(self) -> None:
         """Let go of everything; runs end."""
@@ -118,6 +128,19 @@ class SegmentationPanel:
         self.ui.statusLabel.text = summaryText(summary)
         self.update()
 
+    def _show(self, node: Any, volumeNode: Any) -> None:
+        """Show the first result of a run, now or when the user comes back."""
+        if self._isEntered():
+            SegmentationResult.show(node, volumeNode)
+        else:
+            self._unshown = (node.GetID(), volumeNode.GetID())
+
+    def _showMissed(self) -> None:
+        nodes = [slicer.mrmlScene.GetNodeByID(identity) for identity in self._unshown]
+        self._unshown = ()
+        if nodes and None not in nodes:
+            SegmentationResult.show(*nodes)
+
     # Buttons
 
     def _onModel(self) -> None:
@@ -138,7 +161,7 @@ class SegmentationPanel:
                 self.onRunLog(note)
             self.models.remember()
             settings = Parameters.settingsOf(self._parameterNode)
-            self.logic.start(self.models.card.path, works, settings, self, self.inputs.outputs())
+            self.logic.start(self.models.card.path, works, settings, self, self.inputs.outputs(), self._show)
         except CamlError as error:
             self.ui.statusLabel.text = str(error)
             self.onRunLog(str(error))

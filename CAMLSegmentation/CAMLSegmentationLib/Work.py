@@ -5,7 +5,7 @@ Each knows how to hand its images to the worker and how to take the result in.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -204,6 +204,7 @@ class FileWork:
     """A case of a folder: read and written by the worker; loaded into the scene on request alone.
 
     kept: an earlier result of the case that was changed since it was written, and which ``id`` therefore spares.
+    mayShow: whether the views may change to a volume when it is loaded.
     """
 
     inScene = False
@@ -217,7 +218,9 @@ class FileWork:
         *,
         title: str = "",
         kept: Path | None = None,
+        mayShow: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._mayShow = mayShow
         self.id, self.title, self.kept = id, title or id, kept
         self._images, self._results, self._load = tuple(images), results, load
 
@@ -237,7 +240,8 @@ class FileWork:
             return Delivery(path=path, note=note)
         node = slicer.util.loadSegmentation(str(path))
         if self._images[0].is_file():
-            SegmentationResult.attach(node, slicer.util.loadVolume(str(self._images[0])))
+            volumeNode = slicer.util.loadVolume(str(self._images[0]), {"show": self._mayShow()})
+            SegmentationResult.attach(node, volumeNode)
         SegmentationResult.sign(node, card.spec.segments, card.info.name, card.sha256)
         return Delivery(node, path=path, note=note)
 

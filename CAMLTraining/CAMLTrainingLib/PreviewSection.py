@@ -34,6 +34,10 @@ class PreviewSection:
         self._offered: list[str] | None = None
         #: The case whose preview came and could not be shown.
         self._unseen = ""
+        #: Whether the user is in this module; set by the panel.
+        self.isEntered: Callable[[], bool] = lambda: True
+        #: The first preview came while another module was open, whose views must not change.
+        self._unshown = False
         ui.previewComboBox.connect("currentIndexChanged(int)", self._onChoice)
 
     @property
@@ -52,6 +56,15 @@ class PreviewSection:
     def setParameterNode(self, parameterNode: Any) -> None:
         """Follow a parameter node; None detaches."""
         self._parameterNode, self._unseen = parameterNode, ""
+        if parameterNode is None:
+            self._unshown = False
+
+    def enter(self) -> None:
+        """The user is here again: show the preview, where the first one came meanwhile."""
+        previews = _previews() if self._unshown else []
+        self._unshown = False
+        if previews and (volumeNode := SegmentationResult.sourceOf(previews[-1])) is not None:
+            SegmentationResult.show(previews[-1], volumeNode)
 
     def refresh(self) -> None:
         """Offer the cases of now."""
@@ -81,15 +94,20 @@ class PreviewSection:
         except CamlError as error:  # the file may be replaced while it is read
             self._log(str(error))
             return
-        older = [
-            n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if n.GetAttribute(PREDICTION) == PREVIEW
-        ]
+        older = _previews()
         node.SetAttribute(PREDICTION, PREVIEW)
         node.SetName(_("{case} - training preview").format(case=case))
         for before in older:
             node.GetDisplayNode().SetVisibility(before.GetDisplayNode().GetVisibility())
             slicer.mrmlScene.RemoveNode(before)
-        if not older and self._ui.pagesStackedWidget.currentIndex == 0:  # views follow the first alone, never a drawing
+        if not older:
+            self._showFirst(node, volumeNode)
+
+    def _showFirst(self, node: Any, volumeNode: Any) -> None:
+        """Views follow the first preview alone, and never while the user draws, here or in another module."""
+        if not self.isEntered():
+            self._unshown = True
+        elif self._ui.pagesStackedWidget.currentIndex == 0:
             SegmentationResult.show(node, volumeNode)
 
     def _cases(self) -> list[str]:
@@ -108,3 +126,8 @@ class PreviewSection:
                 self._logic.cohort.load(case)  # without its scan there is nothing to show the preview on
         except CamlError as error:
             self._say(str(error))
+
+
+def _previews() -> list[Any]:
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    return [node for node in nodes if node.GetAttribute(PREDICTION) == PREVIEW]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import qt
@@ -22,9 +23,12 @@ from .TrainSection import TrainSection
 
 
 class TrainingPanel(Listener):
-    """Joins the parts and hands on what the logic reports; knows nothing of how they do their work."""
+    """Joins the parts and hands on what the logic reports; knows nothing of how they do their work.
 
-    def __init__(self, ui: Any, logic: CAMLTrainingLogic) -> None:
+    isEntered: whether the user is in this module; while another one is open the views are that one's.
+    """
+
+    def __init__(self, ui: Any, logic: CAMLTrainingLogic, isEntered: Callable[[], bool] = lambda: True) -> None:
         self.ui, self.logic = ui, logic
         self._parameterNode: Any = None
         self._ready = False
@@ -33,6 +37,7 @@ class TrainingPanel(Listener):
         self.edit = EditPage(ui, logic, self.update)
         self.cohort = CohortSection(ui, logic, self.update, self.openCase)
         self.train = TrainSection(ui, logic, self.update, lambda: self.cohort.checking)
+        self.train.preview.isEntered = isEntered
         self.rounds = RoundSection(ui, logic, self.train.startFrom)
         self.loop = LoopSection(ui, logic, self.update, self.openCase)
         # A scene that is loading adds node after node, and a volume's voxels come after its node.
@@ -60,6 +65,7 @@ class TrainingPanel(Listener):
         self.logic.takeUpRound()
         self.train.refreshModels()
         self.update()
+        self.train.preview.enter()
 
     def exit(self) -> None:
         """The user opened another module; a training goes on."""

@@ -32,6 +32,8 @@ class CoreIOManager:
             return False
         node.SetAndObserveStorageNodeID(storage.GetID())
         node.CreateDefaultDisplayNodes()
+        if kind == "VolumeFile" and properties.get("show", True):
+            slicer.util.setSliceViewerLayers(background=node, fit=True)
         if collection is not None:
             collection.AddItem(node)
         return True

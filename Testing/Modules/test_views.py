@@ -1,0 +1,164 @@
+"""Views belong to the module that is open: what comes meanwhile in ours does not change what another one shows."""
+
+from __future__ import annotations
+
+import pytest
+import SlicerHost
+from panel_tools import apply, finish, results
+from stand_ins import ijk_to_ras, noise
+from training_tools import SEGMENT, add_scan, ball
+
+from caml_core.config import Segment
+from caml_core.data.io import read_volume
+from caml_core.data.labels import write_labels
+
+
+def layers() -> set[tuple[str | None, str | None]]:
+    """Background and foreground of all slice views."""
+    import slicer
+
+    nodes = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    return {(node.GetBackgroundVolumeID(), node.GetForegroundVolumeID()) for node in nodes}
+
+
+def fields() -> list[tuple[float, ...]]:
+    """The field of view of all slice views."""
+    import slicer
+
+    return [node.GetFieldOfView() for node in slicer.util.getNodesByClass("vtkMRMLSliceNode")]
+
+
+def look_at(volume) -> None:
+    """What a user of another module looks at, closely."""
+    import slicer
+
+    slicer.util.setSliceViewerLayers(background=volume, fit=True)
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+        node.SetFieldOfView(11, 12, 1)
+
+
+@pytest.fixture
+def painted(a_volume):
+    """A scan that is painted in the Segment Editor."""
+    return a_volume("painted", noise(seed=5), ijk_to_ras())
+
+
+def test_a_segmentation_that_ends_while_another_module_is_open_leaves_its_views(panel, a_scan, painted, wait_for):
+    panel.ui.applyButton.click()
+    SlicerHost.leave("CAMLSegmentation")
+    look_at(painted)
+    seen = layers(), fields()
+    finish(panel, wait_for)
+    assert len(results()) == 1 and (layers(), fields()) == seen
+    SlicerHost.enter("CAMLSegmentation")
+    assert layers() == {(a_scan.GetID(), None)}, "the user comes back for the result"
+    SlicerHost.leave("CAMLSegmentation")
+    look_at(painted)
+    SlicerHost.enter("CAMLSegmentation")
+    assert (layers(), fields()) == seen, "once"
+
+
+def test_a_result_whose_scene_is_gone_is_not_shown_in_the_next(panel, a_scan, painted, a_volume, wait_for):
+    import slicer
+
+    panel.ui.applyButton.click()
+    SlicerHost.leave("CAMLSegmentation")
+    finish(panel, wait_for)
+    slicer.mrmlScene.Clear()
+    first, second = (a_volume(f"next {n}", noise(seed=n), ijk_to_ras()) for n in range(2))
+    for _n in range(2):
+        slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    look_at(second)
+    SlicerHost.enter("CAMLSegmentation")
+    assert layers() == {(second.GetID(), None)}
+
+
+def test_an_overlay_of_a_newer_result_waits_until_the_user_is_back(panel, a_scan, painted, wait_for):
+    from CAMLSegmentationLib import SegmentationResult
+
+    apply(panel, wait_for)
+    panel.ui.overlayCheckBox.click()
+    panel._parameterNode.existing = "add"
+    panel.ui.applyButton.click()
+    SlicerHost.leave("CAMLSegmentation")
+    seen = layers()
+    finish(panel, wait_for)
+    newer = panel._parameterNode.result
+    assert len(results()) == 2 and newer is results()[-1] and layers() == seen
+    SlicerHost.enter("CAMLSegmentation")
+    assert layers() == {(a_scan.GetID(), newer.GetNodeReferenceID(SegmentationResult.DISAGREEMENT))}
+
+
+@pytest.mark.parametrize("here", [True, False], ids=["here", "in another module"])
+def test_scans_loaded_with_their_results_are_shown_to_who_is_here(panel, painted, wait_for, tmp_path, here):
+    import slicer
+
+    (tmp_path / "scans").mkdir()
+    slicer.util.saveNode(painted, str(tmp_path / "scans" / "p0.nrrd"))
+    ui = panel.ui
+    ui.inputKindComboBox.currentIndex = ui.inputKindComboBox.findData("folder")
+    ui.folderPathLineEdit.currentPath = str(tmp_path / "scans")
+    ui.loadResultsCheckBox.click()
+    look_at(painted)
+    seen = layers(), fields()
+    ui.applyButton.click()
+    if not here:
+        SlicerHost.leave("CAMLSegmentation")
+    finish(panel, wait_for)
+    assert len(results()) == 1 and ((layers(), fields()) == seen) != here
+
+
+def test_a_script_shows_its_result_whatever_module_is_open(panel, a_scan, a_model, painted):
+    SlicerHost.leave("CAMLSegmentation")
+    look_at(painted)
+    panel.logic.segment(a_scan, a_model)
+    assert layers() == {(a_scan.GetID(), None)}
+
+
+@pytest.fixture
+def a_preview(training, tmp_path):
+    """``a_preview()``: a training that has just written what its model says of Scan 00."""
+    volume = add_scan(0)
+    training.update()
+    training.logic.cohort.ensureFile("Scan 00")
+    training.logic.save()
+    folder = training.logic.project.rounds_folder() / "001"
+    folder.mkdir(parents=True)
+    (folder / "events.jsonl").write_text('{"event": "started", "command": "round", "pid": 1, "version": "0"}\n')
+    (folder / "round.json").write_text("{}")
+    (folder / "caml").mkdir()
+    (folder / "caml" / "checkpoint.pt").touch()
+    training.logic.openProject(training.logic.project.folder)
+    training._parameterNode.previewCase = "Scan 00"
+    grid = read_volume(training.logic.project.cases["Scan 00"].images[0]).grid
+
+    def write():
+        write_labels(
+            folder / "preview.seg.nrrd", ball(0).astype("uint8").transpose(2, 1, 0), grid, [Segment(SEGMENT, 1)]
+        )
+        training.train.preview.show("Scan 00")
+        return volume
+
+    return write
+
+
+def test_a_preview_leaves_the_views_of_another_module(training, a_preview):
+    other = add_scan(7, "painted")
+    SlicerHost.leave("CAMLTraining")
+    look_at(other)
+    seen = layers(), fields()
+    volume = a_preview()
+    a_preview()
+    assert [node.GetName() for node in results()] == ["Scan 00 - training preview"]
+    assert (layers(), fields()) == seen
+    SlicerHost.enter("CAMLTraining")
+    assert layers() == {(volume.GetID(), None)}
+    look_at(other)
+    a_preview()
+    assert (layers(), fields()) == seen, "views follow the first alone"
+
+
+def test_a_preview_is_shown_to_who_is_here(training, a_preview):
+    look_at(add_scan(7, "another"))
+    volume = a_preview()
+    assert layers() == {(volume.GetID(), None)}
