@@ -44,6 +44,7 @@ class ModelSection:
         self._worker = workerFactory(self)
         self._folder: Path | None = None
         self._importFault = ""
+        self._closed = False
         ui.modelSearchBox.connect("textChanged(QString)", self._onSearch)
         ui.modelListWidget.connect("currentRowChanged(int)", self._onRow)
         ui.modelListWidget.connect("clicked(QModelIndex)", self._onClicked)
@@ -105,7 +106,8 @@ class ModelSection:
         self._choose(self.library.add(path))
 
     def close(self) -> None:
-        """End an import."""
+        """End an import, and say nothing of it: a dialog would keep Slicer from quitting."""
+        self._closed = True
         self._worker.end()
 
     def importCheckpoint(self, checkpoint: Path, name: str) -> None:
@@ -130,10 +132,17 @@ class ModelSection:
         self._importFault = self._importFault or text
 
     def onWorkerEnd(self, exitCode: int, crashed: bool) -> None:
-        """Take the model in, or say what failed."""
-        self._ui.importModelButton.enabled = True
+        """Take the model in, or say what failed; after ``close`` only tidy up."""
         folder, self._folder = self._folder, None
-        made = sorted(folder.glob("*.caml")) if folder is not None else []
+        try:
+            if not self._closed:
+                self._ui.importModelButton.enabled = True
+                self._takeIn(exitCode, sorted(folder.glob("*.caml")) if folder is not None else [])
+        finally:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _takeIn(self, exitCode: int, made: list[Path]) -> None:
         try:
             if exitCode == 0 and made:
                 self.add(made[0])
@@ -143,9 +152,6 @@ class ModelSection:
                 )
         except CamlError as error:
             slicer.util.errorDisplay(str(error))
-        finally:
-            if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
 
     # The list
 

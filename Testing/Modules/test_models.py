@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import SlicerHost
 from stand_ins import SEGMENTS, ijk_to_ras, noise, save_stand_in
 
 
@@ -224,6 +225,17 @@ def test_a_checkpoint_that_is_none_is_one_sentence(panel, answers, errors, wait_
     panel.ui.importModelButton.click()
     wait_for(lambda: panel.ui.importModelButton.enabled, 120)
     assert len(errors) == 1 and "weights.pth" in errors[0] and "Traceback" not in errors[0]
+
+
+@pytest.mark.parametrize("end", [SlicerHost.unload_module, SlicerHost.reload_module], ids=["quit", "reload"])
+def test_quitting_or_reloading_while_a_checkpoint_is_imported_opens_no_dialog(panel, answers, errors, tmp_path, end):
+    (tmp_path / "weights.pth").write_bytes(b"not a checkpoint" * 100)
+    answers["getOpenFileName"] = str(tmp_path / "weights.pth")
+    panel.ui.importModelButton.click()
+    worker, folder = panel.models._worker, panel.models._folder
+    assert worker.running and folder.is_dir()
+    end("CAMLSegmentation")
+    assert not worker.running and not folder.exists() and not errors
 
 
 def test_a_model_of_two_channels_gets_a_selector_for_each(the_segmentation_panel, models_folder, a_volume, wait_for):
