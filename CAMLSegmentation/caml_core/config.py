@@ -281,7 +281,8 @@ class Plan:
 
     @property
     def _first_phase(self) -> int:
-        return math.ceil(self.losses.solo_share * self.span)
+        share = self.losses.solo_share
+        return self.iterations if share >= 1.0 else math.ceil(share * self.span)  # all along, whenever that ends
 
     def patches_of_a_step(self, unlabeled_cases: int) -> str:
         """How many patches of which kind a step takes, in words."""

@@ -64,6 +64,12 @@ def test_numbered_channels_belong_to_one_case(tmp_path):
     }
 
 
+def test_a_channel_that_is_left_out_is_not_taken_for_another(tmp_path):
+    touch(tmp_path, "p_0000.nii.gz", "p_0001.nii.gz", "q_0000.nii.gz", "q_0002.nii.gz")
+    with pytest.raises(DataError, match="Case q .* 0000, 0002"):
+        load_cohort(tmp_path)
+
+
 def test_a_number_at_the_end_alone_is_no_channel(tmp_path):
     touch(tmp_path, "scan_2019.nii.gz", "scan_2020.nii.gz")
     assert list(summary(load_cohort(tmp_path))) == ["scan_2019", "scan_2020"]
@@ -282,6 +288,9 @@ def test_json_with_names_of_values(tmp_path, labels):
         ("id,image,label\na,a.nrrd,gone.nrrd\n", "Case a: .*gone.nrrd does not exist"),
         ("id,image,role\na,a.nrrd,labeled\n", "Case a has the role labeled but no label"),
         ("id,image,image2\na,a.nrrd,a.nrrd\nb,a.nrrd,a.nrrd\nc,a.nrrd,\n", "Case c has 1 image.*most cases have 2"),
+        ("id,image,image2\na,a.nrrd,a.nrrd\nb,,a.nrrd\n", "line 3: image 1 is missing"),
+        ("id,image,image\na,a.nrrd,a.nrrd\n", "two columns called image"),
+        ("id,image,image3\na,a.nrrd,a.nrrd\n", "images 1, 3"),
         ("id,image\na,\n", "line 2: no image"),
         ("id,volume\na,a.nrrd\n", "no column called image"),
         ("id,image\n", "no cases"),

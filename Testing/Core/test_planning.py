@@ -456,3 +456,15 @@ def test_two_plans_take_turns_and_steps_of_both_kinds_count_alike(monkeypatch: p
     assert seconds_in_turn(first, second, 3) == pytest.approx((0.7, 2.0, 0.5))
     turns = order[-3 * measurement.TURNS :]  # what comes before prepares kernels
     assert turns == ["early", "late", "other"] * measurement.TURNS and measurement.TURNS % 2 == 0
+
+
+def test_without_unlabelled_cases_each_learns_alone_to_the_end_also_where_that_is_open() -> None:
+    losses = dataclasses.replace(tiny_plan().losses, solo_share=1.0)
+    plan = tiny_plan(1000, horizon=200, losses=losses)
+    assert plan.solo_iterations == 1000 and measurement.early_share(plan) == 1.0
+
+
+def test_the_time_of_an_open_training_counts_the_cheap_steps_once() -> None:
+    losses = dataclasses.replace(tiny_plan().losses, solo_share=0.5)
+    plan = tiny_plan(1000, horizon=200, losses=losses)
+    assert plan.solo_iterations == 100 and measurement.early_share(plan) == pytest.approx(0.1)

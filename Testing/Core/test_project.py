@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from caml_core.config import Segment
-from caml_core.data.cohort import load_cohort
+from caml_core.data.cohort import load_cohort, save_cohort
 from caml_core.errors import DataError, ResourceError, UsageError
 from caml_core.project.cases import ProjectCase
 from caml_core.project.headers import read_header
@@ -119,6 +119,40 @@ def test_scans_of_one_name_are_told_apart_by_their_folders_or_stay_missing(tmp_p
     assert project.relocate(tmp_path / "archive") == 0, "the scan of p0 is no other patient's"
 
 
+def test_a_lone_scan_of_the_name_that_is_not_as_large_stays_missing(tmp_path):
+    project = Project(tmp_path / "project")
+    scan = volume(tmp_path / "data" / "p1" / "image.nrrd")
+    size = read_header(scan)[0]
+    project.add(ProjectCase("p1", (scan,), label(tmp_path / "data" / "p1" / "label.nrrd"), size=size))
+    shutil.move(tmp_path / "data" / "p1", tmp_path / "archive" / "p9")
+    project.update("p1", size=(size[0] + 1, *size[1:]))  # the one that was lost was larger
+    assert project.relocate(tmp_path / "archive") == 0
+    assert not project.cases["p1"].label.exists(), "its label is not taken either"
+    project.update("p1", size=size)
+    assert project.relocate(tmp_path / "archive") == 1
+
+
+def test_a_round_that_waits_finds_the_scans_again_too(project, tmp_path, scans):
+    for number, part in (("001", ""), ("002", ""), ("002", "caml")):
+        folder = project.rounds_folder() / number / part
+        folder.mkdir(parents=True, exist_ok=True)
+        save_cohort(project.cohort(), folder / "cohort.json")
+    (project.rounds_folder() / "001" / "result.json").write_text("{}")  # it is over
+    before = (project.rounds_folder() / "001" / "cohort.json").read_text()
+    shutil.move(scans, tmp_path / "archive")
+    project.relocate(tmp_path / "archive")
+    for part in ("", "caml"):
+        found = load_cohort(project.rounds_folder() / "002" / part / "cohort.json")
+        assert {case.images[0].parent for case in found.cases} == {tmp_path / "archive"}
+    assert (project.rounds_folder() / "001" / "cohort.json").read_text() == before
+
+
+def test_a_project_that_an_editor_has_saved_with_a_mark_of_utf8_opens(project):
+    project.save()
+    project.file.write_bytes(b"\xef\xbb\xbf" + project.file.read_bytes())
+    assert Project.open(project.folder).cases == project.cases
+
+
 def test_a_scan_does_not_become_its_label(tmp_path):
     project = Project(tmp_path / "project")
     for number in range(2):
@@ -169,6 +203,17 @@ def test_label_files_are_taken_in_bulk_by_name(project, tmp_path):
     assert project.add_labels(tmp_path / "labels")[2] == ("b",) and project.cases["b"].label == accepted
     assert project.values_settled("a")
     assert project.cases["b"].label == accepted
+
+
+def test_a_label_file_whose_name_fits_two_cases_is_given_to_none(tmp_path):
+    project = Project(tmp_path / "project")
+    for site in ("A", "B"):
+        volume(tmp_path / f"site{site}" / "001.nii.gz")
+        project.add_folder(tmp_path / f"site{site}")
+    label(tmp_path / "labels" / "001.nii.gz")
+    label(tmp_path / "labels" / "001-2.nii.gz")
+    assert project.add_labels(tmp_path / "labels") == (("001-2",), ("001.nii.gz",), ())
+    assert project.cases["001"].label is None
 
 
 def test_two_label_files_for_one_case_are_not_chosen_between(project, tmp_path):

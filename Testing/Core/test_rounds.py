@@ -29,6 +29,7 @@ from caml_core.data.case import Case, Cohort
 from caml_core.data.cohort import load_cohort
 from caml_core.data.labels import read_labels
 from caml_core.errors import DataError, UsageError
+from caml_core.events import silent
 from caml_core.inference.batch import load_network
 from caml_core.inference.predictor import Predictor
 from caml_core.metrics import case_metrics
@@ -36,10 +37,11 @@ from caml_core.model import build_network
 from caml_core.model_file import ModelInfo, load_model, read_card, save_model
 from caml_core.rounds import parts, pulse, result
 from caml_core.rounds.request import RoundRequest
-from caml_core.rounds.round import start_round
+from caml_core.rounds.round import Round, Surroundings, start_round
 from caml_core.rounds.round_folder import RoundFolder
 from caml_core.training import planner
 from caml_core.training.request import Request
+from caml_core.training.trainer import Outcome
 from caml_core.training.warm_start import seen_cases
 
 
@@ -240,6 +242,9 @@ def test_what_the_start_model_has_seen_is_said(a_cohort, tmp_path):
     text = " ".join(found["notes"])
     assert "labels of case4, held out here" in text and "from scratch" in text
     assert "labels of case4, held out here" in found["words"]
+    main, fold = (folder.part(name).read_plan() for name in ("caml", "fold-1"))
+    assert (main.from_model, fold.from_model) == (True, False), "a fold starts from random weights, and trains so"
+    assert fold.optimizer.learning_rate == pytest.approx(main.optimizer.learning_rate / planner.FINE_TUNING_RATE)
     origin = load_model(folder.model).info.provenance
     assert origin["start_model"] == "start" and {"case0", "case4"} <= set(origin["learned"])
     labeled = {name for name, entry in origin["cases"].items() if entry["role"] == "labeled"}
@@ -280,6 +285,8 @@ def test_the_baseline_gets_the_same_time(monkeypatch):
     alone = parts.labeled_only_plan(plan, 200, labeled_cases=3)
     assert (alone.iterations, alone.validate_every, alone.horizon) == (600, 150, 0)
     assert alone.labeled_only and alone.optimizer.schedule == "cosine"
+    remapping = dataclasses.replace(alone, augmentation=dataclasses.replace(alone.augmentation, remap=0.15))
+    assert remapping.remapped_iterations == 300, "random curves in half of the steps, as in ours: 100 of 200"
     labeled = tuple(Case(f"case{i}", (Path("scan.nrrd"),), Path("label.nrrd"), "labeled") for i in range(2))
     fold = Cohort((*labeled, Case("other", (Path("scan.nrrd"),))), Path("list.json"))
     assert parts.fold_plan(plan, 200, 3, fold).iterations == 66 and parts.fold_plan(plan, 90, 3, fold).iterations == 50
@@ -295,6 +302,17 @@ def test_the_words_tell_how_far_to_trust():
     assert result.words("held-out", 1) == "1 case: treat as indicative."
     assert result.words("held-out", 25) == "25 cases."
     assert result.words("cross-validation", 4).endswith("4 cases: treat as indicative.")
+
+
+def test_a_part_that_had_less_than_the_others_is_named(a_cohort, tmp_path):
+    folder = planned_round(tmp_path / "round", a_cohort, a_plan(2))
+    work = Round(folder, Surroundings(silent, lambda: False))
+    work._note_lesser("caml", Outcome("failed", 1, 1.0, None), False)
+    assert folder.read_notes() == [], "how the main training ended is told elsewhere"
+    work._note_lesser("labeled-only", Outcome("failed", 1, 1.0, None), False)
+    work._note_lesser("fold-2", Outcome("finished", 2, 1.0, None), True)
+    failed, shrunk = folder.read_notes()
+    assert "labeled-only ended early" in failed and "fold-2 went on with a smaller batch" in shrunk
 
 
 def test_without_held_out_cases_the_folds_are_what_is_known(tmp_path):

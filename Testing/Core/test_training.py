@@ -21,7 +21,7 @@ from synthetic import tiny_plan, write_cohort
 
 from caml_core.config import Plan
 from caml_core.data.cohort import load_cohort
-from caml_core.errors import Cancelled, ResourceError, TrainingError, UsageError
+from caml_core.errors import CamlError, Cancelled, ResourceError, TrainingError, UsageError
 from caml_core.events import Listener, decode, silent
 from caml_core.model_file import LoadedModel, load_model
 from caml_core.training.checkpoint import load_checkpoint, save_checkpoint
@@ -109,6 +109,44 @@ def test_a_stopped_training_goes_on_bit_for_bit(train: Callable[..., Outcome], t
     assert _resume(tmp_path / "parts").reason == "finished"
     assert _same_weights(tmp_path / "whole", tmp_path / "parts")
     assert _rows(tmp_path / "whole") == _rows(tmp_path / "parts")
+
+
+def test_a_held_out_case_that_cannot_be_scored_costs_no_model(
+    train: Callable[..., Outcome], a_cohort: Path, tmp_path: Path
+) -> None:
+    (case,) = load_cohort(a_cohort).with_role("validation")
+    assert case.label is not None
+    whole = case.label.read_bytes()
+
+    def damage(kind: str, fields: dict[str, object]) -> None:
+        if kind == "stage" and fields.get("name") == "scoring":
+            case.label.write_bytes(b"torn")
+
+    with pytest.raises(CamlError, match=case.id):
+        train("run", listener=damage)
+    assert "held_out" not in _model(tmp_path / "run").info.metrics
+    case.label.write_bytes(whole)
+    assert _resume(tmp_path / "run").reason == "finished"
+    assert _model(tmp_path / "run").info.metrics["held_out"]["count"] == 1
+
+
+def test_a_segmentation_that_cannot_be_kept_is_said_and_scored(
+    train: Callable[..., Outcome], a_cohort: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "kept").write_text("a file where a folder should be")
+    told: list[str] = []
+
+    def listen(kind: str, fields: dict[str, object]) -> None:
+        told.extend([str(fields["message"])] if kind == "warning" else [])
+
+    cohort, plan = load_cohort(a_cohort), tiny_plan(2)
+    folder = RunFolder(tmp_path / "run")
+    with folder:
+        folder.create(plan, cohort)
+        session = Session(listen, lambda: False, tmp_path / "cache", keep=tmp_path / "kept")
+        outcome = run_training(plan, cohort, folder, session, None, resumed=False)
+    assert outcome.held_out["count"] == 1
+    assert any("is not kept" in message for message in told)
 
 
 @pytest.mark.parametrize("changed", [True, False])

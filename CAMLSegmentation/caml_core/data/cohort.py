@@ -35,6 +35,7 @@ from ..config import Segment
 from ..errors import CamlError, DataError, UsageError
 from ..serialization import write_json
 from .case import ROLES, Case, Cohort
+from .case_table import table_rows
 from .files import absolute, is_series, labelled_name, labels_of_series, relative_to, replacing, visible, volume_stem
 
 LISTS = ("cohort.json", "cohort.csv", "cases.csv")
@@ -43,7 +44,6 @@ _IMAGE_ENDS = ("_image", "-image", "_img")
 _CHANNEL = re.compile(r"^(.+)_(\d{4})$")
 #: Folders between that of a patient and those of the slices.
 _DEEPEST = 3
-_IMAGE_COLUMN = re.compile(r"^images?[ _-]?(\d*)$")
 
 
 def load_cohort(path: Path, notes: list[str] | None = None) -> Cohort:
@@ -135,28 +135,7 @@ def check_folds(cohort: Cohort, folds: int) -> None:
 
 
 def _load_csv(path: Path) -> tuple[Case, ...]:
-    text = _text(path)
-    first = text.splitlines()[0] if text.strip() else ""
-    delimiter = max("\t;,", key=first.count)
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
-    columns = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
-    identity = next((columns[n] for n in ("id", "case", "case_id", "name") if n in columns), None)
-    images = sorted((int(m[1] or 1), columns[m[0]]) for m in map(_IMAGE_COLUMN.match, columns) if m)
-    if not images:
-        raise DataError(f"{path} has no column called image; expected a header such as: id,image,label,role.")
-    cases = []
-    for number, row in enumerate(reader, 2):
-        if not any(v.strip() for v in row.values() if isinstance(v, str)):
-            continue
-        files = [(row[name] or "").strip() for _, name in images]
-        fields: dict[str, Any] = {"images": [f for f in files if f]}
-        if identity:
-            fields["id"] = (row[identity] or "").strip()
-        for name in ("label", "role"):
-            if name in columns:
-                fields[name] = (row[columns[name]] or "").strip()
-        cases.append(_case(fields, path, f"line {number}"))
-    return tuple(cases)
+    return tuple(_case(fields, path, where) for where, fields in table_rows(path, _text(path)))
 
 
 def _load_json(path: Path) -> Cohort:
@@ -358,6 +337,13 @@ def _images(folder: Path, labels: Container[Path] = ()) -> dict[str, tuple[Path,
             raise DataError(
                 f"Case {identity} in {folder} has several images ({', '.join(p.name for p in paths)}); "
                 "keep one, or write a list with a column for each channel.",
+                identity,
+            )
+        numbers = [int(channel[2]) for p in paths if (channel := _CHANNEL.match(stems[p] or ""))]
+        if len(numbers) > 1 and numbers != list(range(len(numbers))):
+            raise DataError(
+                f"Case {identity} in {folder} has the channels {', '.join(f'{n:04d}' for n in numbers)}; expected "
+                "0000, 0001 and so on, with none left out.",
                 identity,
             )
     return {identity: tuple(paths) for identity, paths in found.items()}

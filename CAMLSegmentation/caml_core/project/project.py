@@ -28,7 +28,7 @@ from ..data.files import absolute, disk_error, is_segmentation, make_folder, rel
 from ..errors import DataError, ResourceError, UsageError
 from ..serialization import to_json
 from .cases import ProjectCase, from_row, to_row
-from .relocation import find_moved
+from .relocation import find_moved, rewrite_paths
 
 FORMAT = 1
 FILE = "cohort.json"
@@ -62,7 +62,7 @@ class Project:
         """Read a project; raise DataError where there is none, it is damaged, or a newer version made it."""
         project = cls(folder)
         try:
-            text = project.file.read_text(encoding="utf-8")
+            text = project.file.read_text(encoding="utf-8-sig")
         except FileNotFoundError as error:
             raise DataError(
                 f"There is no project in {folder}; it was moved or never saved. Choose the folder that holds {FILE}."
@@ -192,20 +192,20 @@ class Project:
     def add_labels(self, folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
         """Give cases the label files of ``folder`` that bear their names.
 
-        Returns (cases that got one, names of files that fit none, cases that keep the label they have accepted).
-        Raises DataError where the folder holds no label map.
+        Returns (cases that got one, names of files that fit none or several, cases that keep the label they have
+        accepted). Raises DataError where the folder holds no label map.
         """
         found = {name.casefold(): absolute(path) for name, path in label_files(folder).items()}
         if not found:
             raise DataError(f"There is no label map in {folder}; expected files such as CASE.nii.gz or CASE.seg.nrrd.")
-        ids = {identity.casefold(): identity for identity in self.cases}
+        ids: dict[str, set[str]] = {}
         for case in self.cases.values():  # a file may also bear the scan's own name
-            for image in case.images[:1]:
-                ids.setdefault(case_name(image).casefold(), case.id)
+            for name in (case.id, *(case_name(image) for image in case.images[:1])):
+                ids.setdefault(name.casefold(), set()).add(case.id)
         taken, lost, kept = [], [], []
         for key, label in sorted(found.items()):
-            identity = ids.get(key)
-            if identity is None or label in self.cases[identity].images:
+            identity, *others = ids.get(key, ("",))
+            if not identity or others or label in self.cases[identity].images:
                 lost.append(label.name)
             elif self.cases[identity].has_own_label:
                 kept.append(identity)
@@ -246,10 +246,16 @@ class Project:
         gone = {p for identity in lost for p in paths[identity] if not p.exists()}
         there = {p for of_case in paths.values() for p in of_case} - gone
         moved = find_moved(gone, folder, there) if gone else {}
+        for case in self.cases.values():  # a name alone may be another patient's
+            if (new := moved.get(case.images[0]) if case.images else None) is not None and not _is_as_large(case, new):
+                moved = {old: place for old, place in moved.items() if old not in paths[case.id]}
         for identity in lost:
             case = self.cases[identity]
             label = moved.get(case.label, case.label) if case.label is not None else None
             self.update(identity, images=tuple(moved.get(p, p) for p in case.images), label=label)
+        for part in (p for p in _listed(self.rounds_folder()) if not (p / "result.json").exists()):
+            for path in (part / "cohort.json", *sorted(part.glob("*/cohort.json"))):
+                rewrite_paths(path, moved)  # a round that waits to be resumed has lists of its own
         return len(lost) - len(self.missing())
 
     # Labels, split, training
@@ -352,3 +358,11 @@ def _listed(folder: Path) -> Sequence[Path]:
         return []
     except OSError as error:
         raise ResourceError(f"The folder {folder} cannot be read ({error.strerror or error}).") from error
+
+
+def _is_as_large(case: ProjectCase, image: Path) -> bool:
+    """Whether a file has as many voxels as a case's scan had, as far as both are known."""
+    from .headers import read_header
+
+    header = read_header(image) if case.size is not None else None
+    return header is None or case.size is None or tuple(header[0]) == tuple(case.size)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ..data.files import absolute
+from ..data.files import absolute, relative_to, replacing
+from ..serialization import write_json
 
 
 def find_moved(lost: Iterable[Path], folder: Path, used: Iterable[Path] = ()) -> dict[Path, Path]:
@@ -25,6 +27,34 @@ def find_moved(lost: Iterable[Path], folder: Path, used: Iterable[Path] = ()) ->
     found = {old: new for old in wanted if (new := _best(old, places.get(old.name, []))) is not None}
     taken, count = set(used), Counter(found.values())
     return {old: new for old, new in found.items() if count[new] == 1 and new not in taken}
+
+
+def rewrite_paths(cohort: Path, moved: Mapping[Path, Path]) -> None:
+    """Put the new places of files into a cohort's JSON list, where it names old ones; one that cannot be read stays.
+
+    Raises ResourceError where it cannot be written.
+    """
+    try:
+        content = json.loads(cohort.read_text(encoding="utf-8"))
+        rows = [row for row in content["cases"] if isinstance(row, dict)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    places = {absolute(old): new for old, new in moved.items()}
+    changed = False
+
+    def now(text: str) -> str:
+        nonlocal changed
+        new = places.get(absolute(cohort.parent / text))
+        changed = changed or new is not None
+        return text if new is None else relative_to(new, cohort.parent)
+
+    for row in rows:
+        row["images"] = [now(text) for text in row.get("images", [])]
+        if row.get("label"):
+            row["label"] = now(row["label"])
+    if changed:
+        with replacing(cohort) as temporary:
+            write_json(temporary, content)
 
 
 def _best(old: Path, candidates: list[Path]) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from .. import __version__
 from ..data.case import Cohort
 from ..data.cohort import load_cohort
 from ..data.files import make_folder
-from ..errors import Cancelled
+from ..errors import Cancelled, ResourceError
 from ..events import Listener, silent
 from ..serialization import write_json
 from . import figures, page
@@ -51,7 +52,8 @@ def _section(
 ) -> tuple[str, dict[str, Any]]:
     pictures = index.parent / "pictures"
     for run in section.runs:
-        draw_curves(run.run)
+        with suppress(ResourceError):  # a folder that may only be read; the page has a picture of its own
+            draw_curves(run.run)
     curves = draw_runs({run.name: run.run for run in section.runs}, pictures / f"{slug}_curves.png")
     verdicts: list[str] = []
     shown: list[str] = []

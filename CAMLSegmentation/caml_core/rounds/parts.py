@@ -24,6 +24,7 @@ def labeled_only_plan(plan: Plan, iterations: int, labeled_cases: int) -> Plan:
     return dataclasses.replace(
         alone,
         iterations=number,
+        losses=dataclasses.replace(alone.losses, solo_share=solo / iterations),  # curves in the same share of the steps
         validate_every=max(round(plan.validate_every * number / iterations), 1),
         seconds_per_iteration=round(theirs, 4),
     )

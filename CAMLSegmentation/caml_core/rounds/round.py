@@ -18,10 +18,11 @@ from ..errors import CamlError, Cancelled, TrainingError, UsageError
 from ..events import Listener
 from ..inference.evaluation import empty_remarks
 from ..model_file import LoadedModel, load_model, save_model
+from ..training.planner import from_scratch
 from ..training.preflight import seen_note
 from ..training.run import STOP_NOTE, Session, plan_training, run_training, survey
 from ..training.scores import Scoring, start_model_scores
-from ..training.trainer import Observer
+from ..training.trainer import Observer, Outcome
 from ..training.warm_start import seen_cases
 from . import result
 from .parts import fold_cohorts, fold_plan, labeled_only_plan
@@ -167,9 +168,12 @@ class Round:
             return
         start = self._start
         if start is not None and seen_cases(start, cohort.with_role("labeled")):
-            start = None
+            start, plan = None, from_scratch(plan)
             self.folder.add_notes(
-                ["The cross-validation starts from scratch: the start model has learned from labels of these cases."]
+                [
+                    "The cross-validation starts from scratch, with as many steps as fine-tuning takes: the start "
+                    "model has learned from labels of these cases. Its figures may be those of a weaker model."
+                ]
             )
         cohorts = fold_cohorts(cohort, self.request.folds, plan.seed)
         own_plan = fold_plan(plan, iterations, self.request.folds, cohorts[0])
@@ -208,6 +212,7 @@ class Round:
                     f"Stopped at iteration {outcome.iteration} with everything saved; "
                     f"go on with: caml round --resume {self.folder.path}"
                 )
+            self._note_lesser(name, outcome, part.read_plan().batch_labeled < plan.batch_labeled)
             done = {
                 "ended": outcome.reason,
                 "iterations": outcome.iteration,
@@ -219,6 +224,15 @@ class Round:
         if outcome.held_out:
             self._tell_scores(result.row(name, outcome.held_out))
         return done
+
+    def _note_lesser(self, name: str, outcome: Outcome, shrunk: bool) -> None:
+        """Say of a part beside the main one that it did not have what the others had: its row looks like theirs."""
+        if name != MAIN and outcome.reason == "failed":
+            self.folder.add_notes(
+                [f"The training {name} ended early, by losses that were no numbers; do not compare it."]
+            )
+        if name != MAIN and shrunk:
+            self.folder.add_notes([f"The training {name} went on with a smaller batch, as memory had run out."])
 
     @staticmethod
     def _is_scored(cohort: Cohort, scores: dict[str, Any]) -> bool:
@@ -279,5 +293,5 @@ class Round:
         for fold in range(1, number + 1):
             scores = read_object(self.folder.part(f"{FOLD}{fold}").scores) or {"summary": {}, "cases": {}}
             cases |= result.row("", scores)["cases"]
-        seconds = sum(outcome["seconds"] for outcome in outcomes)
-        return result.row_of_cases(result.CROSS_VALIDATION, cases, outcomes[0]["iterations"], seconds)
+        iterations, seconds = (sum(outcome[key] for outcome in outcomes) for key in ("iterations", "seconds"))
+        return result.row_of_cases(result.CROSS_VALIDATION, cases, iterations, seconds)

@@ -175,7 +175,7 @@ def last_of_each_kind(engine: Engine) -> list[int]:
 
 def early_share(plan: Plan) -> float:
     """Share of the steps of ``plan`` that are cheaper than the others, because the labels alone teach."""
-    return 0.0 if plan.labeled_only else plan.losses.solo_share
+    return plan.solo_iterations / plan.iterations
 
 
 def with_small_patch(plan: Plan, voxels: int) -> Plan:

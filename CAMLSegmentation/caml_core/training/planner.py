@@ -189,6 +189,16 @@ def _fine_tuning(preset: Preset) -> Preset:
     return dataclasses.replace(preset, optimizer=dataclasses.replace(preset.optimizer, learning_rate=rate))
 
 
+def from_scratch(plan: Plan) -> Plan:
+    """Return a plan that starts from a model as one that starts from random weights; others as they are."""
+    if not plan.from_model:
+        return plan
+    optimizer = plan.optimizer
+    if plan.losses.solo_share > 0:
+        optimizer = dataclasses.replace(optimizer, learning_rate=optimizer.learning_rate / FINE_TUNING_RATE)
+    return dataclasses.replace(plan, from_model=False, optimizer=optimizer)
+
+
 def _assemble(
     request: Request,
     preset: Preset,

@@ -128,7 +128,8 @@ def run_training(
     """Train in ``folder``, whose lock is held and which holds the plan, from its checkpoint where ``resumed``.
 
     finish: no further step, but scores and model of the weights that there are. The model is saved however the
-    training ended. Where it was asked to stop, be it while the held-out cases were scored, the outcome is "stopped".
+    training ended, before the held-out cases are scored and with their figures afterwards. Where it was asked to stop,
+    be it while the held-out cases were scored, the outcome is "stopped".
     """
     began = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     streams = _prepare(plan, cohort, session)
@@ -149,12 +150,17 @@ def run_training(
     if finish and trainer.so_far.iteration == 0:
         raise TrainingError(f"Nothing has been trained in {folder.path} yet; resume it without finishing it.")
     outcome = trainer.so_far if finish else trainer.run()
-    try:
-        if finish or outcome.reason != "stopped":
-            outcome = _scored(outcome, trainer, cohort, folder, session)
-        info = _model_info(trainer, streams, session, outcome, began, start)
+
+    def save(ended: Outcome) -> None:
+        info = _model_info(trainer, streams, session, ended, began, start)
         network = trainer.engine.final_network
         save_model(folder.model, spec=trainer.plan.model_spec, state=network.state_dict(), info=info)
+
+    try:
+        save(outcome)  # a held-out case that cannot be scored must not cost the model
+        if finish or outcome.reason != "stopped":
+            outcome = _scored(outcome, trainer, cohort, folder, session)
+            save(outcome)
     except ModelFileError as error:
         if outcome.reason != "failed":
             raise

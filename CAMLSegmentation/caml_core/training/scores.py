@@ -11,9 +11,11 @@ import numpy as np
 
 from ..config import ModelSpec, Plan, Segment
 from ..data.case import Case
+from ..data.grid import Grid
 from ..data.io import read_case
 from ..data.labels import read_case_labels, write_labels
 from ..data.segments import conform
+from ..errors import CamlError
 from ..events import Listener
 from ..inference.batch import load_network
 from ..inference.evaluation import empty_remarks
@@ -90,7 +92,7 @@ def _score(
     }
     rows: dict[str, Any] = {}
     for done, case in enumerate(cases, 1):
-        rows[case.id] = _score_case(predictors, table, plan, case, declared, scoring.keep)
+        rows[case.id] = _score_case(predictors, table, plan, case, declared, scoring)
         scoring.listener("progress", {"done": done, "total": len(cases), "unit": "cases"})
     summary = {
         name: {s.name: summary_of([row[name][s.name] for row in rows.values()]) for s in plan.segments}
@@ -107,7 +109,7 @@ def _score_case(
     plan: Plan,
     case: Case,
     declared: Sequence[Segment],
-    keep: Path | None,
+    scoring: Scoring,
 ) -> dict[str, Any]:
     volumes = read_case(case, plan.network.in_channels)
     found = read_case_labels(case, volumes[0].grid, declared)
@@ -117,9 +119,20 @@ def _score_case(
         prediction = predictor.predict(volumes)
         labels = prediction.labels if table is None else table[prediction.labels]
         row[name] = case_metrics(labels, reference, prediction.grid.spacing, plan.segments, case.id)
-        if keep is not None and position == 0 and not _NOT_IN_NAMES & set(case.id):
-            write_labels(keep / f"{case.id}.seg.nrrd", labels, prediction.grid, plan.segments)
+        if position == 0:
+            _keep(labels, prediction.grid, plan, case, scoring)
     return row
+
+
+def _keep(labels: np.ndarray, grid: Grid, plan: Plan, case: Case, scoring: Scoring) -> None:
+    """Write a segmentation where that is wanted and can be done; its figures count without it, too."""
+    if scoring.keep is None or _NOT_IN_NAMES & set(case.id):
+        return
+    try:
+        write_labels(scoring.keep / f"{case.id}.seg.nrrd", labels, grid, plan.segments)
+    except (CamlError, OSError) as error:
+        message = f"The segmentation of the held-out case {case.id} is not kept: {error}"
+        scoring.listener("warning", {"message": message})
 
 
 def summary_of(rows: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:

@@ -1,0 +1,63 @@
+"""A CSV or tab-separated list of cases, as text. Standard library only."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+
+_IMAGE_COLUMN = re.compile(r"^images?[ _-]?(\d*)$")
+_IDENTITY = ("id", "case", "case_id", "name")
+
+
+def table_rows(path: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return (where it stands, fields) of each case that ``text`` lists; ``path`` is named in errors alone.
+
+    Fields: "images" (one file for each channel, in order), and "id", "label" and "role" where there are such columns.
+    Raises DataError where the columns or a row do not say which channel is which.
+    """
+    first = text.splitlines()[0] if text.strip() else ""
+    reader = csv.DictReader(io.StringIO(text), delimiter=max("\t;,", key=first.count))
+    columns = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
+    images = sorted((int(m[1] or 1), columns[m[0]]) for m in map(_IMAGE_COLUMN.match, columns) if m)
+    _check_header(path, reader.fieldnames or (), [number for number, _ in images])
+    named: dict[str, str] = {name: columns[name] for name in ("label", "role") if name in columns}
+    if identity := next((columns[name] for name in _IDENTITY if name in columns), None):
+        named["id"] = identity
+    rows: list[tuple[str, dict[str, Any]]] = []
+    for line, row in enumerate(reader, 2):
+        if not any(value.strip() for value in row.values() if isinstance(value, str)):
+            continue
+        files = [(row[name] or "").strip() for _, name in images]
+        _check_channels(path, line, files)
+        fields: dict[str, Any] = {"images": [file for file in files if file]}
+        rows.append((f"line {line}", {**fields, **{key: (row[name] or "").strip() for key, name in named.items()}}))
+    return rows
+
+
+def _check_header(path: Path, names: Sequence[str], channels: Sequence[int]) -> None:
+    """Raise DataError where the columns do not say which channel is which."""
+    if not channels:
+        raise DataError(f"{path} has no column called image; expected a header such as: id,image,label,role.")
+    counted = Counter((name or "").strip().lower() for name in names)
+    double = next((name for name, count in counted.items() if name and count > 1), None)
+    if double or list(channels) != list(range(1, len(channels) + 1)):
+        what = f"two columns called {double}" if double else f"columns for the images {', '.join(map(str, channels))}"
+        raise DataError(f"{path} has {what}; channels are called image, image2, image3, each once and none left out.")
+
+
+def _check_channels(path: Path, line: int, files: Sequence[str]) -> None:
+    """Raise DataError where a channel is missing before another one: that would be taken for it."""
+    given = [bool(file) for file in files]
+    if given != sorted(given, reverse=True):
+        first = given.index(False) + 1
+        raise DataError(
+            f"{path}, line {line}: image {first} is missing and a later one is given; name every channel, or exclude "
+            "the case."
+        )
