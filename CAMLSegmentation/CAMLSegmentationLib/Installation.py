@@ -5,6 +5,7 @@ Nothing is imported to find out what is there, and nothing is installed without 
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import logging
 from pathlib import Path
@@ -15,7 +16,9 @@ from slicer.i18n import tr as _
 
 from caml_core.errors import ResourceError
 
-TORCH_VERSION = ">=2.6,<3"
+#: The first version of PyTorch that will do, and the first that is too new.
+_FIRST, _TOO_NEW = (2, 6), (3,)
+TORCH_VERSION = f">={'.'.join(map(str, _FIRST))},<{'.'.join(map(str, _TOO_NEW))}"
 #: Modules that the worker imports -> the package they come from. All others come with Slicer.
 NEEDED = {"torch": "PyTorch", "safetensors": "safetensors"}
 #: Modules that are installed along, and that nothing waits for -> what the user reads of them.
@@ -35,7 +38,24 @@ def missingExtras() -> tuple[str, ...]:
 
 def _absent(modules: dict[str, str]) -> tuple[str, ...]:
     importlib.invalidate_caches()
-    return tuple(title for module, title in modules.items() if importlib.util.find_spec(module) is None)
+    return tuple(title for module, title in modules.items() if not _isThere(module))
+
+
+def _isThere(module: str) -> bool:
+    """Whether a package can be imported, as far as can be told without doing so."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:  # nothing, or a folder that an installation has left half-way
+        return False
+    return module != "torch" or _torchFits()
+
+
+def _torchFits() -> bool:
+    try:
+        version = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return True  # built by hand: it is the user's to know
+    numbers = tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit())
+    return _FIRST <= numbers < _TOO_NEW
 
 
 def requirementsPath() -> Path:

@@ -9,7 +9,9 @@ import torch
 from test_predict import PLAIN, rows_of, save_a_model, write_scan
 
 from caml_core.config import NumericMode
+from caml_core.inference import batch
 from caml_core.inference.batch import Output, find_cases, load_network, run_cases
+from caml_core.inference.measures import measure
 from caml_core.inference.predictor import Predictor
 from caml_core.inference.uncertainty import case_score
 from caml_core.model_file import load_model
@@ -51,6 +53,24 @@ def test_a_table_that_becomes_free_during_the_batch_is_whole(model, tmp_path):
     predictor = Predictor(load_network(loaded), loaded.spec, numeric=NumericMode("fp32"), quality="fast")
     run_cases(predictor, cases, Output(out), table=table, listener=listener)
     assert len(told) == 1 and [row["case"] for row in rows_of(table)] == ["case1", "case2"]
+
+
+def test_a_case_that_memory_does_not_suffice_to_measure_does_not_end_the_batch(caml, model, tmp_path, monkeypatch):
+    """What the machine says when it is full, for one case of two."""
+    full = iter((MemoryError("no room"), None))
+
+    def measured(*arguments):
+        if (error := next(full)) is not None:
+            raise error
+        return measure(*arguments)
+
+    monkeypatch.setattr(batch, "measure", measured)
+    for number in (1, 2):
+        write_scan(tmp_path / "in" / f"case{number}.nrrd", number)
+    out = tmp_path / "out"
+    code, _, err = caml("predict", model, tmp_path / "in", "-o", out, "--measures", *PLAIN)
+    assert code != 0 and "1 of 2" in err and "case1" in err
+    assert [path.name for path in out.glob("*.seg.nrrd")] == ["case2.seg.nrrd"]
 
 
 def test_a_case_in_which_nothing_was_found_has_no_agreement_in_the_table(model, tmp_path):

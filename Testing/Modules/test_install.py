@@ -56,6 +56,30 @@ def test_a_missing_torch_is_said_at_the_top_and_on_apply(installed, the_segmenta
     assert not ui.applyButton.enabled and "PyTorch" in ui.applyButton.toolTip
 
 
+@pytest.mark.parametrize(
+    ("files", "there"),
+    [
+        ({"torch/lib/left.txt": ""}, False),
+        ({"torch/__init__.py": "", "torch-2.4.1.dist-info/METADATA": "Name: torch\nVersion: 2.4.1\n"}, False),
+        ({"torch/__init__.py": "", "torch-3.0.0.dist-info/METADATA": "Name: torch\nVersion: 3.0.0\n"}, False),
+        ({"torch/__init__.py": "", "torch-2.6.0.dist-info/METADATA": "Name: torch\nVersion: 2.6.0+cpu\n"}, True),
+        ({"torch/__init__.py": "", "torch-2.13.0.dist-info/METADATA": "Name: torch\nVersion: 2.13.0\n"}, True),
+        ({"torch/__init__.py": ""}, True),
+    ],
+    ids=["remnant", "too old", "too new", "first", "newer", "built by hand"],
+)
+def test_a_torch_that_will_not_do_counts_as_missing(tmp_path, monkeypatch, the_segmentation_panel, files, there):
+    from CAMLSegmentationLib import Installation
+
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    others = [entry for entry in sys.path if "site-packages" not in entry]
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *others])
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert ("PyTorch" not in Installation.missingPackages()) == there
+
+
 def test_one_question_then_torch_comes_through_its_extension(
     installed, pytorch_extension, dialogs, the_segmentation_panel
 ):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..config import ModelSpec
 from ..data.case import Case, Role
 from ..data.cohort import load_cohort
 from ..data.files import disk_error, make_folder, replacing
@@ -27,7 +28,7 @@ from ..model.build import build_network
 from ..model.caml import CamlNetwork
 from ..model_file import LoadedModel
 from .measures import Measures, measure
-from .predictor import Predictor
+from .predictor import Prediction, Predictor
 
 FORMATS = ("seg.nrrd", "nrrd", "nii.gz", "nii", "mha")
 TABLE = "predictions.csv"
@@ -225,14 +226,12 @@ def _run_case(predictor: Predictor, case: Case, output: Output, within: Path | N
     except Exception as error:  # a file may hold what no check foresees, and the other cases are still good
         return _failed(case, f"Unexpected fault ({type(error).__name__}: {error}).", 1, begin, listener)
     listener("stage", _stage("write", case.id))
-    measures = None
-    if output.measures:  # of what is written, so that they belong to it
-        measures = measure(prediction.labels, prediction.grid.spacing, predictor.spec.segments)
-    path = output.labels(case)
-    write_labels(path, prediction.labels, prediction.grid, predictor.spec.segments)
-    for kind in ("disagreement", "probability"):
-        if (extra := getattr(prediction, kind)) is not None:
-            write_scalar(output.extra(case, kind), _PERCENT[extra] if output.percent else extra, prediction.grid)
+    try:
+        path, measures = _written(prediction, predictor.spec, case, output)
+    except CamlError:
+        raise  # a full disk is every case's
+    except Exception as error:  # memory may have run out over this one
+        return _failed(case, f"Unexpected fault ({type(error).__name__}: {error}).", 1, begin, listener)
     row = CaseResult(
         case.id,
         str(path),
@@ -245,6 +244,17 @@ def _run_case(predictor: Predictor, case: Case, output: Output, within: Path | N
     )
     listener("case", _event(row))
     return row
+
+
+def _written(prediction: Prediction, spec: ModelSpec, case: Case, output: Output) -> tuple[Path, Measures | None]:
+    """Write what was asked for; return the labels' file and, where asked for, the measures of what is in it."""
+    measures = measure(prediction.labels, prediction.grid.spacing, spec.segments) if output.measures else None
+    path = output.labels(case)
+    write_labels(path, prediction.labels, prediction.grid, spec.segments)
+    for kind in ("disagreement", "probability"):
+        if (extra := getattr(prediction, kind)) is not None:
+            write_scalar(output.extra(case, kind), _PERCENT[extra] if output.percent else extra, prediction.grid)
+    return path, measures
 
 
 def _region(folder: Path, case: Case, grid: Grid) -> np.ndarray | None:
