@@ -23,6 +23,7 @@ class ResultSection:
         self._shownKey: Any = None
         self._stops: list[Review.Stop] = []
         self._stop = -1
+        self._arriving = False
         self._overlay = Review.Overlay()
         ui.resultSelector.addAttribute("vtkMRMLSegmentationNode", SegmentationResult.MODEL)
         ui.measuresTableWidget.columnCount = len(_HEADERS)
@@ -44,12 +45,16 @@ class ResultSection:
         self.refresh()
 
     def show(self, node: Any) -> None:
-        """Choose a result and unfold."""
+        """Choose a result that a run brought, and unfold; views that show another volume do not jump."""
         if self._parameterNode is not None and node is not None:
-            self._parameterNode.result = node
-            self._ui.resultCollapsibleButton.collapsed = False
-            self._shownKey = None
-            self.refresh()
+            self._arriving = True
+            try:
+                self._parameterNode.result = node
+                self._ui.resultCollapsibleButton.collapsed = False
+                self._shownKey = None
+                self.refresh()
+            finally:
+                self._arriving = False
 
     def enter(self) -> None:
         """The user is here again: show the overlay of a result that came meanwhile."""
@@ -64,6 +69,7 @@ class ResultSection:
         key = (node.GetID() if node is not None else None, key)
         if key == self._shownKey:
             return
+        chosen = self._shownKey is not None and self._shownKey[0] != key[0] and not self._arriving
         self._shownKey = key
         self._fillTable(ResultTable.rowsOf(table) if table is not None else [])
         self._ui.editButton.enabled = self._ui.show3DButton.enabled = node is not None
@@ -80,7 +86,7 @@ class ResultSection:
         )
         if mapNode is None:
             self._ui.overlayCheckBox.checked = False
-        self._showOverlay()
+        self._showOverlay(bring=chosen)
         self._showStop()
 
     def _node(self) -> Any:
@@ -114,25 +120,45 @@ class ResultSection:
                 slicer.util.resetThreeDViews()
 
     def _onOverlay(self, checked: bool) -> None:
-        self._showOverlay()
+        self._showOverlay(bring=True)
 
-    def _showOverlay(self) -> None:
-        """Show the map of the chosen result where that is wanted, and never another one's.
+    def _showOverlay(self, bring: bool = False) -> None:
+        """Show the map of the chosen result over its own volume where that is wanted, and never another one's.
 
-        In another module the views are that one's: nothing new is shown in them.
+        In another module the views are that one's: nothing new is shown in them. bring: the user asked for it, and
+        views that show another volume change to that of the result.
         """
         node = self._node()
         mapNode = node.GetNodeReference(SegmentationResult.DISAGREEMENT) if node is not None else None
         if mapNode is None or not self._ui.overlayCheckBox.checked:
             self._overlay.hide()
         elif self._isEntered():
-            self._overlay.show(mapNode)
+            if bring:
+                self._bring(node)
+            self._overlay.show(mapNode, self._volumesOf(node) or (None,))
+
+    def _bring(self, node: Any) -> None:
+        """Bring a result and its volume into the views that show another volume."""
+        source, alike = SegmentationResult.sourceOf(node), self._volumesOf(node)
+        if source is not None and self._isEntered() and not SegmentationResult.isShownAlone(alike):
+            SegmentationResult.show(node, source, alike)
+
+    def _volumesOf(self, node: Any) -> list[str]:
+        """The ids of the volumes that a result belongs on: its source, and further channels of the same case."""
+        source = SegmentationResult.sourceOf(node)
+        chosen = self._parameterNode
+        volumes = [source] if source is not None else []
+        if source is not None and chosen.inputKind == "one" and chosen.inputVolume is source:
+            volumes += [channel for channel in chosen.channelVolumes if channel is not None]
+        return [volume.GetID() for volume in volumes]
 
     def _go(self, step: int) -> None:
         if not self._stops:
             return
         self._stop = step - 1 if self._stop < 0 and step > 0 else self._stop + step
         self._stop = min(max(self._stop, 0), len(self._stops) - 1)
+        self._bring(self._node())
+        self._showOverlay()
         Review.jumpTo(self._stops[self._stop])
         self._showStop()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,33 +80,44 @@ def removeMap(mapNode: Any) -> None:
 
 
 class Overlay:
-    """Shows one map over the volume in all slice views, and gives back what was there before."""
+    """Shows one map over its volume in the slice views, and gives back what was there before."""
 
     def __init__(self) -> None:
         self._mapId = ""
         self._before: dict[str, tuple[str | None, float]] = {}
 
-    def show(self, mapNode: Any, opacity: float = 0.6) -> None:
-        """Show a map with its legend, in place of one that is shown."""
-        if self._mapId == mapNode.GetID():
-            return
-        self.hide()
+    def show(self, mapNode: Any, over: Collection[str | None] | None = None, opacity: float = 0.6) -> None:
+        """Show a map with its legend, in place of one that is shown.
+
+        over: ids of the volumes that it belongs to; views that show others do without. None: all views.
+        """
+        if self._mapId != mapNode.GetID():
+            self.hide()
         self._mapId = mapNode.GetID()
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-            self._before[composite.GetID()] = (composite.GetForegroundVolumeID(), composite.GetForegroundOpacity())
-            composite.SetForegroundVolumeID(self._mapId)
-            composite.SetForegroundOpacity(opacity)
-        self._setLegend(True)
+            if over is not None and composite.GetBackgroundVolumeID() not in over:
+                self._uncover(composite)
+            elif composite.GetID() not in self._before:
+                self._cover(composite, opacity)
+        self._setLegend(bool(self._before))
 
     def hide(self) -> None:
         """Hide the map; views that have shown something else since are left alone."""
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-            before = self._before.get(composite.GetID())
-            if before is not None and composite.GetForegroundVolumeID() in (self._mapId, None):
-                composite.SetForegroundVolumeID(before[0])
-                composite.SetForegroundOpacity(before[1])
+            self._uncover(composite)
         self._setLegend(False)
         self._mapId, self._before = "", {}
+
+    def _cover(self, composite: Any, opacity: float) -> None:
+        self._before[composite.GetID()] = (composite.GetForegroundVolumeID(), composite.GetForegroundOpacity())
+        composite.SetForegroundVolumeID(self._mapId)
+        composite.SetForegroundOpacity(opacity)
+
+    def _uncover(self, composite: Any) -> None:
+        before = self._before.pop(composite.GetID(), None)
+        if before is not None and composite.GetForegroundVolumeID() in (self._mapId, None):
+            composite.SetForegroundVolumeID(before[0])
+            composite.SetForegroundOpacity(before[1])
 
     def _setLegend(self, shown: bool) -> None:
         mapNode = slicer.mrmlScene.GetNodeByID(self._mapId) if self._mapId else None

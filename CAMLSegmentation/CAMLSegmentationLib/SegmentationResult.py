@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import slicer
@@ -128,14 +128,18 @@ def resultName(volumeName: str, modelName: str) -> str:
     return _("{volume} - {model}").format(volume=volumeName, model=modelName)
 
 
-def show(node: Any, volumeNode: Any) -> None:
-    """Show a result in the slice views, on its volume."""
+def show(node: Any, volumeNode: Any, alike: Collection[str] = ()) -> None:
+    """Show a result in the slice views, on its volume; ``alike``: ids of volumes that may stay in its place."""
     node.GetDisplayNode().SetVisibility(True)
-    if slicer.app.layoutManager() is not None:
-        composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
-        another = any(node.GetBackgroundVolumeID() != volumeNode.GetID() for node in composites)
-        # A volume that was not shown before may lie or reach elsewhere; one that is shown must not jump.
-        slicer.util.setSliceViewerLayers(background=volumeNode, fit=another)
+    # A volume that was not shown before may lie or reach elsewhere; one that is shown must not jump.
+    for logic in _viewsOfOthers({volumeNode.GetID(), *alike}):
+        logic.GetSliceCompositeNode().SetBackgroundVolumeID(volumeNode.GetID())
+        logic.FitSliceToBackground()
+
+
+def isShownAlone(volumeIds: Collection[str]) -> bool:
+    """Whether no slice view has another volume in its background."""
+    return not _viewsOfOthers(volumeIds)
 
 
 def setShown3D(node: Any, shown: bool) -> None:
@@ -194,6 +198,14 @@ def setSegment(segmentation: Any, segment: Segment, labels: Any) -> None:
     existing.SetLabelValue(segment.label)
     existing.RemoveRepresentation(_LABELMAP)
     existing.AddRepresentation(_LABELMAP, labels)
+
+
+def _viewsOfOthers(volumeIds: Collection[str]) -> list[Any]:
+    """The logics of the slice views whose background is none of the volumes; without a window there are no views."""
+    manager = slicer.app.layoutManager()
+    logics = manager.mrmlSliceLogics() if manager is not None else None
+    views = [logics.GetItemAsObject(i) for i in range(logics.GetNumberOfItems())] if logics is not None else []
+    return [view for view in views if view.GetSliceCompositeNode().GetBackgroundVolumeID() not in volumeIds]
 
 
 def _listed(segments: Sequence[Segment]) -> str:

@@ -162,3 +162,59 @@ def test_a_preview_is_shown_to_who_is_here(training, a_preview):
     look_at(add_scan(7, "another"))
     volume = a_preview()
     assert layers() == {(volume.GetID(), None)}
+
+
+@pytest.fixture
+def two_results(panel, a_volume, wait_for):
+    """Two patients, segmented in one run: the views show the first, the panel the result of the second."""
+    from CAMLSegmentationLib import SegmentationResult
+
+    volumes = [a_volume(f"LA {n}", noise(seed=n), ijk_to_ras(origin=(40.0 * n, 0.0, 0.0))) for n in range(2)]
+    panel._parameterNode.inputKind = "several"
+    panel._parameterNode.inputVolumes = volumes
+    apply(panel, wait_for)
+    assert layers() == {(volumes[0].GetID(), None)} and panel._parameterNode.result is results()[1]
+    maps = [node.GetNodeReference(SegmentationResult.DISAGREEMENT) for node in results()]
+    return volumes, maps
+
+
+@pytest.mark.parametrize("button", ["nextStopButton", "overlayCheckBox"])
+def test_what_is_uncertain_is_shown_on_its_own_volume(panel, two_results, button):
+    volumes, maps = two_results
+    getattr(panel.ui, button).click()
+    shown = maps[1].GetID() if button == "overlayCheckBox" else None
+    assert layers() == {(volumes[1].GetID(), shown)}
+
+
+def test_choosing_another_result_takes_the_map_to_its_volume(panel, two_results):
+    volumes, maps = two_results
+    panel.ui.overlayCheckBox.click()
+    panel._parameterNode.result = results()[0]
+    assert layers() == {(volumes[0].GetID(), maps[0].GetID())}
+
+
+def test_views_that_show_the_volume_already_keep_what_the_user_looks_at(panel, two_results):
+    import slicer
+
+    volumes, maps = two_results
+    look_at(volumes[1])
+    red = slicer.app.layoutManager().sliceWidget("Red").sliceLogic().GetSliceCompositeNode()
+    red.SetBackgroundVolumeID(volumes[0].GetID())
+    closely = [seen[:2] for seen in fields()]
+    panel.ui.nextStopButton.click()
+    panel.ui.overlayCheckBox.click()
+    assert layers() == {(volumes[1].GetID(), maps[1].GetID())}
+    assert sum(seen[:2] == old for seen, old in zip(fields(), closely)) == 2, "only Red showed another volume"
+
+
+def test_a_map_that_arrives_with_a_run_is_not_put_over_the_volume_on_view(panel, two_results, wait_for):
+    volumes, maps = two_results
+    panel._parameterNode.result = results()[0]
+    panel.ui.overlayCheckBox.click()
+    apply(panel, wait_for)
+    assert panel._parameterNode.result is results()[1] and layers() == {(volumes[0].GetID(), None)}
+    SlicerHost.leave("CAMLSegmentation")
+    SlicerHost.enter("CAMLSegmentation")
+    assert layers() == {(volumes[0].GetID(), None)}
+    panel.ui.nextStopButton.click()
+    assert layers() == {(volumes[1].GetID(), maps[1].GetID())}
