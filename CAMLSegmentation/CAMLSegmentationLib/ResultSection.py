@@ -66,12 +66,15 @@ class ResultSection:
         mapNode = node.GetNodeReference(SegmentationResult.DISAGREEMENT) if node is not None else None
         table = node.GetNodeReference(SegmentationResult.TABLE) if node is not None else None
         key = tuple((n.GetID(), n.GetMTime()) if n is not None else None for n in (table, mapNode))
-        key = (node.GetID() if node is not None else None, key)
+        shapes = SegmentationResult.changeTimes(node) if node is not None else None
+        key = (node.GetID() if node is not None else None, shapes, key)
         if key == self._shownKey:
             return
         chosen = self._shownKey is not None and self._shownKey[0] != key[0] and not self._arriving
         self._shownKey = key
-        self._fillTable(ResultTable.rowsOf(table) if table is not None else [])
+        rows = ResultTable.rowsOf(table) if table is not None else []
+        self._fillTable(rows)
+        self._showEdited(bool(rows) and SegmentationResult.isEdited(node))
         self._ui.editButton.enabled = self._ui.show3DButton.enabled = node is not None
         display = node.GetDisplayNode() if node is not None else None
         self._ui.show3DButton.checked = display is not None and bool(
@@ -108,6 +111,12 @@ class ResultSection:
         widget.resizeColumnsToContents()
         self._ui.resultNoteLabel.text = _("Look at {segments}.").format(segments="; ".join(flagged)) if flagged else ""
         self._ui.resultNoteLabel.setVisible(bool(flagged))
+
+    def _showEdited(self, edited: bool) -> None:
+        """Say of figures that are no longer those of the segmentation what they are."""
+        text = _("Edited since the model made it: the figures are those of the model's result, not of your edits.")
+        self._ui.editedLabel.text = text if edited else ""
+        self._ui.editedLabel.setVisible(edited)
 
     def _onEdit(self, checked: bool = False) -> None:
         openInSegmentEditor(self._node())

@@ -103,6 +103,14 @@ def isEdited(node: Any) -> bool:
     return node.GetAttribute(STATE) != fingerprint(node)
 
 
+def changeTimes(node: Any) -> tuple[int, ...]:
+    """Return what differs once voxels or segments may have changed; looks at no voxel, unlike ``isEdited``."""
+    segmentation = node.GetSegmentation()
+    segments = [segmentation.GetNthSegment(index) for index in range(segmentation.GetNumberOfSegments())]
+    images = [segment.GetRepresentation(_LABELMAP) for segment in segments]
+    return tuple(image.GetMTime() if image is not None else 0 for image in images)
+
+
 def findResult(volumeNode: Any, modelName: str, segments: Sequence[Segment] | None = None, modelHash: str = "") -> Any:
     """Return the newest segmentation node that the model made of the volume, None where there is none.
 

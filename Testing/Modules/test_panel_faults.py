@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import SlicerHost
 from panel_tools import apply, finish, labels_of, results
 from stand_ins import ijk_to_ras, noise
 
@@ -173,3 +174,28 @@ def test_the_log_can_be_copied(panel, a_scan, wait_for):
     apply(panel, wait_for)
     panel.ui.copyLogButton.click()
     assert "LA 01" in qt.QApplication.clipboard().text()
+
+
+def edit(node, volume):
+    """What a hand does to a result: some slices more of the first segment."""
+    import slicer
+
+    changed = slicer.util.arrayFromSegmentBinaryLabelmap(node, "Segment_1", volume).copy()
+    changed[:3] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(changed, node, "Segment_1", volume)
+
+
+def test_figures_of_a_result_that_a_hand_edited_since_are_marked(panel, a_scan, wait_for, answers):
+    apply(panel, wait_for)
+    ui, node = panel.ui, results()[0]
+    assert ui.editedLabel.isHidden()
+    SlicerHost.leave("CAMLSegmentation")
+    edit(node, a_scan)
+    SlicerHost.enter("CAMLSegmentation")
+    assert not ui.editedLabel.isHidden() and "not of your edits" in ui.editedLabel.text
+    answers["QMessageBox"] = "Replace"
+    apply(panel, wait_for)
+    assert results() == [node] and ui.editedLabel.isHidden() and not ui.editedLabel.text
+    edit(node, a_scan)
+    panel.update()
+    assert not ui.editedLabel.isHidden(), "also without leaving the module"
