@@ -159,8 +159,8 @@ class InputSection:
         node, self.notes = self._parameterNode, []
         if node.inputKind == "folder":
             scans, outputs, existing = Path(node.inputFolder), Path(node.outputFolder), settingsOf(node).existing
-            wanted = node.loadResults
-            return folderWorks(scans, outputs, wanted, existing, overwriteEdits, self.notes, self._mayShow)
+            wanted, model = node.loadResults, self._card.sha256 if self._card is not None else ""
+            return folderWorks(scans, outputs, wanted, existing, overwriteEdits, self.notes, self._mayShow, model)
         if node.inputKind == "sequence":
             return sequenceWorks(node.inputSequence)
         if node.inputKind != "one":

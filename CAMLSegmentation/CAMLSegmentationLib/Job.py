@@ -30,6 +30,8 @@ EXISTING = ("update", "add")
 CHOICES = {"quality": QUALITIES, "subModel": SUB_MODELS, "parts": PARTS, "existing": EXISTING}
 #: Beside the results of a folder: what was written into them.
 _RECORD = ".caml-written.json"
+#: What is known of a file that no run wrote.
+_UNKNOWN = (0, 0, "", "")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -102,14 +104,15 @@ class JobFiles:
 
 
 class FolderResults:
-    """The result files of a folder, and which of them are still what a run wrote.
+    """The result files of a folder, and which of them are still what a run of a model wrote.
 
-    Size, time and digest of what was written stand in a hidden file beside the results: on another computer, and after
-    an update of the module, a corrected result is still known.
+    Size, time and digest of what was written, and by which model, stand in a hidden file beside the results: on another
+    computer, and after an update of the module, a corrected result is still known. model: the SHA-256 of the model
+    whose results may be updated; empty: those of all models.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, model: str = "") -> None:
+        self.folder, self._model = folder, model
         self._written = self._read()
 
     def path(self, caseId: str) -> Path:
@@ -119,20 +122,29 @@ class FolderResults:
     def place(self, caseId: str, others: Collection[str], existing: str, overwrite: bool) -> tuple[str, Path | None]:
         """Return the name for a case's next result, and the changed file that it is to spare, if there is one.
 
-        The newest of CASE, CASE-2, CASE-3, ... is updated; a name beside it is taken where ``existing`` says so, or
-        where the file was changed and ``overwrite`` is False. others: names (casefolded) that belong to other cases.
+        The model's newest of CASE, CASE-2, CASE-3, ... is updated; a name beside them is taken where ``existing`` says
+        so, where all are another model's, or where the file was changed and ``overwrite`` is False. others: names
+        (casefolded) that belong to other cases.
         """
         numbered = (f"{caseId}-{number}" for number in itertools.count(2))
-        newest = ""
+        found: list[str] = []
         for name in itertools.chain([caseId], (name for name in numbered if name.casefold() not in others)):
             if not self.path(name).exists():
                 break
-            newest = name
+            found.append(name)
+        newest = self._newest(found)
         if newest and existing == "update":
             if overwrite or not self.isChanged(self.path(newest)):
                 return newest, None
             return name, self.path(newest)
         return name, None
+
+    def _newest(self, names: Sequence[str]) -> str:
+        """The last of some results that may be the model's; empty where there is none."""
+        made = [self._written.get(self.path(name).name, _UNKNOWN)[3] for name in names]
+        if names and made[-1] == "":  # by hand, or a run of an earlier version: whose it was cannot be told
+            return names[-1]
+        return next((name for name, model in zip(names[::-1], made[::-1]) if self._model in ("", model)), "")
 
     def isChanged(self, path: Path) -> bool:
         """Whether a file is not, or no longer, what a run wrote; what cannot be told counts as changed."""
@@ -144,11 +156,14 @@ class FolderResults:
         except OSError:
             return True
 
-    def note(self, path: Path) -> None:
-        """Remember a file as a run wrote it. Where that fails the result is good, and is asked about the next time."""
+    def note(self, path: Path, model: str = "") -> None:
+        """Remember a file as a run of a model (its SHA-256) wrote it.
+
+        Where that fails the result is good, and is asked about the next time.
+        """
         try:
             stat = path.stat()
-            self._written = {**self._read(), path.name: [stat.st_size, stat.st_mtime_ns, _digest(path)]}
+            self._written = {**self._read(), path.name: [stat.st_size, stat.st_mtime_ns, _digest(path), model]}
             with replacing(self.folder / _RECORD) as temporary:
                 write_json(temporary, self._written)
         except (CamlError, OSError):
@@ -160,7 +175,8 @@ class FolderResults:
         except CamlError:  # there is none yet, or it was damaged
             return {}
         entries = found.items() if isinstance(found, dict) else ()
-        return {name: entry for name, entry in entries if isinstance(entry, list) and len(entry) == 3}
+        known = {name: entry for name, entry in entries if isinstance(entry, list) and len(entry) in (3, 4)}
+        return {name: [*entry, ""][:4] for name, entry in known.items()}  # earlier versions noted no model
 
 
 def _digest(path: Path) -> str:

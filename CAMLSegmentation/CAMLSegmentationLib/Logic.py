@@ -149,11 +149,12 @@ class CAMLSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """Segment the cases of a folder into .seg.nrrd files in ``outputs``; return the run. ``load``: show them.
 
         overwriteEdits: replace files that were changed since a run wrote them, or not written by one, too; otherwise
-        the new result is called CASE-2.seg.nrrd.
+        the new result is called CASE-2.seg.nrrd, as it is beside those of other models.
         """
         chosen = Settings.of(**settings)
         notes: list[str] = []
-        works = folderWorks(Path(folder), Path(outputs), load, chosen.existing, overwriteEdits, notes)
+        model = read_card(Path(modelPath)).sha256
+        works = folderWorks(Path(folder), Path(outputs), load, chosen.existing, overwriteEdits, notes, model=model)
         told = listener or Callbacks()
         for note in notes:
             told.onRunLog(note)
@@ -246,12 +247,13 @@ def folderWorks(
     overwriteEdits: bool = False,
     notes: list[str] | None = None,
     mayShow: Callable[[], bool] = lambda: True,
+    model: str = "",
 ) -> list[Work]:
     """Return one piece a case of a folder; raise CamlError where the folder holds none, or is where results go.
 
     ``existing`` as in ``Job.Settings``: "add" spares all earlier results, and "update" those that were changed, unless
     ``overwriteEdits``. ``notes`` takes sentences on what the folder holds and is no case. ``mayShow`` as in
-    ``FileWork``.
+    ``FileWork``, ``model`` as in ``FolderResults``.
     """
     if not folder.is_dir():
         raise DataError(_("The folder {folder} does not exist; choose another.").format(folder=folder))
@@ -262,7 +264,7 @@ def folderWorks(
         raise DataError(
             _("There is no scan in {folder}; expected NIfTI, NRRD, MetaImage or DICOM.").format(folder=folder)
         )
-    results, others = FolderResults(outputs), {case.id.casefold() for case in cases}
+    results, others = FolderResults(outputs, model), {case.id.casefold() for case in cases}
     works: list[Work] = []
     for case in cases:
         identity, kept = results.place(case.id, others, existing, overwriteEdits)

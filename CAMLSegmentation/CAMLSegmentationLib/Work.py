@@ -233,7 +233,7 @@ class FileWork:
         path = self._results.path(self.id)
         if not path.is_file():
             raise DataError(_("The result {path} is not there; segment the case again.").format(path=path))
-        self._results.note(path)
+        self._results.note(path, card.sha256)
         note = _("{kept} was changed since it was written and is left as it is; the new result is {result}.")
         note = note.format(kept=self.kept.name, result=path.name) if self.kept is not None else ""
         if not self._load:

@@ -168,3 +168,51 @@ def test_a_damaged_note_means_that_everything_is_asked_about(a_folder, tmp_path,
     a_folder().note(tmp_path / "p0.seg.nrrd")
     assert not a_folder().isChanged(tmp_path / "p0.seg.nrrd")
     assert list(json.loads((tmp_path / ".caml-written.json").read_text())) == ["p0.seg.nrrd"]
+
+
+def place(folder, model):
+    from CAMLSegmentationLib.Job import FolderResults
+
+    return FolderResults(folder, model).place("p0", {"p0"}, "update", overwrite=False)
+
+
+def test_a_result_of_another_model_is_kept(a_folder, tmp_path):
+    from CAMLSegmentationLib.Job import FolderResults
+
+    FolderResults(tmp_path).note(tmp_path / "p0.seg.nrrd", "model a")
+    assert place(tmp_path, "model a") == ("p0", None)
+    assert place(tmp_path, "model b") == ("p0-2", None)
+    FolderResults(tmp_path).note(written(tmp_path / "p0-2.seg.nrrd"), "model b")
+    assert place(tmp_path, "model b") == ("p0-2", None)
+    assert place(tmp_path, "model a") == ("p0", None), "its own newest is updated"
+    assert place(tmp_path, "model c") == ("p0-3", None)
+    path = written(tmp_path / "p0.seg.nrrd", b"corrected")
+    assert place(tmp_path, "model a") == ("p0-3", path)
+    assert place(tmp_path, "model b") == ("p0-2", None)
+
+
+def test_a_note_of_an_earlier_version_names_no_model_and_its_result_is_updated(a_folder, tmp_path):
+    record = tmp_path / ".caml-written.json"
+    entry = json.loads(record.read_text())["p0.seg.nrrd"]
+    record.write_text(json.dumps({"p0.seg.nrrd": entry[:3]}))
+    assert place(tmp_path, "model a") == ("p0", None)
+    path = written(tmp_path / "p0.seg.nrrd", b"corrected")
+    assert place(tmp_path, "model a") == ("p0-2", path)
+
+
+def test_a_run_notes_its_model(a_folder, tmp_path):
+    from CAMLSegmentationLib.Job import JobFiles, Settings
+    from CAMLSegmentationLib.Logic import folderWorks
+    from CAMLSegmentationLib.ResultTable import Measures
+
+    from caml_core.model_file import read_card
+
+    card = read_card(save_stand_in(tmp_path / "heart.caml"))
+    (tmp_path / "scans").mkdir()
+    written(tmp_path / "scans" / "p0.nrrd")
+
+    def work(model):
+        return folderWorks(tmp_path / "scans", tmp_path, model=model)[0]
+
+    work(card.sha256).deliver(JobFiles(tmp_path), card, Settings(), Measures())
+    assert (work(card.sha256).id, work("another").id) == ("p0", "p0-2")
