@@ -195,8 +195,6 @@ class SegmentationRun:
             segmentations=self._outputs is not None,
             within=self._files.regions if self._files.regions.is_dir() else None,
         )
-        if self._outputs is not None and self._starts > 1:
-            arguments += ["--csv", str(outputs / f"predictions-{self._starts}.csv")]
         self._tell(None, _("Starting"))
         self._worker.start(arguments, self._stopFile)
 

@@ -10,9 +10,10 @@ from test_predict import PLAIN, rows_of, save_a_model, write_scan
 
 from caml_core.config import NumericMode
 from caml_core.inference import batch
-from caml_core.inference.batch import Output, find_cases, load_network, run_cases
+from caml_core.inference.batch import CaseResult, Output, find_cases, load_network, run_cases
 from caml_core.inference.measures import measure
 from caml_core.inference.predictor import Predictor
+from caml_core.inference.table import Table, table_for
 from caml_core.inference.uncertainty import case_score
 from caml_core.model_file import load_model
 
@@ -114,3 +115,53 @@ def test_the_name_of_another_file_is_no_folder_for_many_scans(caml, model, tmp_p
     write_scan(tmp_path / "in" / "case1.nrrd")
     code, _, err = caml("predict", model, tmp_path / "in", "-o", tmp_path / name, *PLAIN)
     assert code == 2 and "no format for label maps" in err and not (tmp_path / name).exists()
+
+
+# What earlier runs wrote into the table
+
+
+def cases_of(path):
+    return [row["case"] for row in rows_of(path)]
+
+
+def test_rows_of_other_cases_stay_in_the_table(caml, model, tmp_path):
+    for number in (1, 2):
+        write_scan(tmp_path / f"in{number}" / f"case{number}.nrrd", number)
+    out = tmp_path / "out"
+    assert caml("predict", model, tmp_path / "in1", "-o", out, *PLAIN, "--measures")[0] == 0
+    (first,) = rows_of(out / "predictions.csv")
+    (tmp_path / "in2" / "bad.nrrd").write_text("no image")
+    assert caml("predict", model, tmp_path / "in2", "-o", out, *PLAIN)[0] == 3, "whose columns are fewer"
+    rows = rows_of(out / "predictions.csv")
+    assert [row["case"] for row in rows] == ["case1", "bad", "case2"] and rows[0] == first
+    assert rows[1]["error"] and rows[2]["aorta mL"] and rows[2]["aorta mm2"] == ""
+    assert [p.name for p in out.glob("*.csv")] == ["predictions.csv"]
+
+
+def test_a_case_that_is_segmented_again_has_one_row(tmp_path):
+    path = tmp_path / "table.csv"
+    for cases, volume in ((("a", "b"), 1.0), (("b", "c"), 2.0)):
+        table = Table(path, ["aorta"])
+        for done in range(1, 3):
+            table.write([CaseResult(case, volumes_ml={"aorta": volume}) for case in cases[:done]])
+    assert [(row["case"], row["aorta mL"]) for row in rows_of(path)] == [("a", "1.000"), ("b", "2.000"), ("c", "2.000")]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"case,output,liver mL,agreement liver,agreement,seconds,error\nx,x,1,1,1,1,\n",
+        b"patient,age\nx,80\n",
+        b"",
+        b"case,output,aorta mL,agreement aorta,agreement,seconds,error\nx,\xe9\n",
+        b"case,output,aorta mL,agreement aorta,agreement,seconds,error\nx,x,1,1,1,1,,a note\n",
+    ],
+    ids=["another model", "another table", "empty", "not UTF-8", "a hand was at work"],
+)
+def test_a_table_of_something_else_is_left_alone(tmp_path, content):
+    path, names = tmp_path / "predictions.csv", ["aorta"]
+    path.write_bytes(content)
+    for case in ("a", "b"):
+        Table(table_for(path, names), names).write([CaseResult(case, volumes_ml={"aorta": 1.0})])
+    assert path.read_bytes() == content
+    assert cases_of(tmp_path / "predictions-2.csv") == ["a", "b"], "which the next run goes on with"

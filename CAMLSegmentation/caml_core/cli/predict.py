@@ -55,7 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="take only cases of this role from lists (may be repeated)",
     )
     parser.add_argument(
-        "--csv", type=Path, help="table of volumes, agreement, seconds, errors (default: in a folder OUT)"
+        "--csv",
+        type=Path,
+        help="table of volumes, agreement, seconds, errors (default: in a folder OUT); its rows of other cases stay, "
+        "and beside a table with other columns a numbered one is written",
     )
     _add_method(parser)
     _add_results(parser)
@@ -76,10 +79,11 @@ def run(args: argparse.Namespace) -> int:
         listener("stage", {"name": "load", "detail": args.model.name})
         # After "started": importing PyTorch takes a second or two, and whoever waits should know why.
         from ..device import choose_device, use_threads
-        from ..inference.batch import TABLE, find_cases, load_network, run_cases
+        from ..inference.batch import find_cases, load_network, run_cases
         from ..inference.numeric import choose_numeric
         from ..inference.postprocessing import PostProcessing
         from ..inference.predictor import Predictor, Protocol
+        from ..inference.table import NAME, table_for
         from ..model_file import load_model
 
         model = load_model(args.model)
@@ -106,7 +110,9 @@ def run(args: argparse.Namespace) -> int:
             stop=stop,
             listener=listener,
         )
-        table = args.csv or (None if output.is_file else output.path / TABLE)
+        table = args.csv or (None if output.is_file else output.path / NAME)
+        if table is not None:
+            table = table_for(table, [segment.name for segment in model.spec.segments])
         rows = run_cases(predictor, cases, output, table=table, within=args.within, stop=stop, listener=listener)
         _raise_failures(rows, table)
         listener("finished", {"result": _result(rows, table, numeric, predictor)})

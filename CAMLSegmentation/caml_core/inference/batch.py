@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import torch
 from ..config import ModelSpec
 from ..data.case import Case, Role
 from ..data.cohort import load_cohort
-from ..data.files import disk_error, make_folder, replacing
+from ..data.files import disk_error, make_folder
 from ..data.grid import Grid
 from ..data.io import read_case
 from ..data.labels import labels_on_grid, read_labels, write_labels, write_scalar
@@ -29,9 +27,9 @@ from ..model.caml import CamlNetwork
 from ..model_file import LoadedModel
 from .measures import Measures, measure
 from .predictor import Prediction, Predictor
+from .table import Table
 
 FORMATS = ("seg.nrrd", "nrrd", "nii.gz", "nii", "mha")
-TABLE = "predictions.csv"
 #: What no file name may hold on one of the systems; a separator could also lead out of the folder.
 _NOT_IN_NAMES = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
 #: 0 to 255 as whole percent.
@@ -127,7 +125,8 @@ def run_cases(
     stop: Callable[[], bool] = lambda: False,
     listener: Listener = silent,
 ) -> tuple[CaseResult, ...]:
-    """Segment and write every case; return one row a case, in order. ``table``: a CSV, kept up to date after each.
+    """Segment and write every case; return one row a case, in order. ``table``: a CSV, kept up to date after each;
+    rows of other cases that it holds stay (``table.table_for`` finds one whose columns allow that).
 
     within: a folder of label maps; outside of the one with its name (``CASE.nrrd``, ...) nothing of a case is labelled.
 
@@ -142,69 +141,31 @@ def run_cases(
     listener("stage", {"name": "predict", "detail": f"{named}, {predictor.quality}, on {predictor.device}"})
     predictor.listener = progress
     unwritten: ResourceError | None = None
+    figures = None if table is None else Table(table, [segment.name for segment in predictor.spec.segments])
     for case in cases:
         if stop():
             raise Cancelled(f"Stopped with {len(rows)} of {len(cases)} cases written.")
         progress.case = case.id
         rows.append(_run_case(predictor, case, output, within, listener))
         progress.end(len(rows))
-        if table is not None:
-            unwritten = _try_table(table, rows, unwritten, listener)
+        if figures is not None:
+            unwritten = _try_table(figures, rows, unwritten, listener)
     if unwritten is not None:
         raise unwritten
     return tuple(rows)
 
 
 def _try_table(
-    path: Path, rows: Sequence[CaseResult], before: ResourceError | None, listener: Listener
+    table: Table, rows: Sequence[CaseResult], before: ResourceError | None, listener: Listener
 ) -> ResourceError | None:
     """Write the table; return why that failed, which is told where it did not fail ``before``."""
     try:
-        write_table(path, rows)
+        table.write(rows)
     except ResourceError as error:
         if before is None:
             listener("warning", {"message": f"{error} It is tried again after each case."})
         return error
     return None
-
-
-def write_table(path: Path, rows: Sequence[CaseResult]) -> None:
-    """Write the rows as CSV: case, output, figures of each segment, mean agreement, seconds, error.
-
-    The figures are volume and agreement, and between them, where there are any, the volume of removed parts, surface
-    and number of parts. The mean agreement is that of the segments found, and empty where nothing was.
-    """
-    names = list(dict.fromkeys(name for row in rows for name in row.volumes_ml))
-    columns = [column for column in _COLUMNS if column.always or any(column.of(row) for row in rows)]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    titles = [column.title.format(name) for column in columns for name in names]
-    writer.writerow(["case", "output", *titles, "agreement", "seconds", "error"])
-    for row in rows:
-        figures = [_figure(column.of(row).get(name), column.digits) for column in columns for name in names]
-        end = [_figure(row.score, 4), _figure(row.seconds, 2), row.error]
-        writer.writerow([row.case, row.output, *figures, *end])
-    with replacing(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class _Column:
-    """A figure of each segment in the table. ``always``: also where no case has it."""
-
-    title: str
-    digits: int
-    of: Callable[[CaseResult], Mapping[str, float]]
-    always: bool = True
-
-
-_COLUMNS = (
-    _Column("{} mL", 3, lambda row: row.volumes_ml),
-    _Column("{} removed mL", 3, lambda row: row.removed_ml, always=False),
-    _Column("{} mm2", 1, lambda row: row.measures.surface_mm2 if row.measures else {}, always=False),
-    _Column("{} components", 0, lambda row: row.measures.components if row.measures else {}, always=False),
-    _Column("agreement {}", 4, lambda row: row.agreement),
-)
 
 
 def _run_case(predictor: Predictor, case: Case, output: Output, within: Path | None, listener: Listener) -> CaseResult:
@@ -356,7 +317,3 @@ def _check_outputs(cases: Sequence[Case], output: Output) -> None:
 
 def _suffix(path: Path) -> str | None:
     return next((suffix for suffix in FORMATS if path.name.lower().endswith(f".{suffix}")), None)
-
-
-def _figure(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
