@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -191,7 +192,12 @@ class InputSection:
         self._parameterNode.inputFolder = path
         folder = Path(path)
         # The path arrives letter by letter; a folder that the user chose for the results is left alone.
-        if path and folder.name and folder.is_dir() and self._parameterNode.outputFolder in ("", self._derivedOutput):
+        if (
+            path
+            and folder.name
+            and os.path.isdir(folder)
+            and self._parameterNode.outputFolder in ("", self._derivedOutput)
+        ):
             self._derivedOutput = str(folder.with_name(folder.name + "-segmentations"))
             self._parameterNode.outputFolder = self._derivedOutput
         self._onChange()
@@ -294,7 +300,7 @@ class InputSection:
             return _("Choose a folder of scans.")
         if not node.outputFolder:
             return _("Choose a folder for the results.")
-        return "" if Path(node.inputFolder).is_dir() else _("The folder of scans does not exist; choose another.")
+        return "" if os.path.isdir(node.inputFolder) else _("The folder of scans does not exist; choose another.")
 
 
 def _warningHtml(name: str, sentence: str) -> str:

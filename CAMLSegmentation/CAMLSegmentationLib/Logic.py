@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from slicer.util import VTKObservationMixin
 
 from caml_core.data.cohort import load_cohort
-from caml_core.errors import CamlError, DataError, UsageError
+from caml_core.errors import CamlError, DataError, ResourceError, UsageError
 from caml_core.model_file import ModelCard, read_card
 from caml_core.model_fit import misfit
 from caml_core.model_fit import warnings as fitWarnings
@@ -177,7 +178,11 @@ class CAMLSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         card = read_card(Path(modelPath))
         checkChannels(card, works)
         watched = self._watch(listener)
-        self.run = SegmentationRun(card, works, settings, watched, outputs, self._workerFactory, show)
+        try:
+            self.run = SegmentationRun(card, works, settings, watched, outputs, self._workerFactory, show)
+        except CamlError:
+            self._unwatch()
+            raise
         self.run.start()
         return self.run
 
@@ -255,7 +260,7 @@ def folderWorks(
     ``overwriteEdits``. ``notes`` takes sentences on what the folder holds and is no case. ``mayShow`` as in
     ``FileWork``, ``model`` as in ``FolderResults``.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises where a folder above it is locked
         raise DataError(_("The folder {folder} does not exist; choose another.").format(folder=folder))
     if outputs.resolve() == folder.resolve():
         raise UsageError(_("Results must not go into the folder of the scans; choose another folder for them."))
@@ -266,9 +271,13 @@ def folderWorks(
         )
     results, others = FolderResults(outputs, model), {case.id.casefold() for case in cases}
     works: list[Work] = []
-    for case in cases:
-        identity, kept = results.place(case.id, others, existing, overwriteEdits)
-        works.append(FileWork(identity, case.images, results, load, title=case.id, kept=kept, mayShow=mayShow))
+    try:
+        for case in cases:
+            identity, kept = results.place(case.id, others, existing, overwriteEdits)
+            works.append(FileWork(identity, case.images, results, load, title=case.id, kept=kept, mayShow=mayShow))
+    except OSError as error:
+        sentence = _("The folder for the results, {folder}, cannot be read ({reason}); choose another.")
+        raise ResourceError(sentence.format(folder=outputs, reason=error.strerror or error)) from error
     return works
 
 

@@ -224,7 +224,7 @@ class ModelSection:
             slicer.util.mainWindow(), _("Import a published checkpoint"), "", "PyTorch (*.pth *.pt)"
         )
         if path:
-            self.importCheckpoint(Path(path), Path(path).stem)
+            self._trying(lambda: self.importCheckpoint(Path(path), Path(path).stem))
 
     def _onExport(self, checked: bool = False) -> None:
         entry = self.entry

@@ -17,7 +17,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from caml_core.data.files import make_folder
-from caml_core.errors import CamlError
+from caml_core.errors import CamlError, ResourceError
 from caml_core.model_file import ModelCard
 
 from . import SegmentationResult
@@ -83,6 +83,7 @@ class SegmentationRun:
         workerFactory: WorkerFactory = WorkerProcess,
         show: Callable[[Any, Any], None] = SegmentationResult.show,
     ) -> None:
+        self._files = JobFiles(newFolder())  # first: where that fails, nothing else is to be undone
         self._show = show
         self._card, self._settings, self._listener = card, settings, listener
         self._waiting = list(works)
@@ -96,7 +97,6 @@ class SegmentationRun:
         self._count = len(works)
         self._outputs = outputs
         self._worker = workerFactory(self)
-        self._files = JobFiles(newFolder())
         self._stopFile = newStopFile(self._files.folder)
         self._began = time.monotonic()
         self._fault = ""
@@ -354,18 +354,28 @@ def _makeTitlesUnique(works: Sequence[Work]) -> None:
 
 
 def newFolder() -> Path:
-    """Return a new folder for one run, below Slicer's temporary folder; old left-overs are removed."""
+    """Return a new folder for one run, below Slicer's temporary folder; old left-overs are removed.
+
+    Raises ResourceError where it cannot be made.
+    """
     base = Path(slicer.app.temporaryPath) / _FOLDER
-    base.mkdir(parents=True, exist_ok=True)
+    folder = base / f"run-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    try:
+        (folder / "outputs").mkdir(parents=True)
+        _removeStale(base)
+    except OSError as error:
+        sentence = _("Slicer's temporary folder {folder} cannot be used ({reason}); choose another in its settings.")
+        raise ResourceError(sentence.format(folder=slicer.app.temporaryPath, reason=error.strerror or error)) from error
+    return folder
+
+
+def _removeStale(base: Path) -> None:
     for left in base.glob("run-*"):
         try:
             if time.time() - left.stat().st_mtime > _STALE_SECONDS:
                 shutil.rmtree(left, ignore_errors=True)
         except OSError:  # another Slicer was faster
             pass
-    folder = base / f"run-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    (folder / "outputs").mkdir(parents=True)
-    return folder
 
 
 def _stage(fields: dict[str, Any], titleOf: Any) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from caml_core.errors import CamlError
+
 from . import Parameters
 from .Combo import choose, chosen, fill
 from .Job import commonArguments
@@ -85,7 +87,11 @@ class SettingsSection:
         """Ask the engine which devices there are; it needs PyTorch, so it runs beside."""
         if self._worker.running:
             return
-        self._folder = newFolder()
+        try:
+            self._folder = newFolder()
+        except CamlError:  # without it Auto and Processor remain, and Apply says why
+            self._asked = False
+            return
         stopFile = newStopFile(self._folder)
         self._worker.start(["devices", *commonArguments(stopFile)], stopFile)
 

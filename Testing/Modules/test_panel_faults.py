@@ -199,3 +199,16 @@ def test_figures_of_a_result_that_a_hand_edited_since_are_marked(panel, a_scan, 
     edit(node, a_scan)
     panel.update()
     assert not ui.editedLabel.isHidden(), "also without leaving the module"
+
+
+def test_a_temporary_folder_that_cannot_be_used_is_one_sentence(panel, a_scan, wait_for, monkeypatch, tmp_path):
+    import slicer
+
+    (tmp_path / "taken").write_text("a file")
+    with monkeypatch.context() as changed:
+        changed.setattr(slicer.app, "temporaryPath", str(tmp_path / "taken"))
+        panel.ui.applyButton.click()
+        text = panel.ui.statusLabel.text
+        assert str(tmp_path / "taken") in text and "settings" in text and not panel.logic.running
+    apply(panel, wait_for)
+    assert len(results()) == 1

@@ -216,3 +216,18 @@ def test_a_run_notes_its_model(a_folder, tmp_path):
 
     work(card.sha256).deliver(JobFiles(tmp_path), card, Settings(), Measures())
     assert (work(card.sha256).id, work("another").id) == ("p0", "p0-2")
+
+
+def test_results_that_cannot_be_read_are_one_sentence(an_open_folder, a_plain_user, slicer_host):
+    from CAMLSegmentationLib.Logic import folderWorks
+
+    from caml_core.errors import DataError, ResourceError
+
+    for name in ("scans", "results"):
+        (an_open_folder / name).mkdir()
+    written(an_open_folder / "scans" / "p0.nrrd")
+    (an_open_folder / "results").chmod(0o000)
+    with a_plain_user(), pytest.raises(ResourceError, match="results, .* cannot be read"):
+        folderWorks(an_open_folder / "scans", an_open_folder / "results")
+    with a_plain_user(), pytest.raises(DataError, match="does not exist"):
+        folderWorks(an_open_folder / "results" / "scans", an_open_folder)

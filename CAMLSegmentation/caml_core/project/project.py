@@ -23,7 +23,8 @@ from typing import Any
 
 from ..config import Segment
 from ..data.case import Cohort, Role
-from ..data.cohort import case_name, declared_segments, label_files, load_cohort
+from ..data.cohort import declared_segments, load_cohort
+from ..data.cohort_folder import case_name, label_files
 from ..data.files import absolute, disk_error, is_segmentation, make_folder, relative_to, replacing
 from ..errors import DataError, ResourceError, UsageError
 from ..serialization import to_json

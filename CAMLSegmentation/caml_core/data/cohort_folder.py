@@ -1,0 +1,232 @@
+"""The cases of a folder without a list, by the rules that ``cohort`` states. Reads no image.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import DataError
+from .case import Case
+from .files import absolute, is_series, labelled_name, labels_of_series, visible, volume_stem
+
+_FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
+_IMAGE_ENDS = ("_image", "-image", "_img")
+_CHANNEL = re.compile(r"^(.+)_(\d{4})$")
+#: Folders between that of a patient and those of the slices.
+_DEEPEST = 3
+
+
+@dataclass(frozen=True)
+class _LeftOut:
+    """Sub-folders that are no cases: those with the images of none or several, and those that cannot be read."""
+
+    odd: list[Path] = field(default_factory=list)
+    unreadable: list[Path] = field(default_factory=list)
+
+    def sentences(self) -> list[str]:
+        """Return what to tell of them."""
+        odd = "do not hold one image or one DICOM series, with one label at most,"
+        kinds = ((odd, self.odd), ("cannot be read", self.unreadable))
+        return [f"Sub-folders that {kind} were left out ({len(f)}): {_some(f)}." for kind, f in kinds if f]
+
+
+def scan(folder: Path, notes: list[str] | None) -> tuple[Case, ...]:
+    """Return the cases; ``notes`` as in ``load_cohort``.
+
+    Raises DataError where there is none and something was left out, OSError where the folder cannot be read.
+    """
+    left_out = _LeftOut()
+    cases = _cases_of(folder, notes, left_out)
+    sentences = left_out.sentences()
+    if sentences and not cases:
+        raise DataError(f"The cohort {folder} has no cases. {' '.join(sentences)}")
+    if notes is not None:
+        notes += sentences
+    return cases
+
+
+def _cases_of(folder: Path, notes: list[str] | None, left_out: _LeftOut) -> tuple[Case, ...]:
+    for images, labels in _FOLDERS:
+        if (folder / images).is_dir():
+            found = _images(folder / images)
+            inside = _among(folder / images, found, left_out)
+            cases = _joined(found, inside, label_files(folder / labels, every=True), notes)
+            if images == "imagesTr" and (folder / "imagesTs").is_dir():
+                found = _images(folder / "imagesTs")
+                found |= {case.id: case.images for case in _among(folder / "imagesTs", found, left_out)}
+                cases += _pair(found, {}, notes)
+            return cases
+    if is_series(folder):
+        return _case_in(folder.resolve().name, folder, [(folder,)], labels_of_series(folder), left_out)
+    by_name = label_files(folder, every=False)
+    found = _images(folder, set(by_name.values()))
+    inside = _each(_sub_folders(folder), left_out, lambda p: _inside(p, left_out) if _counts(p, found) else ())
+    return _joined(found, inside, by_name, notes)
+
+
+def _joined(
+    images: dict[str, tuple[Path, ...]], inside: list[Case], labels: dict[str, Path], notes: list[str] | None
+) -> tuple[Case, ...]:
+    """Volumes and sub-folders as cases; those without a label of their own take it from ``labels``."""
+    bare = {case.id: case.images for case in inside if case.label is None}
+    return _pair(images | bare, labels, notes) + tuple(case for case in inside if case.label is not None)
+
+
+def _sub_folders(folder: Path) -> list[Path]:
+    return [p for p in visible(folder) if p.is_dir()]
+
+
+def _counts(folder: Path, images: Container[str]) -> bool:
+    """Whether a sub-folder is looked at; of one that is called like a volume, bare slices count before the volume."""
+    return folder.name not in images or (is_series(folder) and not labels_of_series(folder))
+
+
+def _each(folders: Sequence[Path], left_out: _LeftOut, of: Callable[[Path], Sequence[Case]]) -> list[Case]:
+    """The cases ``of`` all folders. One that a colleague locked, or whose disk fails, must not hide the others."""
+    cases: list[Case] = []
+    for folder in folders:
+        try:
+            cases += of(folder)
+        except OSError:
+            left_out.unreadable.append(folder)
+    return cases
+
+
+def _among(folder: Path, images: Container[str], left_out: _LeftOut) -> list[Case]:
+    """The DICOM series beside the volumes of a folder that is for images alone."""
+
+    def look(sub: Path) -> Sequence[Case]:
+        series = _counts(sub, images) and is_series(sub)
+        if _counts(sub, images) and not series and _holds_volumes(sub, _DEEPEST):
+            left_out.odd.append(sub)
+        return _inside(sub, left_out) if series else ()
+
+    return _each(_sub_folders(folder), left_out, look)
+
+
+def _inside(folder: Path, left_out: _LeftOut) -> tuple[Case, ...]:
+    """The case in a sub-folder: its slices or volumes with their label, else the DICOM series below it."""
+    if is_series(folder):
+        return _case_in(folder.name, folder, [(folder,)], labels_of_series(folder), left_out)
+    labels = list(label_files(folder, every=False).values())
+    images = list(_images(folder, set(labels)).values())
+    series = [] if images else _series_below(folder, _DEEPEST)
+    if len(series) > 1 and len(labels) <= 1:
+        named = [("-".join((folder.name, *p.relative_to(folder).parts)), p) for p in series]
+        return tuple(c for name, p in named for c in _case_in(name, p, [(p,)], labels_of_series(p), left_out))
+    labels += [label for p in series for label in labels_of_series(p)]
+    return _case_in(folder.name, folder, images or [(p,) for p in series], labels, left_out)
+
+
+def _case_in(
+    name: str, folder: Path, images: list[tuple[Path, ...]], labels: list[Path], left_out: _LeftOut
+) -> tuple[Case, ...]:
+    """The case of a folder with these images and labels; where they are not those of one, the folder is left out."""
+    if len(images) != 1 or len(labels) > 1:
+        if images or _holds_volumes(folder, _DEEPEST):
+            left_out.odd.append(folder)
+        return ()
+    label = absolute(labels[0]) if labels else None
+    return (Case(name, tuple(absolute(p) for p in images[0]), label, "labeled" if label else "unlabeled"),)
+
+
+def _holds_volumes(folder: Path, depth: int) -> bool:
+    """Whether volumes that are no labels lie in a folder or below it."""
+    return any(
+        depth > 1 and _holds_volumes(p, depth - 1)
+        if p.is_dir()
+        else volume_stem(p) is not None and labelled_name(p) is None
+        for p in visible(folder)
+    )
+
+
+def _series_below(folder: Path, depth: int) -> list[Path]:
+    """The folders of DICOM series below a folder."""
+    found = []
+    for sub in _sub_folders(folder):
+        if is_series(sub):
+            found.append(sub)
+        elif depth > 1:
+            found += _series_below(sub, depth - 1)
+    return found
+
+
+def _images(folder: Path, labels: Container[Path] = ()) -> dict[str, tuple[Path, ...]]:
+    """Return case id -> channels of the volumes in ``folder`` that are not ``labels``."""
+    stems = {p: volume_stem(p) for p in visible(folder) if p.is_file() and p not in labels}
+    names = set(stems.values())
+    found: dict[str, list[Path]] = {}
+    for path, stem in stems.items():
+        if stem is None:
+            continue
+        channel = _CHANNEL.match(stem)
+        identity = channel[1] if channel and f"{channel[1]}_0000" in names else case_name(path)
+        found.setdefault(identity, []).append(path)
+    for identity, paths in found.items():
+        if len(paths) > 1 and not all(_CHANNEL.match(stems[p] or "") for p in paths):
+            raise DataError(
+                f"Case {identity} in {folder} has several images ({', '.join(p.name for p in paths)}); "
+                "keep one, or write a list with a column for each channel.",
+                identity,
+            )
+        numbers = [int(channel[2]) for p in paths if (channel := _CHANNEL.match(stems[p] or ""))]
+        if len(numbers) > 1 and numbers != list(range(len(numbers))):
+            raise DataError(
+                f"Case {identity} in {folder} has the channels {', '.join(f'{n:04d}' for n in numbers)}; expected "
+                "0000, 0001 and so on, with none left out.",
+                identity,
+            )
+    return {identity: tuple(paths) for identity, paths in found.items()}
+
+
+def label_files(folder: Path, every: bool = True) -> dict[str, Path]:
+    """Return case id -> label of a folder; raise DataError where a case has two.
+
+    every: each volume of the folder is a label, else the names must say so.
+    """
+    if not folder.is_dir():
+        return {}
+    found: dict[str, Path] = {}
+    for path in visible(folder):
+        identity = labelled_name(path) or (volume_stem(path) if every else None)
+        if identity is None or path.is_dir():
+            continue
+        if identity in found:
+            raise DataError(
+                f"Case {identity} has two labels ({found[identity].name} and {path.name}); keep one.", identity
+            )
+        found[identity] = path
+    return found
+
+
+def _pair(images: dict[str, tuple[Path, ...]], labels: dict[str, Path], notes: list[str] | None) -> tuple[Case, ...]:
+    lost = sorted(set(labels) - set(images))
+    if lost and notes is None:
+        raise DataError(
+            f"Label {labels[lost[0]].name} has no image of the same name; name both after the case.", lost[0]
+        )
+    if lost and notes is not None:
+        named = _some([labels[identity] for identity in lost])
+        notes.append(f"Label files without a scan of the same name were left out ({len(lost)}): {named}.")
+    return tuple(
+        Case(identity, tuple(absolute(p) for p in paths), absolute(labels[identity]), "labeled")
+        if identity in labels
+        else Case(identity, tuple(absolute(p) for p in paths))
+        for identity, paths in sorted(images.items())
+    )
+
+
+def _some(paths: Sequence[Path]) -> str:
+    return ", ".join(p.name for p in paths[:3]) + (", ..." if len(paths) > 3 else "")
+
+
+def case_name(path: Path) -> str:
+    """Return what a file calls its case: its name without suffix and ``_image``."""
+    stem = volume_stem(path) or path.name
+    end = next((e for e in _IMAGE_ENDS if stem.lower().endswith(e)), "")
+    return stem[: -len(end)] if end and len(stem) > len(end) else stem
