@@ -16,7 +16,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from caml_core.data.files import make_folder
+from caml_core.data.files import make_folder, remove_quietly
 from caml_core.errors import CamlError, ResourceError
 from caml_core.model_file import ModelCard
 
@@ -101,7 +101,7 @@ class SegmentationRun:
         self._began = time.monotonic()
         self._fault = ""
         self._working = False
-        self._starts = 0
+        self._starts = self._pid = 0
         self._lastLines: list[str] = []
         self._share = 0.0
         self.summary = Summary()
@@ -175,7 +175,7 @@ class SegmentationRun:
             self._end()
             return
         self._starts += 1
-        self._working, self._fault, self._lastLines = False, "", []
+        self._working, self._fault, self._lastLines, self._pid = False, "", [], 0
         caseList = self._files.folder / f"cases-{self._starts}.json"
         outputs = self._outputs or self._files.outputs
         try:
@@ -204,11 +204,12 @@ class SegmentationRun:
         """Follow the worker."""
         if self.ended:
             return
-        if kind == "progress":
+        if kind == "started":
+            self._pid = int(fields.get("pid") or 0)
+        elif kind == "progress":
             self._onProgress(fields)
         elif kind == "stage":
-            self._working = self._working or fields.get("name") in ("prepare", "predict")
-            self._tell(None, _stage(fields, self._titleOf))
+            self._onStage(fields)
         elif kind == "case":
             self._onCase(fields)
         elif kind == "warning":
@@ -227,6 +228,7 @@ class SegmentationRun:
         """Take stock: done, cancelled, failed as a whole, or died over one piece - then the others go on."""
         if self.ended:
             return
+        self._settle()
         if not self._pending or self.summary.cancelled:
             self._end()
             return
@@ -251,9 +253,20 @@ class SegmentationRun:
         title = self._titleOf(str(fields.get("case") or "")) or (self._pending[0].title if self._pending else "")
         self._tell(share, _("Segmenting {title}").format(title=title), fields.get("seconds_left"))
 
+    def _onStage(self, fields: dict[str, Any]) -> None:
+        self._working = self._working or fields.get("name") in ("prepare", "predict")
+        if fields.get("name") == "write":
+            for work in self._pending:
+                if work.id == fields.get("detail"):
+                    work.writing()
+        self._tell(None, _stage(fields, self._titleOf))
+
     def _onCase(self, fields: dict[str, Any]) -> None:
         work = self._take(str(fields.get("case")))
-        if work is None or self.summary.cancelled:
+        if work is None:
+            return
+        if self.summary.cancelled:
+            work.keep(self._card, True)
             return
         self._tell(
             (self._count - len(self._pending) - 0.01) / self._count, _("Taking in {title}").format(title=work.title)
@@ -289,6 +302,14 @@ class SegmentationRun:
         self._removeFiles(work)
 
     # Bookkeeping
+
+    def _settle(self) -> None:
+        """A worker that was ended may have written a result of which it said nothing, and left half of another."""
+        for work in self._pending:
+            work.keep(self._card, False)
+        if self._outputs is not None and self._pid:
+            for part in self._outputs.glob(f".part-{self._pid}-*"):
+                remove_quietly(part)
 
     def _take(self, identity: str) -> Work | None:
         work = next((w for w in self._pending if w.id == identity), None)

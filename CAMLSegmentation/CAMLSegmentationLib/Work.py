@@ -64,15 +64,31 @@ class Work(Protocol):
     def deliver(self, files: JobFiles, card: ModelCard, settings: Settings, measures: Measures) -> Delivery:
         """Take in what the worker wrote; raise CamlError."""
 
+    def writing(self) -> None:
+        """The worker begins to write what it found."""
 
-class VolumeWork:
+    def keep(self, card: ModelCard, finished: bool) -> None:
+        """The run ends, or goes on without the piece. finished: the worker said that it wrote it."""
+
+
+class _InScene:
+    """What stays in files is nothing to a piece whose result goes into the scene."""
+
+    inScene = True
+
+    def writing(self) -> None:
+        """Nothing is to be remembered."""
+
+    def keep(self, card: ModelCard, finished: bool) -> None:
+        """The files go with the run's folder."""
+
+
+class VolumeWork(_InScene):
     """A volume of the scene; a model of several channels has one volume a channel. ``roiNode`` limits the region.
 
     ``overwriteEdits``: update a result even where a hand has edited it. Otherwise such a result is left alone and a
     new one is added.
     """
-
-    inScene = True
 
     def __init__(self, id: str, volumeNodes: Sequence[Any], roiNode: Any = None, overwriteEdits: bool = False) -> None:  # noqa: A002
         self.id, self.volumeNodes, self.roiNode = id, tuple(volumeNodes), roiNode
@@ -171,10 +187,8 @@ class VolumeWork:
             SegmentationResult.placeBeside(mapNode, self.volumeNodes[0])
 
 
-class FrameWork:
+class FrameWork(_InScene):
     """One frame of a volume sequence; its results are collected in a segmentation sequence."""
-
-    inScene = True
 
     def __init__(self, id: str, index: int, result: SequenceResult) -> None:  # noqa: A002
         self.id, self.index, self._result = id, index, result
@@ -223,6 +237,7 @@ class FileWork:
         self._mayShow = mayShow
         self.id, self.title, self.kept = id, title or id, kept
         self._images, self._results, self._load = tuple(images), results, load
+        self._isWriting, self._before = False, (0, 0)
 
     def export(self, files: JobFiles) -> tuple[Path, ...]:
         """Nothing is to be written."""
@@ -244,6 +259,22 @@ class FileWork:
             SegmentationResult.attach(node, volumeNode)
         SegmentationResult.sign(node, card.spec.segments, card.info.name, card.sha256)
         return Delivery(node, path=path, note=note)
+
+    def writing(self) -> None:
+        """Remember the file that is there, to know later whether the worker replaced it."""
+        self._isWriting, self._before = True, self._state()
+
+    def keep(self, card: ModelCard, finished: bool) -> None:
+        """Note a file that the worker still wrote: nobody's hand made it, and it is not to be asked about."""
+        if finished or (self._isWriting and self._state() != self._before):
+            self._results.note(self._results.path(self.id), card.sha256)
+
+    def _state(self) -> tuple[int, int]:
+        try:
+            found = self._results.path(self.id).stat()
+        except OSError:
+            return 0, 0
+        return found.st_size, found.st_mtime_ns
 
 
 def _weakly(node: Any) -> Any:

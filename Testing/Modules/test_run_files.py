@@ -1,0 +1,66 @@
+"""Folders whose run is cancelled: what the worker wrote by then is the run's own, and nothing half-written stays."""
+
+from __future__ import annotations
+
+import pytest
+from test_run import a_folder_of_scans, a_logic, a_model, ears, started, workers  # noqa: F401
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def a_run(a_logic, a_model, ears, workers, wait_for, tmp_path, outputs):  # noqa: F811
+    run = a_logic.segmentFolder(a_folder_of_scans(tmp_path / "scans"), outputs, a_model, ears)
+    started(run, workers, wait_for)
+    workers[0].tell("started", pid=77)
+    return run
+
+
+def write(outputs, name):
+    (outputs / f"{name}.seg.nrrd").write_bytes(b"labels")
+
+
+def asked_about(outputs):
+    """The results that the next run would take for a hand's work."""
+    from CAMLSegmentationLib.Job import FolderResults
+
+    return {path.name for path in outputs.glob("*.seg.nrrd") if FolderResults(outputs).isChanged(path)}
+
+
+def test_a_case_that_was_finished_after_cancel_is_the_runs_own(a_run, workers, outputs):  # noqa: F811
+    a_run.cancel()
+    write(outputs, "p0")
+    workers[0].tell("case", case="p0", seconds=1.0)
+    workers[0].finish(130)
+    assert a_run.ended and not a_run.summary.deliveries and asked_about(outputs) == set()
+
+
+@pytest.mark.parametrize("end", ["cancel", "end", "die"])
+def test_a_case_whose_worker_was_ended_while_it_wrote_is_the_runs_own(a_run, workers, outputs, end):  # noqa: F811
+    workers[0].tell("stage", name="write", detail="p0", case="p0")
+    for name in ("p0", "p1"):
+        write(outputs, name)
+    if end != "die":
+        getattr(a_run, end)()
+    if end != "end":
+        workers[0].finish(-9, crashed=True)
+    assert asked_about(outputs) == {"p1.seg.nrrd"}, "of which the worker said nothing"
+
+
+def test_a_result_that_the_worker_did_not_get_to_replace_is_still_a_hands(a_run, workers, outputs):  # noqa: F811
+    write(outputs, "p0")
+    workers[0].tell("stage", name="write", detail="p0", case="p0")
+    a_run.cancel()
+    workers[0].finish(-9, crashed=True)
+    assert asked_about(outputs) == {"p0.seg.nrrd"}
+
+
+def test_no_part_of_a_file_stays_of_a_worker_that_was_ended(a_run, workers, outputs):  # noqa: F811
+    for name in (".part-77-0a1b-p0_disagreement.nrrd", ".part-78-0a1b-p0_disagreement.nrrd"):
+        (outputs / name).write_bytes(b"half")
+    a_run.cancel()
+    workers[0].finish(-9, crashed=True)
+    assert [path.name for path in outputs.glob(".part-*")] == [".part-78-0a1b-p0_disagreement.nrrd"], "another one's"
