@@ -345,7 +345,7 @@ class SegmentationRun:
             extras = [self._files.extra(work.id, kind) for kind in ("disagreement", "probability")]
             made = (self._files.labels(work.id), self._files.region(work.id))
             for path in (*self._images.get(work.id, ()), *made, *extras):
-                path.unlink(missing_ok=True)
+                remove_quietly(path)  # Windows keeps what a scanner for viruses holds; the run's folder goes later
 
     def _tell(self, share: float | None, stage: str, secondsLeft: float | None = None) -> None:
         self._share = max(self._share, share or 0.0)

@@ -1,9 +1,10 @@
-"""Folders whose run is cancelled: what the worker wrote by then is the run's own, and nothing half-written stays."""
+"""The files of a run: what the worker wrote is its own though it was cancelled, and nothing half-written stays."""
 
 from __future__ import annotations
 
 import pytest
-from test_run import a_folder_of_scans, a_logic, a_model, ears, started, workers  # noqa: F401
+from stand_ins import ijk_to_ras, noise
+from test_run import a_folder_of_scans, a_logic, a_model, ears, results, started, workers  # noqa: F401
 
 
 @pytest.fixture
@@ -64,3 +65,12 @@ def test_no_part_of_a_file_stays_of_a_worker_that_was_ended(a_run, workers, outp
     a_run.cancel()
     workers[0].finish(-9, crashed=True)
     assert [path.name for path in outputs.glob(".part-*")] == [".part-78-0a1b-p0_disagreement.nrrd"], "another one's"
+
+
+def test_a_file_that_cannot_be_removed_costs_no_result(a_logic, a_model, a_volume, ears, workers, wait_for):  # noqa: F811
+    run = a_logic.segmentVolumes([a_volume("LA", noise(), ijk_to_ras())], a_model, ears)
+    started(run, workers, wait_for)
+    (workers[0].outputs / "LA_probability.nrrd").mkdir()  # the system refuses to remove it as a file
+    workers[0].segment(0)
+    workers[0].finish()
+    assert not run.summary.failures and len(run.summary.deliveries) == 1 and len(results()) == 1
