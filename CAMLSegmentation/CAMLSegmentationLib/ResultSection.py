@@ -89,6 +89,8 @@ class ResultSection:
         )
         if mapNode is None:
             self._ui.overlayCheckBox.checked = False
+        elif Review.isOnView(mapNode):
+            self._tickOverlay()
         self._showOverlay(bring=chosen)
         self._showStop()
 
@@ -127,6 +129,12 @@ class ResultSection:
             SegmentationResult.setShown3D(node, checked)
             if checked and slicer.app.layoutManager() is not None:
                 slicer.util.resetThreeDViews()
+
+    def _tickOverlay(self) -> None:
+        """Take up a map that a scene was saved with, so that it can be switched off; nobody asked for other views."""
+        blocked = self._ui.overlayCheckBox.blockSignals(True)
+        self._ui.overlayCheckBox.checked = True
+        self._ui.overlayCheckBox.blockSignals(blocked)
 
     def _onOverlay(self, checked: bool) -> None:
         self._showOverlay(bring=True)

@@ -9,7 +9,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from . import VolumeExchange
+from . import SegmentationResult, VolumeExchange
 
 #: Percent of disagreement from which a voxel counts and is coloured.
 LEAST = 20
@@ -109,7 +109,9 @@ class Overlay:
         self._mapId, self._before = "", {}
 
     def _cover(self, composite: Any, opacity: float) -> None:
-        self._before[composite.GetID()] = (composite.GetForegroundVolumeID(), composite.GetForegroundOpacity())
+        before, shown = composite.GetForegroundVolumeID(), composite.GetForegroundOpacity()
+        # A scene that was saved with a map on view brings it along; given back, it could not be switched off.
+        self._before[composite.GetID()] = (None, 0.0) if _isMap(before) else (before, shown)
         composite.SetForegroundVolumeID(self._mapId)
         composite.SetForegroundOpacity(opacity)
 
@@ -124,6 +126,17 @@ class Overlay:
         legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(mapNode) if mapNode is not None else None
         if legend is not None:
             legend.SetVisibility(shown)
+
+
+def isOnView(mapNode: Any) -> bool:
+    """Whether a slice view has a map in its foreground, whoever put it there."""
+    composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    return any(composite.GetForegroundVolumeID() == mapNode.GetID() for composite in composites)
+
+
+def _isMap(volumeId: str | None) -> bool:
+    node = slicer.mrmlScene.GetNodeByID(volumeId) if volumeId else None
+    return node is not None and node.GetAttribute(SegmentationResult.MAP) == "disagreement"
 
 
 def _center(mapNode: Any, plane: Any, index: int) -> tuple[float, float, float]:

@@ -346,6 +346,18 @@ def test_hiding_the_map_gives_back_the_foreground_that_was_there(a_map, a_volume
     assert composites()[1].GetForegroundOpacity() == pytest.approx(0.9), "what the user changed is left alone"
 
 
+def test_a_map_of_ours_is_not_given_back_as_what_was_there_before(a_map):
+    from CAMLSegmentationLib import Review, SegmentationResult
+
+    a_map.SetAttribute(SegmentationResult.MAP, "disagreement")
+    for composite in composites():
+        composite.SetForegroundVolumeID(a_map.GetID())
+    overlay = Review.Overlay()
+    overlay.show(a_map)
+    overlay.hide()
+    assert {c.GetForegroundVolumeID() for c in composites()} == {None}
+
+
 def test_showing_another_map_takes_the_first_one_and_its_legend_away(a_map, a_volume):
     import slicer
     from CAMLSegmentationLib import Review

@@ -218,3 +218,22 @@ def test_a_map_that_arrives_with_a_run_is_not_put_over_the_volume_on_view(panel,
     assert layers() == {(volumes[0].GetID(), None)}
     panel.ui.nextStopButton.click()
     assert layers() == {(volumes[1].GetID(), maps[1].GetID())}
+
+
+def test_an_overlay_that_a_scene_was_saved_with_can_be_switched_off(panel, a_scan, wait_for, tmp_path):
+    import slicer
+    from CAMLSegmentationLib import SegmentationResult
+
+    apply(panel, wait_for)
+    panel.ui.overlayCheckBox.click()
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.Clear()
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    (result,) = results()
+    scan = SegmentationResult.sourceOf(result)
+    shown = {(scan.GetID(), result.GetNodeReferenceID(SegmentationResult.DISAGREEMENT))}
+    assert layers() == shown and panel.ui.overlayCheckBox.checked
+    panel.ui.overlayCheckBox.click()
+    assert layers() == {(scan.GetID(), None)}
+    panel.ui.overlayCheckBox.click()
+    assert layers() == shown
