@@ -10,6 +10,7 @@ from typing import Any
 
 import qt
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
 from caml_core.errors import CamlError
@@ -57,6 +58,8 @@ class InputSection:
         self._channelSelectors: list[Any] = []
         self._updating = False
         self._fitKey: Any = None
+        #: The region that is watched, with the tags of the observers.
+        self._watched: tuple[Any, tuple[int, ...]] = (None, ())
         self._derivedOutput = ""
         fill(
             ui.inputKindComboBox,
@@ -79,6 +82,7 @@ class InputSection:
         """Show what a parameter node says; None detaches."""
         self._parameterNode = parameterNode
         self._fitKey = None
+        self._watchRegion()
         if parameterNode is not None:
             self.refresh()
 
@@ -112,6 +116,7 @@ class InputSection:
                     selector.setCurrentNode(known[index])
         finally:
             self._updating = False
+        self._watchRegion()
         self._showFit()
 
     # What is to be done
@@ -253,7 +258,12 @@ class InputSection:
         volumes = self.fitVolumes()
         key = [(v.GetID(), v.GetImageData().GetMTime(), v.GetMTime()) for v in volumes if v.GetImageData()]
         channels = [node.GetID() if node is not None else "" for node in self._channels()]
-        key = (key, channels, (self._card.path, self._card.sha256) if self._card is not None else None)
+        key = (
+            key,
+            channels,
+            self._regionKey(volumes),
+            (self._card.path, self._card.sha256) if self._card is not None else None,
+        )
         if key == self._fitKey:
             return
         self._fitKey = key
@@ -278,9 +288,40 @@ class InputSection:
         if len(channels) != len(self._card.spec.channels):
             return ()  # Apply says what is missing
         try:
-            return modelWarnings(channels, self._card)
+            return modelWarnings(channels, self._card, self._frameOf(volume))
         except CamlError as error:
             return (str(error),)
+
+    def _region(self) -> Any:
+        node = self._parameterNode
+        return node.region if node is not None and node.inputKind == "one" else None
+
+    def _frameOf(self, volume: Any) -> VolumeExchange.Frame | None:
+        """What the region leaves of a volume, None for all of it; raise DataError where they do not meet."""
+        region = self._region()
+        if region is None or not any(region.GetSize()):  # one that is still to be placed limits nothing
+            return None
+        return VolumeExchange.frameOf(volume, region)
+
+    def _regionKey(self, volumes: list[Any]) -> Any:
+        try:
+            return [self._frameOf(volume) for volume in volumes] if self._region() is not None else None
+        except CamlError as error:
+            return str(error)
+
+    def _watchRegion(self) -> None:
+        """Follow the region while it is drawn and dragged: the warning asks for it, and must go once it is there."""
+        (before, tags), region = self._watched, self._region()
+        if before is region:
+            return
+        for tag in tags:
+            before.RemoveObserver(tag)
+        events = (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLMarkupsNode.PointModifiedEvent)
+        watched = events if region is not None else ()
+        self._watched = region, tuple(region.AddObserver(event, self._onRegion) for event in watched)
+
+    def _onRegion(self, caller: Any, event: Any) -> None:
+        self._showFit()
 
     def _channelProblem(self) -> str:
         chosenNodes = [self._parameterNode.inputVolume, *self._channels()]

@@ -295,9 +295,14 @@ def checkChannels(card: ModelCard, works: Sequence[Work]) -> None:
             )
 
 
-def modelWarnings(volumeNodes: Sequence[Any], card: ModelCard) -> tuple[str, ...]:
-    """Return what speaks against segmenting these channels of one case with a model, one sentence each."""
-    facts = [VolumeExchange.factsOf(node, modalityOf(node)) for node in volumeNodes]
+def modelWarnings(
+    volumeNodes: Sequence[Any], card: ModelCard, frame: VolumeExchange.Frame | None = None
+) -> tuple[str, ...]:
+    """Return what speaks against segmenting these channels of one case with a model, one sentence each.
+
+    frame: the region that the case is limited to.
+    """
+    facts = [VolumeExchange.factsOf(node, modalityOf(node), frame) for node in volumeNodes]
     return fitWarnings(facts, card.spec, card.info)
 
 

@@ -80,7 +80,8 @@ class ResultSection:
         self._ui.show3DButton.checked = display is not None and bool(
             display.GetVisibility3D() and node.GetSegmentation().ContainsRepresentation("Closed surface")
         )
-        self._stops, self._stop = (Review.findStops(mapNode) if mapNode is not None else []), -1
+        source = SegmentationResult.sourceOf(node) if node is not None else None
+        self._stops, self._stop = (Review.findStops(mapNode, source) if mapNode is not None else []), -1
         self._ui.overlayCheckBox.enabled = mapNode is not None
         self._ui.overlayCheckBox.toolTip = (
             _("Colour where the two sub-models disagree.")

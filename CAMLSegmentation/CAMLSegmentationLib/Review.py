@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
 from . import SegmentationResult, VolumeExchange
@@ -21,17 +22,21 @@ _COLOR_NAME = "CAML disagreement"
 
 @dataclass(frozen=True)
 class Stop:
-    """One slice to look at: ``position`` in world RAS (mm), ``score`` the disagreement on it in mm2."""
+    """One slice to look at: ``slice`` counts from the scan's first, ``position`` is in world RAS (mm).
+
+    ``score``: the disagreement on it in mm2.
+    """
 
     slice: int
     position: tuple[float, float, float]
     score: float
 
 
-def findStops(mapNode: Any) -> list[Stop]:
+def findStops(mapNode: Any, volumeNode: Any = None) -> list[Stop]:
     """Return the slices of a disagreement map (percent) that deserve a look, the worst first.
 
-    Slices are those of the volume's third axis, along which scans are acquired. Only slices that are worse than their
+    Slices are those of the volume's third axis, along which scans are acquired. volumeNode: the scan, of which a map
+    may hold a region alone; None: the map holds all slices. Only slices that are worse than their
     neighbours count, so that the next stop shows another place.
     """
     import numpy
@@ -40,13 +45,24 @@ def findStops(mapNode: Any) -> list[Stop]:
     spacing = mapNode.GetSpacing()
     scores = numpy.array([plane[plane >= LEAST].sum(dtype=float) for plane in voxels]) / 100 * spacing[0] * spacing[1]
     distance = max(1, round(_LEAST_DISTANCE / spacing[2]))
+    first = _firstSlice(mapNode, volumeNode) if volumeNode is not None else 0
     stops: list[Stop] = []
     for index in numpy.argsort(-scores, kind="stable"):
         if scores[index] <= 0 or len(stops) == _MOST_STOPS:
             break
-        if all(abs(int(index) - stop.slice) >= distance for stop in stops):
-            stops.append(Stop(int(index), _center(mapNode, voxels[index], int(index)), float(scores[index])))
+        if all(abs(first + int(index) - stop.slice) >= distance for stop in stops):
+            place = _center(mapNode, voxels[index], int(index))
+            stops.append(Stop(first + int(index), place, float(scores[index])))
     return stops
+
+
+def _firstSlice(mapNode: Any, volumeNode: Any) -> int:
+    """The slice of the scan on which the first one of a map of its region lies."""
+    fromWorld = vtk.vtkMatrix4x4()
+    fromWorld.DeepCopy(VolumeExchange.worldMatrix(volumeNode))
+    fromWorld.Invert()
+    corner = VolumeExchange.worldMatrix(mapNode).MultiplyPoint((0.0, 0.0, 0.0, 1.0))
+    return round(fromWorld.MultiplyPoint(corner)[2])
 
 
 def jumpTo(stop: Stop) -> None:

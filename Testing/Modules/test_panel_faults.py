@@ -43,6 +43,28 @@ def test_a_volume_of_another_modality_gets_a_warning_before(panel, a_volume):
     assert "CT" not in panel.ui.fitLabel.text
 
 
+def test_the_region_is_compared_with_what_the_model_saw(panel, a_scan):
+    import slicer
+
+    ui, bounds = panel.ui, [0.0] * 6
+    a_scan.GetRASBounds(bounds)
+    assert not ui.fitLabel.text
+    region = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
+    panel._parameterNode.region = region
+    assert not ui.fitLabel.text, "it is still to be placed"
+    region.SetCenter(*(0.5 * (bounds[2 * i] + bounds[2 * i + 1]) for i in range(3)))
+    region.SetSize(8, 8, 8)
+    assert "spans" in ui.fitLabel.text and "region that shows more" in ui.fitLabel.text
+    region.SetSize(60, 60, 60)
+    assert not ui.fitLabel.text
+    region.SetCenter(1000, 0, 0)
+    assert "does not meet" in ui.fitLabel.text
+    panel._parameterNode.region = None
+    assert not ui.fitLabel.text
+    region.SetSize(8, 8, 8)
+    assert not ui.fitLabel.text
+
+
 def test_a_map_of_a_result_is_no_scan(panel, a_scan, wait_for):
     from CAMLSegmentationLib import SegmentationResult
 

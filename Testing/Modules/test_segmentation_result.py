@@ -271,6 +271,16 @@ def test_stops_are_the_worst_slices_first_and_never_neighbours(a_map):
     assert stops[0].score == pytest.approx(36 * 0.8) and stops[-1].score == pytest.approx(4 * 0.9)
 
 
+def test_stops_in_a_region_are_counted_from_the_scans_first_slice(a_map, a_volume):
+    import slicer
+    from CAMLSegmentationLib import Review
+
+    to_ras = ijk_to_ras(spacing=(1.0, 1.0, 3.0))
+    to_ras[:3, 3] = (to_ras @ [2, 3, 2, 1])[:3]
+    part = a_volume("part", slicer.util.arrayFromVolume(a_map)[2:, 3:, 2:].copy(), to_ras)
+    assert Review.findStops(part, a_map) == Review.findStops(a_map)
+
+
 def test_a_stop_lies_in_the_disagreement(a_map):
     import slicer
     import vtk
