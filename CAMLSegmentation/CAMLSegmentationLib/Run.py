@@ -307,9 +307,13 @@ class SegmentationRun:
         """A worker that was ended may have written a result of which it said nothing, and left half of another."""
         for work in self._pending:
             work.keep(self._card, False)
-        if self._outputs is not None and self._pid:
-            for part in self._outputs.glob(f".part-{self._pid}-*"):
+        if self._outputs is None or not self._pid:
+            return
+        try:
+            for part in list(self._outputs.glob(f".part-{self._pid}-*")):
                 remove_quietly(part)
+        except OSError:  # the network drive is gone, and the run ends all the same
+            pass
 
     def _take(self, identity: str) -> Work | None:
         work = next((w for w in self._pending if w.id == identity), None)

@@ -8,7 +8,8 @@ import pytest
 from test_cohort import touch
 
 from caml_core.data.cohort import load_cohort
-from caml_core.errors import DataError
+from caml_core.errors import DataError, ResourceError
+from caml_core.inference.table import Table, table_for
 
 
 @pytest.fixture
@@ -52,3 +53,12 @@ def test_a_folder_that_cannot_be_read_is_one_sentence(a_plain_user, locked, insi
     with a_plain_user(), pytest.raises(DataError, match="cannot be read") as caught:
         load_cohort(folder / inside)
     assert str(folder) in str(caught.value) and str(caught.value).endswith(".")
+
+
+def test_a_folder_of_results_that_may_not_be_entered_is_one_sentence(an_open_folder, a_plain_user, locked):
+    """Whether there is a table already must not be asked in a way that ends in a traceback."""
+    folder = locked("results")
+    with a_plain_user():
+        assert table_for(folder / "predictions.csv", ["aorta"]) == folder / "predictions.csv"
+        with pytest.raises(ResourceError, match="No permission to write"):
+            Table(folder / "predictions.csv", ["aorta"]).write([])

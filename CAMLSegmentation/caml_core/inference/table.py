@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ def table_for(path: Path, names: Sequence[str]) -> Path:
     A file with the columns of other segments, and one that cannot be read, is not ours to replace.
     """
     numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
-    return next(p for p in itertools.chain([path], numbered) if not p.is_file() or _read(p, names) is not None)
+    return next(p for p in itertools.chain([path], numbered) if not os.path.isfile(p) or _read(p, names) is not None)
 
 
 class Table:
@@ -60,7 +61,7 @@ class Table:
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
         self._path, self._names = path, tuple(names)
-        self._earlier = (_read(path, names) or []) if path.is_file() else []
+        self._earlier = (_read(path, names) or []) if os.path.isfile(path) else []
 
     def write(self, rows: Sequence[CaseResult]) -> None:
         """Write the rows, in place of earlier ones of the same cases; raise ResourceError where that fails."""
