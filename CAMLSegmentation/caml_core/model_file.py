@@ -113,7 +113,7 @@ def save_model(
 
     state: the network's state dict. half: keep weights of two and more dimensions as float16 (biases, scales and
     running statistics stay float32), unless a value does not fit. packed: deflate the file, which takes a twelfth of
-    trained weights and a quarter of those that ``coarse`` has made; its bytes then depend on the version of zlib, too.
+    trained weights and more where few of their bits are used; its bytes then depend on the version of zlib, too.
     Raises ModelFileError where the weights do not fit the network or are not finite, ResourceError where the file
     cannot be written; an older file of that name then stays as it was.
     """
@@ -139,21 +139,6 @@ def save_model(
     text = json.dumps(document, indent=1, ensure_ascii=True).encode("ascii")
     _check_sizes(path, len(text), len(weights))
     write_members(path, {DOCUMENT: text, WEIGHTS: weights}, packed)
-
-
-def coarse(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return ``state`` with weights of two and more dimensions rounded to bfloat16's eight significant bits.
-
-    By 1/256 of a value at most, as prediction in bfloat16 rounds them; all others stay as they are.
-    """
-    import torch
-
-    def rounded(tensor: Tensor) -> Tensor:
-        if not tensor.is_floating_point() or tensor.dim() < 2:
-            return tensor
-        return tensor.to(torch.bfloat16).to(tensor.dtype)
-
-    return {name: rounded(tensor) for name, tensor in state.items()}
 
 
 def read_card(path: Path) -> ModelCard:

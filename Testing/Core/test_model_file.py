@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from cards import coarse
 
 from caml_core.config import ChannelIntensity, Geometry, ModelSpec, NetworkConfig, Segment
 from caml_core.errors import ModelFileError, ResourceError
 from caml_core.model import build_network
 from caml_core.model_archive import MAX_DOCUMENT
-from caml_core.model_file import ModelInfo, coarse, load_model, network_shapes, read_card, save_model
+from caml_core.model_file import ModelInfo, load_model, network_shapes, read_card, save_model
 
 NETWORK = NetworkConfig(classes=3, base_filters=4)
 SPEC = ModelSpec(

@@ -22,7 +22,7 @@ from caml_core.data.labels import read_labels, write_labels, write_scalar
 from caml_core.errors import DataError, UsageError
 from caml_core.events import silent
 from caml_core.model import build_network
-from caml_core.model_file import LoadedModel, ModelInfo, load_model, save_model
+from caml_core.model_file import LoadedModel, ModelInfo, load_model
 from caml_core.phantom.cohort import CohortShape
 from caml_core.phantom.cohort import write_cohort as write_phantoms
 from caml_core.rounds.request import RoundRequest
@@ -275,37 +275,6 @@ def test_few_labelled_cases_go_through_random_curves(tmp_path: Path, labeled: in
     assert alone.solo_iterations == 0 and alone.remapped_iterations == plan.remapped_iterations
 
 
-@pytest.mark.parametrize("asked", [("--base-filters", "4"), ("--patch", "32,16,16"), ("--spacing", "2,2,2")])
-def test_a_start_model_keeps_its_shape_and_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: tuple[str, str]
-) -> None:
-    plan, start = tiny_plan(), tmp_path / "start.caml"
-    save_model(start, spec=plan.model_spec, state=build_network(plan.network).state_dict(), info=ModelInfo("start"))
-    cohort = write_cohort(tmp_path / "cohort")
-    same = ("--base-filters", "2", "--patch", "16,16,16", "--spacing", "1,1,1", "--dtype", "fp32", "--threads", "1")
-    command = ["plan", str(cohort), "--model", str(start), "--iterations", "2", "--progress", "none"]
-    assert main([*command, *same]) == 0
-    capsys.readouterr()
-    assert main([*command, *asked]) == 2
-    said = capsys.readouterr().err
-    assert asked[0] in said and "from scratch" in said
-
-
-def test_a_start_model_of_the_published_kind_attends_as_the_preset_that_trains_it_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    plan, start = tiny_plan(), tmp_path / "start.caml"
-    network = dataclasses.replace(plan.network, attention_evaluation="skip", attention_dropout=0.5)
-    spec = dataclasses.replace(plan.model_spec, network=network)
-    save_model(start, spec=spec, state=build_network(network).state_dict(), info=ModelInfo("start"))
-    cohort = write_cohort(tmp_path / "cohort")
-    for preset, expected in (("default", ("alone", 0.0)), ("paper", ("skip", 0.5))):
-        command = ["plan", str(cohort), "--model", str(start), "--iterations", "2", "--progress", "none"]
-        assert main([*command, "--preset", preset, "--dtype", "fp32", "-o", str(tmp_path / f"{preset}.json")]) == 0
-        planned = from_json(Plan, read_json(tmp_path / f"{preset}.json"), "plan").network
-        assert (planned.attention_evaluation, planned.attention_dropout) == expected, preset
-
-
 def test_a_step_of_one_voxel_in_the_deepest_stage_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -456,15 +425,3 @@ def test_two_plans_take_turns_and_steps_of_both_kinds_count_alike(monkeypatch: p
     assert seconds_in_turn(first, second, 3) == pytest.approx((0.7, 2.0, 0.5))
     turns = order[-3 * measurement.TURNS :]  # what comes before prepares kernels
     assert turns == ["early", "late", "other"] * measurement.TURNS and measurement.TURNS % 2 == 0
-
-
-def test_without_unlabelled_cases_each_learns_alone_to_the_end_also_where_that_is_open() -> None:
-    losses = dataclasses.replace(tiny_plan().losses, solo_share=1.0)
-    plan = tiny_plan(1000, horizon=200, losses=losses)
-    assert plan.solo_iterations == 1000 and measurement.early_share(plan) == 1.0
-
-
-def test_the_time_of_an_open_training_counts_the_cheap_steps_once() -> None:
-    losses = dataclasses.replace(tiny_plan().losses, solo_share=0.5)
-    plan = tiny_plan(1000, horizon=200, losses=losses)
-    assert plan.solo_iterations == 100 and measurement.early_share(plan) == pytest.approx(0.1)

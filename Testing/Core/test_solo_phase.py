@@ -19,6 +19,7 @@ from caml_core.model.caml import moments_after_activation
 from caml_core.presets import default_preset
 from caml_core.training.averaging import AveragedNetwork
 from caml_core.training.engine import Engine
+from caml_core.training.measurement import early_share
 from caml_core.training.planner import with_phases
 from caml_core.training.pseudo_labels import pseudo_labels
 
@@ -271,3 +272,15 @@ def test_no_segment_starves_behind_dead_activations() -> None:
         network.forward_v(torch.randn(2, 1, 16, 16, 16)).square().mean().backward()
         gradient = network.decoder1.block_nine.conv[0].weight.grad
         assert (float(gradient.abs().sum()) > 0) == (slope > 0)
+
+
+def test_without_unlabelled_cases_each_learns_alone_to_the_end_also_where_that_is_open() -> None:
+    losses = dataclasses.replace(tiny_plan().losses, solo_share=1.0)
+    plan = tiny_plan(1000, horizon=200, losses=losses)
+    assert plan.solo_iterations == 1000 and early_share(plan) == 1.0
+
+
+def test_the_time_of_an_open_training_counts_the_cheap_steps_once() -> None:
+    losses = dataclasses.replace(tiny_plan().losses, solo_share=0.5)
+    plan = tiny_plan(1000, horizon=200, losses=losses)
+    assert plan.solo_iterations == 100 and early_share(plan) == pytest.approx(0.1)

@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from common import REPOSITORY  # noqa: F401  finds the engine
 from recipes import Recipe
+from torch import Tensor
 from wide_fields import COPY
 
 from caml_core.errors import CamlError
 from caml_core.metrics import summarize
-from caml_core.model_file import LoadedModel, ModelInfo, coarse, load_model, save_model
+from caml_core.model_file import LoadedModel, ModelInfo, load_model, save_model
 from caml_core.serialization import read_json
 from caml_core.training.run_folder import RunFolder
 
@@ -37,6 +39,20 @@ def write_model(recipe: Recipe, trained: Path, figures: Path, held_out: str, tar
     target.parent.mkdir(parents=True, exist_ok=True)
     save_model(target, spec=model.spec, state=coarse(model.state), info=info, packed=True)
     return faults(target)
+
+
+def coarse(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a network's state with weights of two and more dimensions rounded to bfloat16's eight significant bits.
+
+    By 1/256 of a value at most, as prediction in bfloat16 rounds them; all others stay as they are.
+    """
+
+    def rounded(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point() or tensor.dim() < 2:
+            return tensor
+        return tensor.to(torch.bfloat16).to(tensor.dtype)
+
+    return {name: rounded(tensor) for name, tensor in state.items()}
 
 
 def figures_of(run: Path, held_out: str) -> dict[str, Any]:

@@ -101,8 +101,8 @@ def read_image(path: Path, case_id: str | None = None) -> sitk.Image:
     return image
 
 
-def grid_of(image: sitk.Image) -> Grid:
-    """Return the grid of a 3-D SimpleITK image."""
+def grid_of(image: sitk.Image | sitk.ImageFileReader) -> Grid:
+    """Return the grid of a 3-D SimpleITK image, or of one whose header alone was read."""
     return Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
 
