@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from .data.files import replace_when_free
 from .errors import ModelFileError, ResourceError
 
 DOCUMENT, WEIGHTS = "model.json", "weights.safetensors"
@@ -116,7 +117,7 @@ def write_members(path: Path, members: Mapping[str, bytes], packed: bool = False
                     archive.writestr(_member(name), content, zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        replace_when_free(temporary, path)
     except OSError as error:
         raise ResourceError(_write_fault(path, error)) from error
     finally:

@@ -10,6 +10,9 @@ from .config import AugmentationConfig, LossConfig, NetworkConfig, OptimizerConf
 PAPER_PATCH: Triple = (112, 112, 80)
 PAPER_ITERATIONS = 15_000
 PAPER_RAMP_UNITS = {4: 40, 8: 20, 16: 15}
+#: Correlation matrices have a row for each query and a column for each entry of memory, of all classes together: with
+#: many classes fewer of each, so that time and memory of a step do not grow with the square of their number.
+PAPER_QUERIES, QUERIES, COLUMNS, REMEMBERED = 25_600, 4096, 1024, 2048
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,11 @@ def paper_preset(in_channels: int, classes: int, labeled_cases: int) -> Preset:
     nearest = min(PAPER_RAMP_UNITS, key=lambda count: abs(count - labeled_cases))
     return Preset(
         network=NetworkConfig(in_channels=in_channels, classes=classes),
-        losses=LossConfig(ramp_units=PAPER_RAMP_UNITS[nearest]),
+        losses=LossConfig(
+            ramp_units=PAPER_RAMP_UNITS[nearest],
+            queries_per_class=_each(12_800, PAPER_QUERIES, classes),
+            memory_per_class=_each(256, COLUMNS, classes),
+        ),
         optimizer=OptimizerConfig(kind="sgd", learning_rate=0.01, schedule="constant"),
         augmentation=AugmentationConfig(flip_axes=(0, 1), always_flip=True, rotate90=True),
     )
@@ -69,7 +76,9 @@ def default_preset(
             symmetric=True,
             anchor=1.0,
             ramp_share=0.4,
-            queries_per_class=1024,
+            queries_per_class=_each(1024, QUERIES, classes),
+            memory_per_class=_each(256, COLUMNS, classes),
+            memory_per_case=_each(256, REMEMBERED, classes),
             query_confidence=0.6,
             query_selection="random",
             boundary_share=0.5,
@@ -103,3 +112,8 @@ def default_preset(
         ),
         foreground_share=0.67 if thin else 0.33,
     )
+
+
+def _each(most: int, altogether: int, classes: int) -> int:
+    """How many each class may have: at most ``most``, and all classes together ``altogether``."""
+    return max(min(most, altogether // classes), 1)

@@ -10,6 +10,7 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .data.files import replace_when_free
 from .errors import UsageError
 
 T = TypeVar("T")
@@ -38,7 +39,7 @@ def write_json(path: Path, value: Any) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.write_text(json.dumps(to_json(value), indent=2) + "\n", encoding="ascii")
-        os.replace(temporary, path)
+        replace_when_free(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

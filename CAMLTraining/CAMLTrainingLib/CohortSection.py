@@ -136,7 +136,7 @@ class CohortSection:
         ui.locateButton.enabled = listed
         ui.practiceButton.enabled = not listed and not self._practice.running
         ui.practiceButton.toolTip = (
-            _("Procedural scans do not belong among your own: choose an empty project folder first.")
+            _("Practice scans do not belong among your own: close the scene and choose an empty project folder first.")
             if listed
             else _("Make a small cohort of procedural scans in the project folder, to try all of this.")
         )

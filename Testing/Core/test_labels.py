@@ -266,6 +266,24 @@ def test_a_plain_label_map_that_covers_part_of_the_image_is_refused(tmp_path):
         read_case_labels(Case("case3", (), path, "labeled"), A_GRID)
 
 
+def test_a_plain_label_map_as_large_as_the_image_but_beside_it_is_refused(tmp_path):
+    """By whole voxels, so that they coincide: what lies outside the image would be cut off without a word."""
+    step = np.reshape(A_GRID.direction, (3, 3)) @ (np.array([2, 0, 1]) * A_GRID.spacing)
+    beside = Grid(A_GRID.size, A_GRID.spacing, tuple(np.asarray(A_GRID.origin) + step), A_GRID.direction)
+    path = a_file(tmp_path, a_label(), grid=beside)
+    with pytest.raises(DataError, match="case3.*different grids.*shifted by"):
+        read_case_labels(Case("case3", (), path, "labeled"), A_GRID)
+
+
+def test_labelled_voxels_outside_the_image_are_told(tmp_path):
+    _, grid = crop(a_label(), A_GRID, (0, 0, 0), (9, 8, 5))
+    path = tmp_path / "case.seg.nrrd"
+    write_labels(path, a_label(), A_GRID, (ATRIUM, VEIN))
+    (note,) = read_case_labels(Case("case", (), path, "labeled"), grid).notes
+    assert note.endswith("1 labelled voxels lie outside the image and are left out.")
+    assert not read_case_labels(Case("case", (), path, "labeled"), A_GRID).notes
+
+
 def test_rounding_in_a_header_is_no_difference(tmp_path):
     near = Grid(A_GRID.size, A_GRID.spacing, (-12.01, 30.51, 7.26), A_GRID.direction)
     path = a_file(tmp_path, a_label(), grid=near)

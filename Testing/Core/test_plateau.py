@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,9 @@ def a_hopeless_cohort(tmp_path) -> Path:
 
 def _open_plan(iterations: int = 300) -> Plan:
     optimizer = dataclasses.replace(a_plan().optimizer, schedule="plateau", warmup=2)
-    return a_plan(iterations, optimizer=optimizer, horizon=40, validate_every=4)
+    plan = a_plan(iterations, optimizer=optimizer, horizon=40, validate_every=4)
+    assert plan.solo_iterations == 16  # validations up to there say nothing about the plateau
+    return plan
 
 
 # When
@@ -80,14 +83,14 @@ def test_the_rate_is_constant_and_then_falls_to_zero():
 def test_a_training_that_cannot_improve_ends_by_itself_at_a_rate_of_zero(a_hopeless_cohort, tmp_path):
     folder = planned_round(tmp_path / "round", a_hopeless_cohort, _open_plan())
     found = work(folder)
-    assert found["ended"] == "plateau" and row_of(found, "caml")["iterations"] == 32 + 10
+    assert found["ended"] == "plateau" and row_of(found, "caml")["iterations"] == 48 + 15
     table = table_of(folder)
     rates = [float(row["learning_rate"]) for row in table]
     full = _open_plan().optimizer.learning_rate
-    assert rates[2:32] == [pytest.approx(full)] * 30 and rates[-1] < 0.05 * full
-    assert sum(bool(row["validation_dice"]) for row in table) == 8 + 3
+    assert rates[2:48] == [pytest.approx(full)] * 46 and rates[-1] < 0.05 * full
+    assert sum(bool(row["validation_dice"]) for row in table) == 12 + 4
     totals = [f["total"] for kind, f in events_of(folder) if kind == "step"]
-    assert totals[-1] == 42
+    assert totals[-1] == 63
     description = read_card(folder.model).info.description
     assert "until it no longer improved" in description
     assert all("held-out cases also decided when to stop" in text for text in (description, found["words"]))
@@ -98,13 +101,24 @@ def test_its_state_survives_being_stopped(a_hopeless_cohort, tmp_path, monkeypat
     whole = planned_round(tmp_path / "whole", a_hopeless_cohort, _open_plan())
     parts = planned_round(tmp_path / "parts", a_hopeless_cohort, _open_plan())
     wanted = work(whole)
-    for iteration in (21, 28, 35):  # before the plateau, in the validation before it, while the rate falls
+    for iteration in (21, 44, 55):  # before the plateau, in the validation before it, while the rate falls
         stop = StopAt("step", iteration=iteration)
         with pytest.raises(Cancelled):
             work(parts, listener=stop.listen, stop=stop)
     found = work(parts)
     assert table_of(parts) == table_of(whole)
     assert (found["ended"], row_of(found, "caml")["cases"]) == ("plateau", row_of(wanted, "caml")["cases"])
+
+
+def test_it_does_not_end_before_the_unlabelled_cases_were_learnt_from(a_hopeless_cohort, tmp_path):
+    """The Dice is level from the start; while each learns alone that says nothing about CAML."""
+    losses = dataclasses.replace(a_plan().losses, solo_share=0.7)
+    plan = dataclasses.replace(_open_plan(), losses=losses, horizon=60)
+    assert plan.solo_iterations == 42
+    folder = planned_round(tmp_path / "round", a_hopeless_cohort, plan)
+    found = work(folder)
+    plateau = 44 + 7 * 4  # the eighth validation after they have begun to learn from each other
+    assert (found["ended"], row_of(found, "caml")["iterations"]) == ("plateau", plateau + math.ceil(0.3 * plateau))
 
 
 def test_a_training_that_improves_to_the_end_comes_to_rest_as_well(tmp_path, a_hopeless_cohort):

@@ -161,6 +161,9 @@ def test_the_published_protocol_can_be_run(caml, model, scan, tmp_path):
     assert code == 0, err
     code, _, err = caml("predict", model, scan, "-o", out, "--window-weights", "uniform", *PLAIN)
     assert code == 2 and "--stride" in err
+    code, _, err = caml("predict", model, scan, "-o", tmp_path / "gaps.nrrd", "--stride", "9,9,17", *PLAIN)
+    assert code == 2 and "9x9x17 is longer than the model's patch 16x16x16" in err
+    assert not (tmp_path / "gaps.nrrd").exists()
     for wrong in ("9,9", "0,1,1", "a,b,c"):
         assert caml("predict", model, scan, "-o", out, "--stride", wrong)[0] == 2
 

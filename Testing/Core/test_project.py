@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from test_io import a_volume, nifti_2
 
 from caml_core.config import Segment
 from caml_core.data.cohort import load_cohort, save_cohort
@@ -324,6 +325,15 @@ def test_labels_are_checked_before_they_count(project, tmp_path):
         check(label(tmp_path / "value.nii.gz", (3,)))
     with pytest.raises(DataError, match="different grids"):
         check(label(tmp_path / "grid.nii.gz", (1,), spacing=(2.0, 1.5, 2.0)))
+
+
+def test_a_scan_in_version_two_of_nifti_can_be_labelled(tmp_path):
+    scan = tmp_path / "n2.nii.gz"
+    nifti_2(scan, a_volume((4, 6, 8)), np.diag([-1.0, -1.5, 2.0, 1.0])[:3], (1.0, 1.5, 2.0), compressed=True)
+    assert read_header(scan) == ((4, 6, 8), (1.0, 1.5, 2.0))
+    mask = label(tmp_path / "mask.nii.gz", (1,))
+    found = check_label_file(ProjectCase("n2", (scan,), mask, "labeled").as_case, SEGMENTS)
+    assert [s.name for s in found.segments] == ["left atrium"]
 
 
 def test_headers_tell_size_and_spacing(scans, tmp_path):

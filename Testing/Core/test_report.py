@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -94,6 +95,25 @@ def _described(study: Path, good: str = "Good", bad: str = "Bad") -> Description
 @pytest.fixture(scope="module")
 def report(study, tmp_path_factory) -> Path:
     return write_report(_described(study, good=NAUGHTY), tmp_path_factory.mktemp("report"))
+
+
+def test_excluded_cases_need_no_label_and_are_not_shown(study, tmp_path):
+    original = study / "cohort" / "test.csv"
+    lines = original.read_text().splitlines()
+    image = lines[0].split(",").index("image")
+    cells = lines[1].split(",")
+    rows = ["id,image,label,role"]
+    for line in lines[1:]:
+        row = dict(zip(lines[0].split(","), line.split(",")))
+        rows.append(f"{row['id']},{row['image']},{row['label']},validation")
+    rows.append(f"left_out,{cells[image]},,excluded")
+    listed = study / "cohort" / "with_excluded.csv"
+    listed.write_text("\n".join(rows) + "\n")
+    described = _described(study)
+    section = dataclasses.replace(described.sections[0], cases=listed)
+    page = write_report(dataclasses.replace(described, sections=(section,)), tmp_path)
+    cases = json.loads((page.parent / "report.json").read_text())["sections"][0]["cases"]
+    assert len(cases) == len(lines) - 1 and "left_out" not in cases
 
 
 # Curves

@@ -312,7 +312,7 @@ def test_a_part_that_had_less_than_the_others_is_named(a_cohort, tmp_path):
     work._note_lesser("labeled-only", Outcome("failed", 1, 1.0, None), False)
     work._note_lesser("fold-2", Outcome("finished", 2, 1.0, None), True)
     failed, shrunk = folder.read_notes()
-    assert "labeled-only ended early" in failed and "fold-2 went on with a smaller batch" in shrunk
+    assert "labeled-only ended early" in failed and "fold-2 went on with smaller batches or patches" in shrunk
 
 
 def test_without_held_out_cases_the_folds_are_what_is_known(tmp_path):

@@ -14,7 +14,9 @@ from synthetic import prepared, tiny_plan
 from caml_core.data.sampler import Batch
 from caml_core.errors import ResourceError
 from caml_core.events import silent
+from caml_core.model import CamlNetwork, CamlOutput
 from caml_core.training import trainer as trainer_module
+from caml_core.training.checkpoint import load_checkpoint
 from caml_core.training.engine import Engine
 from caml_core.training.run_folder import RunFolder
 from caml_core.training.trainer import Streams, Trainer, smaller_plan
@@ -114,6 +116,52 @@ def test_a_training_that_runs_out_of_memory_goes_on_with_less(
     assert trainer.run().reason == "finished"
     assert taken == [(0, 2), (1, 2), (2, 1), (3, 1)]
     assert folder.read_plan().batch_labeled == 1
+
+
+def test_where_there_is_room_for_one_patch_alone_every_step_takes_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps on the labels, on pasted and on unpasted cases: with a batch of one, none passes two patches."""
+    passed: list[int] = []
+    forward = CamlNetwork.forward_each
+
+    def narrow(network: CamlNetwork, for_v: torch.Tensor, for_a: torch.Tensor, **more: bool) -> CamlOutput:
+        if len(for_v) > 1:
+            _no_memory_on_a_gpu()
+        passed.append(len(for_v))
+        return forward(network, for_v, for_a, **more)
+
+    monkeypatch.setattr(CamlNetwork, "forward_each", narrow)
+    folder = RunFolder(tmp_path / "run")
+    folder.check_writable()
+    plan = tiny_plan(iterations=20, batch_labeled=2, batch_unlabeled=2)
+    plan = dataclasses.replace(plan, losses=dataclasses.replace(plan.losses, solo_share=0.3))
+    streams = Streams([prepared(0), prepared(1)], [prepared(2)], [])
+    outcome = Trainer(plan, streams, folder, listener=silent, stop=lambda: False).run()
+    assert (outcome.reason, outcome.iteration, passed) == ("finished", 20, [1] * 20)
+
+
+def test_where_not_even_the_smallest_patch_fits_everything_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.check_writable()
+    streams = Streams([prepared(0), prepared(1)], [prepared(2)], [])
+    trainer = Trainer(tiny_plan(iterations=9), streams, folder, listener=silent, stop=lambda: False)
+    step, patches = trainer.engine.step, []
+
+    def full(batch: Batch, iteration: int) -> dict[str, float] | None:
+        if iteration < 3:
+            return step(batch, iteration)
+        patches.append(tuple(batch.labeled.shape[2:]))
+        _no_memory_on_a_gpu()
+        return None
+
+    monkeypatch.setattr(trainer.engine, "step", full)
+    with pytest.raises(ResourceError, match="smallest batch and patch.*--device cpu"):
+        trainer.run()
+    assert len(set(patches)) > 2 and min(patches) != (8, 8, 8), "smaller patches were tried, but no single deep voxel"
+    assert load_checkpoint(folder.checkpoint)["iteration"] == 3
 
 
 @pytest.mark.parametrize("fail", [_no_memory_on_a_gpu, _no_memory_on_the_processor])

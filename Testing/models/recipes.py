@@ -37,10 +37,10 @@ CHALLENGE_LIMITS = (
     "every result."
 )
 WIDE_LIMITS = (
-    "Trained on late-enhancement MRI of one challenge alone (0.625 mm): other sequences, contrasts and sites were not "
-    "seen, nor real scans wider than crops of the heart, only crops in surroundings made of other cases. The data does "
-    "not record directions; the files' own axes were taken for left, posterior and superior. For research: look at "
-    "every result."
+    "Trained on late-enhancement MRI of one challenge alone (0.625 mm, cropped around the heart with the reference's "
+    "help): other sequences, contrasts and sites were not seen, nor real scans wider than such crops, only crops in "
+    "surroundings made of other cases. The data does not record directions; the files' own axes were taken for left, "
+    "posterior and superior. For research: look at every result."
 )
 #: Every second labelled case has a copy in a wider field of view.
 WIDE_EVERY = 2

@@ -26,10 +26,13 @@ def run(args: argparse.Namespace) -> int:
     """Compare, print the table, and write it where asked."""
     if args.output and args.output.suffix.lower() not in (".csv", ".json"):
         raise UsageError(f"{args.output} is no table; expected a name ending in .csv or .json.")
-    from ..inference.evaluation import evaluate_pairs, find_pairs, lines, write_evaluation
+    from ..inference.evaluation import evaluate_pairs, lines, write_evaluation
+    from ..inference.pairs import find_pairs
 
     with options.StopRequest(args.stop_file, args.parent_pid) as stop, options.reporting(args) as listener:
         evaluation = evaluate_pairs(find_pairs(args.predictions, args.references), stop=stop, listener=listener)
+        for note in evaluation.notes if args.progress == "json" else ():  # else they stand below the table
+            listener("warning", {"message": note})
         if args.output:
             write_evaluation(args.output, evaluation)
         listener("finished", {"result": {"summary": evaluation.summary, "cases": len(evaluation.cases)}})

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Plan, print, and write the plan where asked."""
     output = require_json(args.output) if args.output else None
-    from ..data.files import make_folder
+    from ..data.files import replacing
     from ..serialization import to_json, write_json
     from ..training.planner import describe
     from ..training.run import plan_training, survey
@@ -33,8 +33,8 @@ def run(args: argparse.Namespace) -> int:
         cohort, found = survey(args.cohort, request, listener)
         plan, _ = plan_training(cohort, found, request, listener, args.model)
         if output is not None:
-            make_folder(output.parent)
-            write_json(output, plan)
+            with replacing(output) as temporary:
+                write_json(temporary, plan)
         listener("finished", {"result": to_json(plan)})
         if args.progress != "json":
             print(describe(plan, found), file=sys.stdout)

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     ):
         session = Session(listener, stop, args.cache, args.name)
         if args.resume:
-            outcome = resume_training(folder, session)
+            outcome = resume_training(folder, session, args.device)
         else:
             outcome = start_training(args.cohort, folder, to_request(args), session, args.model)
         _draw(folder_path, listener)

@@ -67,12 +67,12 @@ def labels_on_grid(label_map: LabelMap, grid: Grid, path: Path, case_id: str | N
     """Return the labels uint8 [X, Y, Z] on the image's ``grid``, voxel for voxel, never interpolated.
 
     Segmentations that Slicer has cropped are padded; axes stored in another order or direction are put right.
-    Raises DataError where the voxels of both do not coincide, or where a plain label map does not cover the image.
+    Raises DataError where the voxels of both do not coincide, or where a plain label map is not exactly the image's.
     """
     if tuple(label_map.grid.size) == tuple(grid.size) and not grid_difference(label_map.grid, grid):
         return label_map.array
-    placed = _place(label_map, grid)
-    if placed is None or (not is_segmentation(path) and label_map.array.size != placed.size):
+    placed, whole = _place(label_map, grid)
+    if placed is None or not (whole or is_segmentation(path)):
         raise DataError(
             f"{describe(path, case_id)} and the image lie on different grids "
             f"({grid_difference(label_map.grid, grid)}); save the label on the image's own grid.",
@@ -92,7 +92,8 @@ def read_case_labels(case: Case, grid: Grid, declared: Sequence[Segment] = ()) -
             f"Case {case.id}: label {case.label.name} is empty inside the image; label the case or make it unlabeled.",
             case.id,
         )
-    return replace(label_map, array=array, grid=grid)
+    notes = (*label_map.notes, *_outside(label_map.array, array, f"Case {case.id}: {case.label.name}"))
+    return replace(label_map, array=array, grid=grid, notes=notes)
 
 
 def write_labels(path: Path, array: np.ndarray, grid: Grid, segments: Sequence[Segment]) -> None:
@@ -217,8 +218,11 @@ def _terminology(tags: str) -> str | None:
     return None
 
 
-def _place(label_map: LabelMap, grid: Grid) -> np.ndarray | None:
-    """Return the labels moved onto ``grid`` by whole voxels, or None where the voxels do not coincide."""
+def _place(label_map: LabelMap, grid: Grid) -> tuple[np.ndarray | None, bool]:
+    """Return the labels moved onto ``grid`` by whole voxels, and whether both have the same voxels.
+
+    None where their voxels do not coincide.
+    """
     source = label_map.grid
     to_index = np.linalg.inv(np.reshape(grid.direction, (3, 3)) * np.asarray(grid.spacing))
     step = to_index @ (np.reshape(source.direction, (3, 3)) * np.asarray(source.spacing))
@@ -226,7 +230,7 @@ def _place(label_map: LabelMap, grid: Grid) -> np.ndarray | None:
     turn, first = np.rint(step), np.rint(start)
     far = np.abs(step - turn) @ np.asarray(source.size) + np.abs(start - first)
     if far.max() > 0.2 or not np.array_equal(np.abs(turn).sum(axis=0), [1, 1, 1]) or abs(np.linalg.det(turn)) != 1:
-        return None
+        return None, False
     axes = np.abs(turn).argmax(axis=1)  # which axis of the source runs along each axis of the grid
     signs = turn[np.arange(3), axes]
     moved = label_map.array.transpose(axes)
@@ -235,11 +239,18 @@ def _place(label_map: LabelMap, grid: Grid) -> np.ndarray | None:
     low = np.maximum(corner, 0).astype(int)
     high = np.minimum(corner + moved.shape, grid.size).astype(int)
     if np.any(high <= low):
-        return None
+        return None, False
     result = np.zeros(tuple(grid.size), dtype=np.uint8, order="F")
     inside = tuple(slice(int(a - c), int(b - c)) for a, b, c in zip(low, high, corner))
     result[tuple(slice(a, b) for a, b in zip(low, high))] = moved[inside]
-    return result
+    return result, moved.shape == result.shape and not np.any(corner)
+
+
+def _outside(before: np.ndarray, placed: np.ndarray, who: str) -> tuple[str, ...]:
+    """A note on labelled voxels that lie beside the image."""
+    if before is placed or not (lost := int(np.count_nonzero(before)) - int(np.count_nonzero(placed))):
+        return ()
+    return (f"{who}: {lost} labelled voxels lie outside the image and are left out.",)
 
 
 def _check_names_unique(segments: Iterable[Segment], who: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -69,6 +69,40 @@ def conform(array: np.ndarray, found: Sequence[Segment], segments: Sequence[Segm
     return array if identical else table[array]
 
 
+def named_as_references(
+    found: Sequence[Segment], classes: Mapping[int, Segment], who: str, values: Collection[int] = ()
+) -> tuple[Segment, ...]:
+    """Return the segments of a plain prediction with the names of the references' ``classes``.
+
+    ``classes``: value in the references -> class, in the order in which a model numbers them. A plain prediction has
+    the references' values, or 1, 2, ... as ``caml predict`` writes them; ``values`` are those of all predictions that
+    were made together, which may tell where one case does not. Raises DataError where it stays open.
+    """
+    by_model = dict(enumerate(classes.values(), 1))
+    own = [s.label for s in found]
+    ways: list[Mapping[int, Segment]] = []
+    for known in (values, own):  # a folder of mixed origin is judged case by case
+        ways = ways or [way for way in (classes, by_model) if all(v in way for v in {*known, *own})]
+    if not ways:
+        raise DataError(
+            f"{who} has the label values {own}; expected those of the references ({_listed(classes)}) or of caml "
+            f"predict ({_listed(by_model)})."
+        )
+    names = [[way[v].name for v in own] for way in ways]
+    if names[0] != names[-1]:
+        raise DataError(
+            f"{who} has the label values {own}, which may be those of the references ({_listed(classes)}) or of caml "
+            f"predict ({_listed(by_model)}); save the prediction as .seg.nrrd, which holds the names."
+        )
+    return tuple(replace(s, name=name) for s, name in zip(found, names[0]))
+
+
+def plain_classes(values: Collection[int]) -> dict[int, Segment]:
+    """Return value -> class of label maps without names; empty where the values are 1, 2, ... and tell nothing."""
+    in_order = sorted(values)
+    return {} if in_order == list(range(1, len(in_order) + 1)) else {v: Segment(plain_name(v), v) for v in in_order}
+
+
 def plain_name(value: int) -> str:
     """The name of a class of which only the value in a label map is known."""
     return f"segment_{value}"
@@ -127,6 +161,8 @@ def _check_unnamed(
     label = {name_key(s.name): s.label for s in common}
     agree = all(label[name_key(s.name)] == s.label for segments in named.values() for s in segments)
     for case, segments in unnamed.items():
+        if all(name_key(s.name) in label for s in segments):  # what was called after its value is so in all cases
+            continue
         if any(s.label > len(common) for s in segments) or not agree:
             raise DataError(
                 f"Case {case} has a label map without names, whose values {[s.label for s in segments]} cannot be "
@@ -134,6 +170,10 @@ def _check_unnamed(
                 'save it as .seg.nrrd, or list the classes under "segments" in a JSON cohort.',
                 case,
             )
+
+
+def _listed(classes: Mapping[int, Segment]) -> str:
+    return ", ".join(f"{value} {segment.name}" for value, segment in classes.items())
 
 
 def _some(cases: list[str]) -> str:

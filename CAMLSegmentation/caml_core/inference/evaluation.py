@@ -1,4 +1,4 @@
-"""Predicted and reference label maps in pairs, and the table that compares them."""
+"""Predicted and reference label maps compared: the table of figures, and what is to be said of it."""
 
 from __future__ import annotations
 
@@ -12,61 +12,30 @@ from pathlib import Path
 import numpy as np
 
 from ..config import Segment
-from ..data.cohort import load_cohort
 from ..data.files import replacing
 from ..data.io import grid_difference
 from ..data.labels import LabelMap, is_segmentation, labels_on_grid, read_labels
-from ..data.segments import conform, match_segments, plain_name
-from ..errors import Cancelled, DataError, UsageError
+from ..data.segments import conform, match_segments, named_as_references, plain_classes
+from ..errors import Cancelled, DataError
 from ..events import Listener, silent
 from ..metrics import COLUMNS, case_metrics, summarize
 from ..serialization import write_json
+from .pairs import Pair
 
-_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
-_LABEL_ENDS = ("_label", "-label", "_labels", "-labels", "_seg", "-seg", "_segmentation", "-segmentation", "_mask")
-_IMAGE_ENDS = ("_image", "-image", "_img", "_0000")
-#: Maps that predictions leave beside their labels.
-_EXTRA_ENDS = ("_disagreement", "_probability")
-_LISTS = (".csv", ".tsv", ".txt", ".json")
 #: Segment name -> metrics of one case.
 CaseRow = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two label maps of a case. ``declared``: the classes of the references' list, with their values in it."""
-
-    prediction: Path
-    reference: Path
-    declared: tuple[Segment, ...] = ()
-
-
-@dataclass(frozen=True)
 class Evaluation:
-    """``cases``: case id -> segment -> metrics; ``summary``: segment -> column -> mean and std, or count."""
+    """``cases``: case id -> segment -> metrics; ``summary``: segment -> column -> mean and std, or count.
+
+    ``notes``: sentences on what label maps lost when they were read, such as overlaps.
+    """
 
     cases: dict[str, CaseRow]
     summary: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
-
-
-def find_pairs(predictions: Path, references: Path) -> dict[str, Pair]:
-    """Return case id -> prediction and reference. Two files are a pair whatever their names.
-
-    In folders, names are compared without ``_label``, ``_image``, ``_seg`` and the suffix; a list (CSV, JSON) or a
-    folder with sub-folders is read as a cohort, whose labels are the references. A prediction without a reference is
-    an error, a reference without a prediction is not asked for. Raises DataError.
-    """
-    (ours, _), (theirs, declared) = _label_files(predictions), _label_files(references)
-    if predictions.is_file() and references.is_file() and len(ours) == len(theirs) == 1:
-        return {case: Pair(path, next(iter(theirs.values())), declared) for case, path in ours.items()}
-    lacking = sorted(set(ours) - set(theirs))
-    if lacking:
-        raise DataError(
-            f"There is no reference for {', '.join(lacking[:5])}{' and others' if len(lacking) > 5 else ''} in "
-            f"{references}; name prediction and reference after the same case.",
-            lacking[0],
-        )
-    return {case: Pair(path, theirs[case], declared) for case, path in sorted(ours.items())}
+    notes: tuple[str, ...] = ()
 
 
 def evaluate_pairs(
@@ -77,29 +46,34 @@ def evaluate_pairs(
 ) -> Evaluation:
     """Compare every pair on the reference's own grid; segments are matched by name, or by value without names.
 
-    Where the references' list declares classes, the values of plain references are theirs. Those of a plain
-    prediction may be, too, or else 1, 2, ... in the list's order, as ``caml predict`` writes them.
+    Where the references' list declares classes, the values of plain references are theirs; else a class is called
+    after its value in them. Those of a plain prediction may be the same, or else 1, 2, ... in this order, as
+    ``caml predict`` writes them; DataError where both may be and differ.
     A segment that no file of a case has, but other cases do, counts as found: both are empty. ``lines`` says so.
     """
     cases: dict[str, CaseRow] = {}
+    notes: list[str] = []
+    naming = _Naming.of(pairs, stop)
     for case, pair in pairs.items():
         if stop():
             raise Cancelled(f"Stopped after {len(cases)} of {len(pairs)} cases; nothing was written.")
-        cases[case] = _compare(case, pair)
+        cases[case], told = _compare(case, pair, naming)
+        notes += told
         listener("progress", {"done": len(cases), "total": len(pairs), "unit": "cases"})
     names = list(dict.fromkeys(name for row in cases.values() for name in row))
     if not names:
         raise DataError("All predictions and references are empty; there is nothing to compare.")
     nothing = case_metrics(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)), (1.0, 1.0, 1.0), [Segment("none", 1)])["none"]
     whole = {case: {name: row.get(name, nothing) for name in names} for case, row in cases.items()}
-    return Evaluation(whole, {name: summarize(row[name] for row in whole.values()) for name in names})
+    summary = {name: summarize(row[name] for row in whole.values()) for name in names}
+    return Evaluation(whole, summary, tuple(notes))
 
 
 def write_evaluation(path: Path, evaluation: Evaluation) -> None:
-    """Write the whole table as JSON or CSV, by the suffix; atomic."""
+    """Write the whole table as JSON or CSV, by the suffix; atomic. Notes are in JSON alone."""
     if path.suffix.lower() == ".json":
         with replacing(path) as temporary:
-            write_json(temporary, {"cases": evaluation.cases, "summary": evaluation.summary})
+            write_json(temporary, evaluation)
         return
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(_table(evaluation))
@@ -140,14 +114,21 @@ def empty_remarks(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> lis
     return remarks
 
 
-def _compare(case: str, pair: Pair) -> CaseRow:
-    prediction, reference, declared = pair.prediction, pair.reference, pair.declared
-    theirs = read_labels(reference, case, declared)
-    ours = _named_by(declared, read_labels(prediction, case), prediction, case)
+def _compare(case: str, pair: Pair, naming: _Naming) -> tuple[CaseRow, tuple[str, ...]]:
+    prediction, reference = pair.prediction, pair.reference
+    theirs, ours = read_labels(reference, case, pair.declared), read_labels(prediction, case)
+    declared = pair.declared or naming.implied(ours, theirs)
+    if declared and not pair.declared:
+        theirs = read_labels(reference, case, declared)
+    if declared and not ours.named:
+        who = f"Case {case}: {prediction.name}"
+        named = named_as_references(ours.segments, {s.label: s for s in declared}, who, naming.predicted)
+        ours = replace(ours, segments=named, named=True)
+    notes = (*ours.notes, *theirs.notes)
     ours, theirs = _on_one_grid(case, ours, prediction, theirs, reference)
     found = {"prediction": ours.segments, "reference": theirs.segments}
     if not any(found.values()):
-        return {}
+        return {}, notes
     try:
         segments = match_segments({name: s for name, s in found.items() if s}, declared)
     except DataError as error:
@@ -156,35 +137,40 @@ def _compare(case: str, pair: Pair) -> CaseRow:
     truth = conform(theirs.array, theirs.segments, segments, f"Case {case}: {reference.name}")
     if declared:  # a list may declare more than there is in any case
         segments = tuple(s for s in segments if (array == s.label).any() or (truth == s.label).any())
-    return case_metrics(array, truth, theirs.grid.spacing, segments, case)
+    return case_metrics(array, truth, theirs.grid.spacing, segments, case), notes
 
 
-def _named_by(declared: Sequence[Segment], found: LabelMap, path: Path, case: str) -> LabelMap:
-    """Give a plain prediction the names of the declared classes, by the list's values or by those of a model."""
-    if not declared or not found.segments or any(s.name != plain_name(s.label) for s in found.segments):
-        return found
-    values = [s.label for s in found.segments]
-    by_list = {s.label: s for s in declared}
-    by_model = dict(enumerate(declared, 1))
-    ways = [[way[v].name for v in values] for way in (by_list, by_model) if all(v in way for v in values)]
-    if not ways:
-        raise DataError(
-            f"Case {case}: {path.name} has the label values {values}; expected those of the list ({_values(by_list)}) "
-            f"or of caml predict ({_values(by_model)}).",
-            case,
-        )
-    if ways[0] != ways[-1]:
-        raise DataError(
-            f"Case {case}: the label values {values} of {path.name} may be those of the list ({_values(by_list)}) or "
-            f"of caml predict ({_values(by_model)}); save the prediction as .seg.nrrd, which holds the names.",
-            case,
-        )
-    named = tuple(replace(s, name=name) for s, name in zip(found.segments, ways[0]))
-    return replace(found, segments=named, named=True)
+@dataclass(frozen=True)
+class _Naming:
+    """What values mean in label maps without names: ``classes`` of the references, values of all predictions."""
+
+    classes: Mapping[int, Segment]
+    predicted: frozenset[int]
+
+    @classmethod
+    def of(cls, pairs: Mapping[str, Pair], stop: Callable[[], bool]) -> _Naming:
+        """Read the values of all plain files: a single case may lack a class."""
+        predicted: set[int] = set()
+        referred: set[int] = set()
+        for case, pair in pairs.items():
+            if stop():
+                raise Cancelled("Stopped before the first case; nothing was written.")
+            if not is_segmentation(pair.prediction):
+                predicted |= _plain_values(pair.prediction, case)
+            if not pair.declared and not is_segmentation(pair.reference):
+                referred |= _plain_values(pair.reference, case)
+        return cls(plain_classes(referred), frozenset(predicted))
+
+    def implied(self, ours: LabelMap, theirs: LabelMap) -> tuple[Segment, ...]:
+        """The classes of a plain reference, where the prediction has no names or just such names."""
+        names = {segment.name for segment in self.classes.values()}
+        fits = not ours.named or {segment.name for segment in ours.segments} <= names
+        return tuple(self.classes.values()) if fits and not theirs.named else ()
 
 
-def _values(classes: Mapping[int, Segment]) -> str:
-    return ", ".join(f"{value} {segment.name}" for value, segment in classes.items())
+def _plain_values(path: Path, case: str) -> set[int]:
+    found = read_labels(path, case)
+    return set() if found.named else {segment.label for segment in found.segments}
 
 
 def _on_one_grid(
@@ -213,54 +199,6 @@ def _on_one_grid(
     return placed[0], placed[1]
 
 
-def _label_files(path: Path) -> tuple[dict[str, Path], tuple[Segment, ...]]:
-    """Case id -> label map of a file, a folder or a list, and the classes that a list declares."""
-    if not path.exists():
-        raise DataError(f"{path} does not exist; give label maps, folders of them or a list of cases.")
-    if path.is_file() and path.suffix.lower() not in _LISTS:
-        return {_case_id(path): path}, ()
-    files = _plain_files(path) if path.is_dir() else []
-    if not files:
-        cohort = load_cohort(path)
-        listed = {case.id: case.label for case in cohort.cases if case.label is not None}
-        if not listed:
-            raise DataError(f"There is no label map in {path}.")
-        return listed, cohort.segments
-    named = [file for file in files if _is_named_label(file)]
-    taken = {_case_id(file) for file in named}
-    result: dict[str, Path] = {}
-    for file in [*named, *(f for f in files if f not in named and _case_id(f) not in taken)]:
-        case = _case_id(file)
-        if case in result:
-            raise UsageError(f"Both {result[case].name} and {file.name} in {path} belong to case {case}; keep one.")
-        result[case] = file
-    return result, ()
-
-
-def _is_named_label(file: Path) -> bool:
-    """Whether the name tells a label map from the case's image."""
-    return is_segmentation(file) or _stem(file).lower().endswith(_LABEL_ENDS)
-
-
-def _plain_files(folder: Path) -> list[Path]:
-    found = (p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith("."))
-    others = (*_EXTRA_ENDS, *_IMAGE_ENDS)
-    return [p for p in found if p.name.lower().endswith(_SUFFIXES) and not _stem(p).lower().endswith(others)]
-
-
-def _case_id(path: Path) -> str:
-    stem = _stem(path)
-    for _ in range(2):  # X_image_seg, X_label.seg
-        end = next((e for e in (*_LABEL_ENDS, *_IMAGE_ENDS) if stem.lower().endswith(e) and len(stem) > len(e)), "")
-        stem = stem[: len(stem) - len(end)]
-    return stem
-
-
-def _stem(path: Path) -> str:
-    suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), path.suffix)
-    return path.name[: len(path.name) - len(suffix)]
-
-
 def _table(evaluation: Evaluation) -> Iterable[list[str]]:
     columns = (*COLUMNS, "prediction_ml", "reference_ml", "missed", "invented")
     yield ["case", "segment", *columns]
@@ -280,6 +218,7 @@ def _remarks(evaluation: Evaluation) -> Iterable[str]:
             if count := int(summary[flag]["count"]):
                 yield f"{name}: the prediction {meaning} in {count} case(s); their distances are the image's diagonal."
     yield from empty_remarks(evaluation.cases)
+    yield from evaluation.notes
 
 
 def _shown(column: str, value: float) -> str:

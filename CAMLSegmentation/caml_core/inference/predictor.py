@@ -104,6 +104,8 @@ class Predictor:
         self._original = network
         self._network = prepared_network(network, self.numeric, device)
         self._mirrors = _mirrors(spec.flip_axes if quality == "best" and protocol is None else ())
+        if protocol is not None:
+            _check_stride(protocol.stride, spec.geometry.patch)
 
     def predict(
         self,
@@ -273,6 +275,14 @@ def _sub_models(spec: ModelSpec, quality: Quality, sub_model: SubModel) -> tuple
     if sub_model == "auto":
         sub_model = "v" if quality == "fast" or spec.labeled_only else "mean"
     return ("v", "a") if sub_model == "mean" else (sub_model,)
+
+
+def _check_stride(stride: Triple, patch: Triple) -> None:
+    if any(s > p for s, p in zip(stride, patch)):
+        raise UsageError(
+            f"The stride {'x'.join(map(str, stride))} is longer than the model's patch {'x'.join(map(str, patch))} and "
+            "would leave voxels out; expected at most the patch along each axis."
+        )
 
 
 def _mirrors(axes: Sequence[int]) -> tuple[tuple[int, ...], ...]:

@@ -63,6 +63,9 @@ def strided_windows(size: Triple, window: Triple, stride: Triple) -> Windows:
     if min(stride) < 1:
         msg = f"stride must be positive, got {stride}"
         raise ValueError(msg)
+    if any(s > w for s, w in zip(stride, window)):
+        msg = f"stride {stride} is longer than the window {window} and would leave voxels out"
+        raise ValueError(msg)
     i, j, k = (_strided(n, w, s) for n, w, s in zip(size, window, stride))
     return Windows(size, window, (i, j, k))
 

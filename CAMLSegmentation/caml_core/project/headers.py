@@ -29,7 +29,7 @@ def read_header(path: Path) -> Header | None:
         first, slices = files[0], len(files)
     reader = _information(first)
     if reader is None:
-        return None
+        return None if path.is_dir() else _of_nifti_2(path)
     size, spacing = tuple(reader.GetSize())[:3], tuple(round(s, 4) for s in reader.GetSpacing())[:3]
     return ((*size[:2], slices), spacing) if slices else (size, spacing)
 
@@ -40,6 +40,19 @@ def read_grid(path: Path) -> Grid | None:
 
     reader = _information(path)
     return None if reader is None or reader.GetDimension() != 3 else grid_of(reader)
+
+
+def _of_nifti_2(path: Path) -> Header | None:
+    """The header of the version of NIfTI that ITK does not read."""
+    from ..data import nifti
+
+    try:
+        header = nifti.read_header(path) if nifti.is_nifti(path) else None
+    except (OSError, EOFError):
+        return None
+    if header is None or header.version != 2 or header.dim[0] < 3:
+        return None
+    return header.dim[1:4], tuple(round(s, 4) for s in header.pixdim[1:4])
 
 
 def _information(path: Path) -> sitk.ImageFileReader | None:

@@ -87,19 +87,9 @@ def rename_segments(project: Project, names: Mapping[str, str]) -> None:
 
 
 def _grid(path: Path, case_id: str) -> Grid:
-    import SimpleITK as sitk
-
-    from ..data.grid import Grid
+    from ..data.files import has_dicom_mark
     from ..data.io import read_volume
+    from .headers import read_grid
 
-    if path.is_dir() or path.name.lower().endswith(".dcm"):
-        return read_volume(path, case_id).grid
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise DataError(f"Case {case_id}: {path.name} cannot be read; the file is damaged or no volume.") from error
-    if reader.GetDimension() != 3:
-        return read_volume(path, case_id).grid
-    return Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+    grid = None if not path.is_file() or has_dicom_mark(path) else read_grid(path)
+    return read_volume(path, case_id).grid if grid is None else grid  # it says what is wrong, where something is

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,8 @@ from ..config import Geometry, Segment, Spacing
 from ..data.case import Case, Cohort
 from ..data.geometry import NetworkGrid
 from ..data.io import describe, read_case
-from ..data.labels import labels_on_grid, read_labels
-from ..data.segments import conform, match_segments
+from ..data.labels import LabelMap, labels_on_grid, read_labels
+from ..data.segments import conform, match_segments, named_as_references, plain_classes, plain_name
 from ..errors import DataError
 from ..metrics import case_metrics
 
@@ -26,7 +26,10 @@ Figures = dict[str, dict[str, dict[str, float]]]
 
 @dataclass(frozen=True, eq=False)
 class ComparedCase:
-    """Arrays [x, y, z] along left, posterior, superior, with ``spacing`` in mm; ``predictions`` by training."""
+    """Arrays [x, y, z] along left, posterior, superior, with ``spacing`` in mm; ``predictions`` by training.
+
+    ``notes``: sentences on what label maps lost when they were read, such as overlaps.
+    """
 
     id: str
     image: np.ndarray
@@ -34,16 +37,22 @@ class ComparedCase:
     reference: np.ndarray
     predictions: dict[str, np.ndarray]
     figures: Figures
+    notes: tuple[str, ...] = ()
 
 
 def reference_segments(cohort: Cohort) -> tuple[Segment, ...]:
-    """Return the classes of the references; raise DataError where a case has none."""
+    """Return the classes of the references; raise DataError where a case that counts has none."""
     found = {}
-    for case in cohort.cases:
+    for case in judged(cohort):
         if case.label is None:
             raise DataError(f"Case {case.id} has no label to judge segmentations by; give one or remove it.", case.id)
         found[case.id] = read_labels(case.label, case.id, cohort.segments).segments
     return match_segments(found, cohort.segments)
+
+
+def judged(cohort: Cohort) -> list[Case]:
+    """Return the cases that count: all but those that are excluded."""
+    return [case for case in cohort.cases if case.role != "excluded"]
 
 
 def compare(
@@ -56,19 +65,29 @@ def compare(
     """Read a case and its segmentation in each of ``folders`` (by name of the training), and measure them.
 
     ``figures``: what was measured already; nothing is measured then.
-    Raises DataError where a segmentation is missing or lies on another grid.
+    Raises DataError where a segmentation is missing or lies on another grid, or its values may mean two things.
     """
     volume = read_case(case)[0]
+    notes: list[str] = []
 
-    def labels(path: Path) -> np.ndarray:
-        found = read_labels(path, case.id, declared)
+    def labels(path: Path, found: LabelMap) -> np.ndarray:
+        notes.extend(found.notes)
         array = labels_on_grid(found, volume.grid, path, case.id)
         return conform(array, found.segments, segments, describe(path, case.id))
 
+    def predicted(folder: Path) -> np.ndarray:
+        path = find_segmentation(folder, case.id)
+        found = read_labels(path, case.id)
+        if classes and not found.named:
+            named = named_as_references(found.segments, classes, describe(path, case.id))
+            found = replace(found, segments=named, named=True)
+        return labels(path, found)
+
     if case.label is None:
         raise DataError(f"Case {case.id} has no label to judge segmentations by.", case.id)
-    reference = labels(case.label)
-    predictions = {name: labels(find_segmentation(folder, case.id)) for name, folder in folders.items()}
+    classes = _values_of_references(segments, declared)
+    reference = labels(case.label, read_labels(case.label, case.id, declared))
+    predictions = {name: predicted(folder) for name, folder in folders.items()}
     spacing = volume.grid.spacing
     if figures is None:
         figures = {n: case_metrics(p, reference, spacing, segments, case.id) for n, p in predictions.items()}
@@ -81,7 +100,16 @@ def compare(
         reference=upright.orient(reference),
         predictions={name: upright.orient(prediction) for name, prediction in predictions.items()},
         figures=figures,
+        notes=tuple(notes),
     )
+
+
+def _values_of_references(segments: Sequence[Segment], declared: Sequence[Segment]) -> dict[int, Segment]:
+    """Value in plain references -> class; empty where they are a model's own 1, 2, ..., or only the names tell."""
+    if declared:
+        return {s.label: s for s in declared}
+    values = [v for v in range(1, 256) if plain_name(v) in {s.name for s in segments}]
+    return plain_classes(values) if len(values) == len(segments) else {}
 
 
 def find_segmentation(folder: Path, case_id: str) -> Path:

@@ -11,12 +11,12 @@ from typing import Any
 from .. import __version__
 from ..data.case import Cohort
 from ..data.cohort import load_cohort
-from ..data.files import make_folder
+from ..data.files import make_folder, replacing
 from ..errors import Cancelled, ResourceError
 from ..events import Listener, silent
 from ..serialization import write_json
 from . import figures, page
-from .cases import ComparedCase, compare, reference_segments
+from .cases import ComparedCase, compare, judged, reference_segments
 from .curves import RUNS_CAPTION, draw_curves, draw_runs
 from .description import Description, Section
 from .overlays import draw_case
@@ -43,7 +43,8 @@ def write_report(
         html, result = _section(section, index, f"{number}_{file_slug(section.title)}", listener, stop)
         parts.append(html)
         results.append(result)
-    write_json(folder / "report.json", {"title": description.title, "sections": results})
+    with replacing(folder / "report.json") as temporary:
+        write_json(temporary, {"title": description.title, "sections": results})
     return page.write_page(index, description.title, parts, f"Made by caml {__version__}. Not for clinical use.")
 
 
@@ -83,19 +84,22 @@ def _cases(
     folders = {run.name: run.predictions for run in section.runs if run.predictions is not None}
     found: dict[str, Any] = {}
     drawn = [page.heading(3, "Test cases")]
-    for done, case in enumerate(cohort.cases, 1):
+    cases = judged(cohort)
+    notes: list[str] = []
+    for done, case in enumerate(cases, 1):
         if stop():
-            raise Cancelled(f"Stopped after {done - 1} of {len(cohort.cases)} cases; the report is not complete.")
+            raise Cancelled(f"Stopped after {done - 1} of {len(cases)} cases; the report is not complete.")
         compared = compare(case, folders, segments, cohort.segments)
         found[case.id] = compared.figures
         drawn.append(_drawn_case(compared, index, slug))
-        listener("progress", {"done": done, "total": len(cohort.cases), "unit": "case"})
+        notes += compared.notes
+        listener("progress", {"done": done, "total": len(cases), "unit": "case"})
     tables = []
     for segment in segments:
         title = page.heading(3, segment.name) if len(segments) > 1 else ""
         rows = figures.rows(found, names, segment.name)
         tables.append(title + page.table(figures.header(names), rows, last_is_mean=True))
-    verdicts = [figures.verdict(found, names, segment.name) for segment in segments]
+    verdicts = [figures.verdict(found, names, segment.name) for segment in segments] + notes
     return verdicts, ["".join(tables), *drawn], found
 
 

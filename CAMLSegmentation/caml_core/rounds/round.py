@@ -13,11 +13,11 @@ from ..config import Plan
 from ..data.case import Cohort
 from ..data.cohort import check_folds, check_trainable, hold_out, load_cohort
 from ..data.files import remove_quietly, replacing
-from ..device import choose_device, use_threads
 from ..errors import CamlError, Cancelled, TrainingError, UsageError
-from ..events import Listener
+from ..events import Listener, silent
 from ..inference.evaluation import empty_remarks
 from ..model_file import LoadedModel, load_model, save_model
+from ..training.at_hand import at_hand
 from ..training.planner import from_scratch
 from ..training.preflight import seen_note
 from ..training.run import STOP_NOTE, Session, plan_training, run_training, survey
@@ -104,7 +104,7 @@ class Round:
         preview = Preview(self.folder, cohort, for_part(self._around.listener, MAIN), self._stop)
         main = self._part(MAIN, lambda: (plan, cohort), self._start, preview, finish)
         self._publish()
-        plan = self.folder.part(MAIN).read_plan()  # out of memory it may have changed
+        plan = at_hand(self.folder.part(MAIN).read_plan(), silent)  # out of memory it may have changed
         if main["ended"] in ("finished", "plateau") and not finish:
             self._add_baseline(plan, cohort, main["iterations"])
             self._add_folds(plan, cohort, main["iterations"])
@@ -117,10 +117,7 @@ class Round:
         """Return plan and cohort: those of the main training where it has begun, else made now."""
         cohort, main = self.folder.read_cohort(), self.folder.part(MAIN)
         if main.plan.is_file():
-            plan = main.read_plan()
-            choose_device(plan.device)
-            use_threads(plan.numeric.threads)
-            return plan, cohort
+            return at_hand(main.read_plan(), self._listener), cohort
         if finish:
             raise TrainingError("Nothing has been trained yet; resume the round without finishing it.")
         request = self.request.planning
@@ -176,7 +173,7 @@ class Round:
                 ]
             )
         cohorts = fold_cohorts(cohort, self.request.folds, plan.seed)
-        own_plan = fold_plan(plan, iterations, self.request.folds, cohorts[0])
+        own_plan = fold_plan(plan, iterations, len(cohorts), cohorts[0])
         for number, own in enumerate(cohorts, 1):
             self._part(f"{FOLD}{number}", lambda own=own: (own_plan, own), start)  # type: ignore[misc]
         row = self._crossed()
@@ -204,7 +201,7 @@ class Round:
         with part:
             if not part.plan.is_file():
                 part.create(*begin())
-            plan, own = part.read_plan(), part.read_cohort()
+            plan, own = at_hand(part.read_plan(), silent), part.read_cohort()
             resumed = part.checkpoint.is_file()
             outcome = run_training(plan, own, part, session, start, resumed=resumed, finish=finish)
             if outcome.reason == "stopped" and not (finish and self._is_scored(own, outcome.held_out)):
@@ -212,7 +209,9 @@ class Round:
                     f"Stopped at iteration {outcome.iteration} with everything saved; "
                     f"go on with: caml round --resume {self.folder.path}"
                 )
-            self._note_lesser(name, outcome, part.read_plan().batch_labeled < plan.batch_labeled)
+            after = part.read_plan()
+            shrunk = (after.batch_labeled, after.geometry.patch) != (plan.batch_labeled, plan.geometry.patch)
+            self._note_lesser(name, outcome, shrunk)
             done = {
                 "ended": outcome.reason,
                 "iterations": outcome.iteration,
@@ -232,7 +231,9 @@ class Round:
                 [f"The training {name} ended early, by losses that were no numbers; do not compare it."]
             )
         if name != MAIN and shrunk:
-            self.folder.add_notes([f"The training {name} went on with a smaller batch, as memory had run out."])
+            self.folder.add_notes(
+                [f"The training {name} went on with smaller batches or patches, as memory had run out."]
+            )
 
     @staticmethod
     def _is_scored(cohort: Cohort, scores: dict[str, Any]) -> bool:

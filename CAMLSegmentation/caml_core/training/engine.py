@@ -102,6 +102,11 @@ class Engine:
         self._restore_buffers()
         return None
 
+    def discard(self) -> None:
+        """Forget a step that was broken off, as if it had not been begun."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self._restore_buffers()
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs besides the plan and the iteration."""
         return {
@@ -160,7 +165,7 @@ class Engine:
         if batch.unlabeled is None or self.average is None:
             return self._labeled(batch, iteration)
         pasted, rng = self._mixing(iteration)
-        if pasted:
+        if pasted or len(batch.labeled) == 1:  # beside each other they would be two samples, for which memory may lack
             return paste_both_ways(batch, self._pseudo_labels(batch), losses.pseudo_label, rng)
         batch = half(batch)
         return side_by_side(batch, self._pseudo_labels(batch), losses.pseudo_label)
@@ -174,7 +179,7 @@ class Engine:
 
     def pastes(self, iteration: int) -> bool:
         """Whether this iteration of mutual learning pastes cases into each other, if the plan has it at all."""
-        return self.plan.losses.mixing != "none" and self._mixing(iteration)[0]
+        return self.plan.losses.mixing != "none" and (self.plan.batch_labeled == 1 or self._mixing(iteration)[0])
 
     def _mixing(self, iteration: int) -> tuple[bool, np.random.Generator]:
         """Whether to paste, and the generator that then draws where."""

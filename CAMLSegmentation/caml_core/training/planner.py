@@ -81,7 +81,7 @@ def make_plan(
         network = dataclasses.replace(network, base_filters=request.base_filters)
     plan = _assemble(request, _fine_tuning(preset) if start is not None else preset, geometry, network, channels, found)
     plan = dataclasses.replace(plan, from_model=start is not None)
-    stages = _recomputed_stages(plan, plan.numeric)
+    stages = recomputed_stages(plan, plan.numeric)
     plan = dataclasses.replace(plan, numeric=dataclasses.replace(plan.numeric, recompute=stages))
     check()
     with _enough_memory(plan):
@@ -260,7 +260,7 @@ def _measured(
     numeric = fastest_mode(plan, labeled_cases, request.dtype, check)
     if request.dtype is not None and numeric.dtype != request.dtype:
         notes.append(f"{request.dtype} cannot train with this patch on this device; {numeric.dtype} was taken instead.")
-    plan = dataclasses.replace(plan, numeric=dataclasses.replace(numeric, recompute=_recomputed_stages(plan, numeric)))
+    plan = dataclasses.replace(plan, numeric=dataclasses.replace(numeric, recompute=recomputed_stages(plan, numeric)))
     measured = measure(plan, labeled_cases)
     cases = labeled_cases, sum(c.role == "unlabeled" for c in found.cases)
     affordable = functools.partial(_affordable, plan, cases=cases, measured=measured)
@@ -312,8 +312,11 @@ def with_phases(losses: LossConfig, iterations: int, labeled_cases: int, unlabel
     return dataclasses.replace(losses, solo_share=min(max(share, LEAST_SOLO), MOST_SOLO))
 
 
-def _recomputed_stages(plan: Plan, numeric: NumericMode) -> int:
-    """Large patches keep gigabytes of features for the backward pass; computing them again costs little time."""
+def recomputed_stages(plan: Plan, numeric: NumericMode) -> int:
+    """Return how many shallow stages are computed again in the backward pass.
+
+    Large patches keep gigabytes of features for it; computing them again costs little time.
+    """
     samples = plan.batch_labeled + (0 if plan.losses.mixing == "copy-paste" else plan.batch_unlabeled)
     voxels = samples * math.prod(plan.geometry.patch) * plan.network.base_filters
     if voxels < RECOMPUTE_FEATURES:

@@ -192,8 +192,9 @@ def _seconds(plan: Plan, found: Fingerprint, has_start: bool, extras: Extras) ->
     if has_start:
         total += held_out * scored
     if extras.folds:
-        each = max(plan.iterations / extras.folds, LEAST_FOLD_ITERATIONS) * plan.seconds_per_iteration
-        total += min(extras.folds, labeled) * each + SCORING_PASSES * labeled * scored
+        folds = max(min(extras.folds, labeled), 1)
+        each = max(plan.iterations / folds, LEAST_FOLD_ITERATIONS) * plan.seconds_per_iteration
+        total += folds * each + SCORING_PASSES * labeled * scored
     return total
 
 

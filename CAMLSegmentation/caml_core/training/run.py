@@ -22,11 +22,12 @@ from ..data.case import Case, Cohort
 from ..data.cohort import check_trainable, hold_out, load_cohort
 from ..data.files import replacing
 from ..data.fingerprint import Fingerprint, fingerprint
-from ..device import choose_device, cpu_title, use_threads
+from ..device import cpu_title
 from ..errors import Cancelled, ModelFileError, TrainingError
 from ..events import Listener
 from ..model_file import LoadedModel, ModelInfo, learned_cases, load_model, save_model
 from ..serialization import to_json, write_json
+from .at_hand import at_hand
 from .planner import Request, make_plan
 from .run_folder import RunFolder
 from .scores import Scoring, held_out_scores
@@ -97,22 +98,31 @@ def start_training(
 ) -> Outcome:
     """Plan and train in ``folder``, which must not hold a training yet."""
     with folder:
+        folder.check_new()
         cohort, found = survey(cohort_path, request, session.checking)
         plan, start = plan_training(cohort, found, request, session.checking, start_path, session.check_stop)
-        folder.create(plan, cohort)
         if start is not None:
-            _keep_start(start, folder)
+            _keep_start(start, folder)  # before the plan: where it does not fit, there is no training to be resumed
+        folder.create(plan, cohort)
         return run_training(plan, cohort, folder, session, start, resumed=False)
 
 
-def resume_training(folder: RunFolder, session: Session) -> Outcome:
-    """Go on where ``folder`` stands; nothing is measured or chosen again."""
+def resume_training(folder: RunFolder, session: Session, device: str = "auto") -> Outcome:
+    """Go on where ``folder`` stands; nothing is measured or chosen again, but ``device`` where that is named.
+
+    Raises TrainingError where nothing was trained yet and the start model is missing.
+    """
     plan, cohort = folder.read_plan(), folder.read_cohort()
     with folder:
-        choose_device(plan.device)
-        use_threads(plan.numeric.threads)
+        plan = at_hand(plan, session.listener, device)
         start = load_model(folder.start) if folder.start.is_file() else None
-        return run_training(plan, cohort, folder, session, start, resumed=folder.checkpoint.is_file())
+        resumed = folder.checkpoint.is_file()
+        if start is None and plan.from_model and not resumed:
+            raise TrainingError(
+                f"{folder.path} lacks the model to start from ({folder.start.name}); begin the training again in "
+                "another folder."
+            )
+        return run_training(plan, cohort, folder, session, start, resumed=resumed)
 
 
 def run_training(

@@ -57,20 +57,22 @@ class RunFolder:
 
     def create(self, plan: Plan, cohort: Cohort) -> None:
         """Make the folder with its plan and cohort; refuse a folder that holds another training."""
+        self.check_new()
+        save_cohort(cohort, self.cohort)
+        self.write_plan(plan)
+
+    def check_new(self) -> None:
+        """Make the folder; raise UsageError where it holds a training."""
         make_folder(self.path)
         if self.plan.exists():
             raise UsageError(
                 f"{self.path} already holds a training; resume it with --resume, or name another folder with -o."
             )
-        save_cohort(cohort, self.cohort)
-        self.write_plan(plan)
 
     def write_plan(self, plan: Plan) -> None:
         """Write the plan; a training that had to shrink its batch writes what it went on with."""
-        try:
-            write_json(self.plan, {"format": PLAN_FORMAT, "plan": plan})
-        except OSError as error:
-            raise disk_error(error, self.plan) from error
+        with replacing(self.plan) as temporary:
+            write_json(temporary, {"format": PLAN_FORMAT, "plan": plan})
 
     def read_plan(self) -> Plan:
         """Read the plan; raise TrainingError where there is none or it is of a newer version."""
@@ -103,6 +105,7 @@ class MetricsTable:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._waiting = ""  # rows that could not be added yet
 
     def start(self, iteration: int) -> None:
         """Write the header, or drop rows beyond ``iteration``, which a resumed run will repeat."""
@@ -117,16 +120,24 @@ class MetricsTable:
         with replacing(self._path) as temporary:
             temporary.write_text(text.getvalue(), encoding="ascii")
 
-    def append(self, **values: Any) -> None:
-        """Add one row; floats get six significant digits."""
+    def append(self, **values: Any) -> bool:
+        """Add one row; floats get six significant digits. False where another program holds the file.
+
+        The row then waits for the next one: a table that is open elsewhere must not end a training.
+        """
         text = io.StringIO()
         row = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in values.items()}
         csv.DictWriter(text, METRICS_COLUMNS, lineterminator="\n").writerow(row)
+        self._waiting += text.getvalue()
         try:
             with self._path.open("a", encoding="ascii") as stream:
-                stream.write(text.getvalue())
+                stream.write(self._waiting)
+        except PermissionError:
+            return False
         except OSError as error:
             raise disk_error(error, self._path) from error
+        self._waiting = ""
+        return True
 
 
 def _reached(row: dict[str, str], iteration: int) -> bool:

@@ -91,15 +91,17 @@ def _score(
         for name in sub_models
     }
     rows: dict[str, Any] = {}
+    notes: list[str] = []
     for done, case in enumerate(cases, 1):
-        rows[case.id] = _score_case(predictors, table, plan, case, declared, scoring)
+        rows[case.id], told = _score_case(predictors, table, plan, case, declared, scoring)
+        notes += told
         scoring.listener("progress", {"done": done, "total": len(cases), "unit": "cases"})
     summary = {
         name: {s.name: summary_of([row[name][s.name] for row in rows.values()]) for s in plan.segments}
         for name in sub_models
         if rows
     }
-    remarks = empty_remarks({case: row[sub_models[0]] for case, row in rows.items()})
+    remarks = [*empty_remarks({case: row[sub_models[0]] for case, row in rows.items()}), *notes]
     return {"count": len(rows), "summary": summary, "remarks": remarks, "cases": rows}
 
 
@@ -110,7 +112,8 @@ def _score_case(
     case: Case,
     declared: Sequence[Segment],
     scoring: Scoring,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Figures by sub-model and segment, and what the label lost when it was read."""
     volumes = read_case(case, plan.network.in_channels)
     found = read_case_labels(case, volumes[0].grid, declared)
     reference = conform(found.array, found.segments, plan.segments, case.id)
@@ -121,7 +124,7 @@ def _score_case(
         row[name] = case_metrics(labels, reference, prediction.grid.spacing, plan.segments, case.id)
         if position == 0:
             _keep(labels, prediction.grid, plan, case, scoring)
-    return row
+    return row, found.notes
 
 
 def _keep(labels: np.ndarray, grid: Grid, plan: Plan, case: Case, scoring: Scoring) -> None:

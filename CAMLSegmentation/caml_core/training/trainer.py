@@ -107,6 +107,7 @@ class Trainer:
         self._sums: dict[str, float] = {}
         self._summed = 0
         self._owed = False  # the validation of the iteration that was done last
+        self._told_table = False  # that the table of losses cannot be written now
         self._plateau = Plateau() if plan.optimizer.schedule == "plateau" else None
 
     @property
@@ -260,18 +261,19 @@ class Trainer:
             self._listener("log", {"message": f"The steps are good again; the learning rate is raised to {rate:.2g}."})
 
     def _shrink(self, error: BaseException) -> None:
-        """Out of device memory: once, go on with a smaller batch or patch."""
+        """Out of device memory: go on with a smaller batch, then smaller patches, as long as there are such."""
+        self.engine.discard()
         smaller = smaller_plan(self.plan)
-        if smaller is None or any(note.startswith("Out of memory") for note in self.plan.notes):
+        if smaller is None:
+            self.save()
             raise ResourceError(
-                f"The device {self.plan.device} ran out of memory even with a smaller batch; "
-                "choose the processor (cpu) as device, or a smaller patch."
+                f"The device {self.plan.device} ran out of memory even with the smallest batch and patch; close other "
+                "programs and resume the training, or resume it on the processor (--device cpu)."
             ) from error
         note = f"Out of memory: went on with batch {smaller.batch_labeled} and patch {smaller.geometry.patch}."
         self.plan = dataclasses.replace(smaller, notes=(*self.plan.notes, note))
         self.engine.plan = self.plan
         self._folder.write_plan(self.plan)
-        self.engine.optimizer.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._listener("warning", {"message": note})
@@ -321,8 +323,11 @@ class Trainer:
             self.engine.network.train()
 
     def _watch(self, dice: float) -> None:
-        """Let the learning rate fall once the Dice has levelled off."""
-        if self._plateau is None or self.engine.annealing is not None or not self._plateau.add(dice):
+        """Let the learning rate fall once the Dice has levelled off: of what CAML learns, not of labels alone."""
+        still_alone = self._iteration <= self.plan.solo_iterations and self.plan.losses.solo_share < 1
+        if self._plateau is None or self.engine.annealing is not None or still_alone:
+            return
+        if not self._plateau.add(dice):
             return
         self.engine.annealing = annealing(self._iteration, self.plan.iterations)
         self._listener(
@@ -347,7 +352,10 @@ class Trainer:
             row["validation_dice_v"] = self._scores.dice_v
             if self._scores.dice_a is not None:
                 row["validation_dice_a"] = self._scores.dice_a
-        self._table.append(**row)
+        if not self._table.append(**row) and not self._told_table:
+            self._told_table = True
+            message = "metrics.csv is open in another program; its rows are added when it is closed there."
+            self._listener("warning", {"message": message})
 
     def _tell_step(self, losses: dict[str, float]) -> None:
         now = time.monotonic()
@@ -379,7 +387,10 @@ def _loader(device: torch.device) -> AbstractContextManager[ThreadPoolExecutor |
 
 
 def smaller_plan(plan: Plan) -> Plan | None:
-    """Return ``plan`` with half the batch, or with one sample a stream with half the patch; None at the end."""
+    """Return ``plan`` with half the batch, or with one sample a stream with half the patch; None at the end.
+
+    One sample is never a single voxel in the deepest stage, where batch normalisation needs more.
+    """
     if plan.batch_labeled > 1 or plan.batch_unlabeled > 1:
         return dataclasses.replace(
             plan, batch_labeled=max(plan.batch_labeled // 2, 1), batch_unlabeled=max(plan.batch_unlabeled // 2, 1)
@@ -389,6 +400,8 @@ def smaller_plan(plan: Plan) -> Plan | None:
     if patch[axis] <= divisor[axis]:
         return None
     patch[axis] = max(patch[axis] // 2 // divisor[axis], 1) * divisor[axis]
+    if patch == list(divisor):
+        return None
     x, y, z = patch
     return dataclasses.replace(plan, geometry=dataclasses.replace(plan.geometry, patch=(x, y, z)))
 

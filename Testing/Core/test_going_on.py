@@ -1,0 +1,208 @@
+"""Trainings that are gone on with where something is missing: the device, the start model, a free table."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from round_tools import ONE_THREAD, a_plan, planned_round, work
+from synthetic import prepared, tiny_plan, write_cohort
+
+from caml_core.config import NumericMode, Plan
+from caml_core.data import files
+from caml_core.data.cohort import load_cohort
+from caml_core.errors import ResourceError, TrainingError
+from caml_core.events import Listener, silent
+from caml_core.model_file import ModelInfo, load_model, save_model
+from caml_core.presets import default_preset, paper_preset
+from caml_core.rounds import parts
+from caml_core.rounds import round as round_module
+from caml_core.rounds.request import RoundRequest
+from caml_core.training import at_hand as at_hand_module
+from caml_core.training import run as run_module
+from caml_core.training.at_hand import at_hand
+from caml_core.training.checkpoint import load_checkpoint
+from caml_core.training.engine import Engine
+from caml_core.training.request import Request
+from caml_core.training.run import Session, resume_training, run_training
+from caml_core.training.run_folder import MetricsTable, RunFolder
+from caml_core.training.trainer import Streams, Trainer
+
+
+def begun(folder: Path, cohort: Path, plan: Plan, steps: int) -> RunFolder:
+    """A training that was stopped after some steps."""
+    made, asked = RunFolder(folder), iter(range(10**6))
+    with made:
+        made.create(plan, load_cohort(cohort))
+        left = 10**6 if steps < 0 else steps + 1 + len(load_cohort(cohort).cases)
+        session = Session(silent, lambda: next(asked) >= left, folder.parent / "cache")
+        run_training(plan, load_cohort(cohort), made, session, None, resumed=False)
+    return made
+
+
+def warnings_to(told: list[str]) -> Listener:
+    return lambda kind, fields: told.append(fields["message"]) if kind == "warning" else None
+
+
+@pytest.fixture
+def a_cohort(tmp_path: Path) -> Path:
+    return write_cohort(tmp_path / "cohort", labeled=2, unlabeled=1, validation=1)
+
+
+# The device
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without the device")
+def test_a_training_whose_gpu_has_gone_goes_on_on_the_processor(tmp_path: Path, a_cohort: Path) -> None:
+    folder = begun(tmp_path / "run", a_cohort, a_plan(6), 3)
+    at = load_checkpoint(folder.checkpoint)["iteration"]
+    assert 0 < at < 6
+    folder.write_plan(dataclasses.replace(folder.read_plan(), device="cuda:0", numeric=NumericMode("fp16")))
+    told: list[str] = []
+    outcome = resume_training(folder, Session(warnings_to(told), lambda: False, tmp_path / "cache"))
+    assert (outcome.reason, outcome.iteration) == ("finished", 6)
+    (message,) = [text for text in told if "cuda:0" in text]
+    assert "goes on on the processor" in message
+    with pytest.raises(ResourceError, match="cuda:0"):
+        resume_training(folder, Session(silent, lambda: False, tmp_path / "cache"), "cuda")
+
+
+def test_where_nothing_is_missing_the_plan_stays_as_it_is() -> None:
+    plan, told = a_plan(), list[str]()
+    assert at_hand(plan, warnings_to(told)) == plan and not told
+
+
+def test_what_this_processor_does_not_know_is_not_asked_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    plan = tiny_plan(numeric=NumericMode("bf16", channels_last=True, threads=4096))
+    monkeypatch.setattr(at_hand_module, "_knows_bf16", lambda: False)  # an input of the machine
+    threads = torch.get_num_threads()
+    found = at_hand(plan, warnings_to(told)).numeric
+    assert (found.dtype, found.channels_last, found.threads) == ("fp32", True, 0)
+    assert "float32" in told[0] and torch.get_num_threads() == threads <= (os.cpu_count() or 1)
+
+
+# The start model
+
+
+@pytest.fixture
+def a_start_model(tmp_path: Path) -> Path:
+    plan = tiny_plan()
+    state = Engine(plan, 1).network.state_dict()
+    save_model(tmp_path / "start.caml", spec=plan.model_spec, state=state, info=ModelInfo("start"))
+    return tmp_path / "start.caml"
+
+
+def test_a_start_model_that_finds_no_room_leaves_nothing_to_resume(
+    tmp_path: Path, a_cohort: Path, a_start_model: Path, monkeypatch: pytest.MonkeyPatch, caml: Any
+) -> None:
+    """Else the training would be resumed without it: from random weights, by the plan of a fine-tuning."""
+    words = ("train", a_cohort, "-o", tmp_path / "run", "--model", a_start_model, "--iterations", "2", "--threads", "1")
+    words = (*words, "--cache", tmp_path / "cache", "--progress", "none")
+
+    def full(*_: object, **__: object) -> None:
+        raise ResourceError("There is no room on the disk.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "save_model", full)
+        assert caml(*words)[0] == 5
+    assert caml("train", "--resume", tmp_path / "run", "--progress", "none")[0] != 0
+    assert caml(*words)[0] == 0, "the same command, once there is room"
+    assert load_model(tmp_path / "run" / "model.caml").info.provenance["start_model"] == "start"
+
+
+def test_a_training_that_lacks_its_start_model_is_not_begun_without(tmp_path: Path, a_cohort: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with folder:
+        folder.create(a_plan(from_model=True), load_cohort(a_cohort))
+    with pytest.raises(TrainingError, match="lacks the model to start from"):
+        resume_training(folder, Session(silent, lambda: False, tmp_path / "cache"))
+
+
+# Files that another program holds
+
+
+def test_a_table_that_is_open_elsewhere_ends_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.check_writable()
+    plan = tiny_plan(iterations=8, validate_every=2, numeric=ONE_THREAD)
+    told: list[str] = []
+    streams = Streams([prepared(0), prepared(1)], [prepared(2)], [])
+    opened, held = Path.open, range(1, 4)
+    tries = iter(range(100))
+
+    def denied(path: Path, mode: str = "r", *more: Any, **named: Any) -> Any:
+        if path.name == "metrics.csv" and mode == "a" and next(tries) in held:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, mode, *more, **named)
+
+    monkeypatch.setattr(Path, "open", denied)
+    trainer = Trainer(plan, streams, folder, listener=warnings_to(told), stop=lambda: False)
+    assert trainer.run().reason == "finished"
+    rows = folder.metrics.read_text().splitlines()[1:]
+    assert [int(row.split(",")[0]) for row in rows] == list(range(1, 9)), "none is lost, none is there twice"
+    assert len(told) == 1 and "metrics.csv is open in another program" in told[0]
+
+
+def test_a_full_disk_is_still_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = MetricsTable(tmp_path / "metrics.csv")
+    table.start(0)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(ResourceError, match="disk is full"):
+        table.append(iteration=1)
+
+
+def test_a_model_file_that_is_held_for_a_moment_is_replaced(
+    tmp_path: Path, a_start_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a scanner for viruses does on Windows, where the file cannot be replaced meanwhile."""
+    monkeypatch.setattr(files, "_TRIES", 3)
+    monkeypatch.setattr(files.replace_when_free, "__defaults__", (3, 0.0))
+    replace, held = os.replace, iter((True, True))
+
+    def busy(source: Any, target: Any) -> None:
+        if next(held, False):
+            raise PermissionError(13, "Permission denied", str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", busy)
+    model = load_model(a_start_model)
+    save_model(a_start_model, spec=model.spec, state=model.state, info=ModelInfo("again"))
+    assert load_model(a_start_model).info.name == "again"
+
+
+# Sizes
+
+
+@pytest.mark.parametrize("preset", [lambda n: default_preset(1, n), lambda n: paper_preset(1, n, 8)])
+def test_correlation_matrices_do_not_grow_with_the_number_of_classes(preset: Any) -> None:
+    def cells(classes: int) -> tuple[int, int]:
+        losses = preset(classes).losses
+        return classes * losses.queries_per_class, classes * losses.memory_per_class
+
+    (rows, columns), most = cells(2), [cells(n) for n in (8, 14, 40, 200)]
+    assert all(r <= 2 * rows and c <= 2 * columns for r, c in most)
+    assert all(preset(n).losses.memory_per_class >= 5 for n in (8, 40, 200))
+    assert (rows // 2, columns // 2) == (preset(2).losses.queries_per_class, 256), "few classes have what they had"
+
+
+def test_fewer_folds_than_asked_for_share_the_whole_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    fold_plan = parts.fold_plan
+
+    def noted(plan: Plan, iterations: int, folds: int, cohort: Any) -> Plan:
+        asked.append(folds)
+        return fold_plan(plan, iterations, folds, cohort)
+
+    monkeypatch.setattr(round_module, "fold_plan", noted)
+    cohort = write_cohort(tmp_path / "cohort", labeled=2, unlabeled=1, validation=0)
+    work(planned_round(tmp_path / "round", cohort, a_plan(2), RoundRequest(Request(), folds=3)))
+    assert asked == [2]
