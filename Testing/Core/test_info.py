@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ from caml_core.cli import info
 from caml_core.config import ChannelIntensity, Geometry, ModelSpec, NetworkConfig, Segment
 from caml_core.errors import ModelFileError
 from caml_core.model import build_network
-from caml_core.model_file import ModelInfo, save_model
+from caml_core.model_file import ModelInfo, load_model, save_model
 
 
 @pytest.fixture
@@ -64,6 +65,20 @@ def test_the_card_names_what_a_person_asks_for(show, a_model_file):
         "cases: 60 entries",
     ):
         assert part in text
+
+
+def test_held_out_figures_are_words_and_not_keys(show, tmp_path, a_model_file):
+    model = load_model(a_model_file)
+    figures = {"dice": {"mean": 0.9076, "std": 0.024}, "hd95_mm": {"mean": 4.301, "std": 2.218}}
+    held_out = {"count": 20, "of": "cases 61-80", "remarks": ["One is empty."], "summary": {"mean": {"LA": figures}}}
+    crossed = {"count": 8, "summary": {"v": {"LA": {"dice": {"mean": 0.8, "std": 0.1}}}}}
+    info = dataclasses.replace(model.info, metrics={"held_out": held_out, "cross_validation": crossed, "odd": 3})
+    save_model(tmp_path / "n.caml", spec=model.spec, state=model.state, info=info)
+    lines = [" ".join(line.split()) for line in show(tmp_path / "n.caml").splitlines()]
+    at = lines.index("Held out: LA: Dice 90.8 +- 2.4 %, 95HD 4.3 +- 2.2 mm (mean of both sub-models), 20 cases")
+    assert lines[at + 1 : at + 3] == ["cases 61-80", "One is empty."]
+    assert "In folds: LA: Dice 80.0 +- 10.0 % (sub-model v), 8 cases" in lines and "Figures: odd: 3" in lines
+    assert not any("summary" in line for line in lines)
 
 
 def test_json_holds_everything(show, a_model_file):

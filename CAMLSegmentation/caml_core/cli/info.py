@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 HELP = "show what a model file holds: segments, spacing, training, held-out figures, licence"
 #: Long entries of the provenance (a hash for each case) are counted, not printed; --json prints them.
 _LONGEST = 500
+#: Of what sub-models make of a case, the first that was measured; and the figures that are shown of it.
+_USES = {"mean": "mean of both sub-models", "v": "sub-model v", "a": "sub-model a"}
+_SHOWN = (("dice", "Dice", 100.0, "%"), ("hd95_mm", "95HD", 1.0, "mm"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,11 +53,15 @@ def _lines(card: ModelCard, checked: bool) -> Iterator[str]:
     for title, text in _entries(card):
         if text:
             yield f"{title + ':':<14}{text}"
-    for title, content, longest in (
-        ("Held out", card.info.metrics, MAX_DOCUMENT),
-        ("Origin", card.info.provenance, _LONGEST),
+    summaries = {key: list(_figures(content)) for key, content in card.info.metrics.items()}
+    others = {key: content for key, content in card.info.metrics.items() if not summaries[key]}
+    for title, lines in (
+        ("Held out", summaries.get("held_out", ())),
+        ("In folds", summaries.get("cross_validation", ())),
+        ("Figures", _flat(others, MAX_DOCUMENT)),
+        ("Origin", _flat(card.info.provenance, _LONGEST)),
     ):
-        for index, line in enumerate(_flat(content, longest)):
+        for index, line in enumerate(lines):
             yield f"{title + ':' if index == 0 else '':<14}{line}"
     state = "every weight is finite and fits" if checked else "weights not read; --check reads them"
     yield f"{'File:':<14}{card.size / 1e6:.1f} MB, SHA-256 of the weights {card.sha256[:16]}..., {state}"
@@ -106,6 +113,25 @@ def _training(info: ModelInfo) -> str:
     if not info.labeled_cases and not info.unlabeled_cases:
         return "not stated"
     return f"{info.labeled_cases} labelled and {info.unlabeled_cases} unlabelled cases"
+
+
+def _figures(measured: Any) -> Iterator[str]:
+    """What the cases told that were held out; nothing where ``measured`` has no such figures."""
+    summary = measured.get("summary") if isinstance(measured, dict) else None
+    if not isinstance(summary, dict):
+        return
+    use = next((name for name in _USES if isinstance(summary.get(name), dict)), "")
+    for name, row in summary.get(use, {}).items():
+        shown = [
+            f"{words} {factor * row[key]['mean']:.1f} +- {factor * row[key]['std']:.1f} {unit}"
+            for key, words, factor, unit in _SHOWN
+            if isinstance(row, dict) and {"mean", "std"} <= set(row.get(key) or ())
+        ]
+        if shown:
+            yield f"{name}: {', '.join(shown)} ({_USES[use]}), {measured.get('count', 0)} cases"
+    for words in (measured.get("of"), *(measured.get("remarks") or ())):
+        if words:
+            yield str(words)
 
 
 def _flat(content: Any, longest: int, name: str = "") -> Iterator[str]:

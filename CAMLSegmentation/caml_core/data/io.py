@@ -209,13 +209,12 @@ def _to_array(image: sitk.Image, who: str) -> tuple[np.ndarray, Grid]:
             f"{who} has {max(components, 2)} values a voxel (colour, vectors or complex numbers); "
             "expected a grey-value volume; convert it first."
         )
-    array = sitk.GetArrayFromImage(image)  # a copy: a view would outlive its image
-    if array.dtype not in (np.uint8, np.int16, np.float32):
-        array = array.astype(_compact(array))
-    return array.T, grid_of(image)
+    view = sitk.GetArrayViewFromImage(image)  # it must not outlive its image, so one copy is made of it, and no more
+    kept = view.dtype if view.dtype in (np.uint8, np.int16, np.float32) else _compact(view)
+    return view.astype(kept).T, grid_of(image)
 
 
-def _compact(array: np.ndarray) -> type[np.generic]:
+def _compact(array: np.ndarray) -> type[np.int16] | type[np.float32]:
     """Return int16 for integers that fit it, else float32."""
     if array.dtype.kind in "iu" and array.size and -32768 <= array.min() and array.max() <= 32767:
         return np.int16
