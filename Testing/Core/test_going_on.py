@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from round_tools import ONE_THREAD, a_plan, planned_round, work
+from round_tools import ONE_THREAD, a_plan, planned_round, result_of, work
 from synthetic import prepared, tiny_plan, write_cohort
 
 from caml_core.config import NumericMode, Plan
@@ -69,6 +69,15 @@ def test_a_training_whose_gpu_has_gone_goes_on_on_the_processor(tmp_path: Path, 
     assert "goes on on the processor" in message
     with pytest.raises(ResourceError, match="cuda:0"):
         resume_training(folder, Session(silent, lambda: False, tmp_path / "cache"), "cuda")
+
+
+def test_a_round_goes_on_on_the_device_that_is_named(tmp_path: Path, a_cohort: Path, caml: Any) -> None:
+    folder = planned_round(tmp_path / "round", a_cohort, a_plan(3, device="cuda:0"))
+    words = ("round", "--resume", folder.path, "--device", "cpu", "--progress", "json")
+    code, out, err = caml(*words)
+    assert code == 0, err
+    assert not [line for line in out.splitlines() if "no device" in line], "asked for, it is no fault"
+    assert result_of(folder)["ended"] == "finished"
 
 
 def test_where_nothing_is_missing_the_plan_stays_as_it_is() -> None:

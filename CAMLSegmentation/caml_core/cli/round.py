@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
         listener = held.enter_context(Pulse(tell))
         request = folder.read_request()
         cache = args.cache or (folder.path / request.cache if request.cache else None)
-        found = Round(folder, Surroundings(listener, stop, cache)).run(finish=args.finish)
+        device = args.device if args.resume else "auto"  # a new round's plan has it
+        found = Round(folder, Surroundings(listener, stop, cache, device)).run(finish=args.finish)
         listener("finished", {"result": _paths(folder, found), "part": ""})
     return 0
 

@@ -21,6 +21,7 @@ from ..training.at_hand import at_hand
 from ..training.planner import from_scratch
 from ..training.preflight import seen_note
 from ..training.run import STOP_NOTE, Session, plan_training, run_training, survey
+from ..training.run_folder import RunFolder
 from ..training.scores import Scoring, start_model_scores
 from ..training.trainer import Observer, Outcome
 from ..training.warm_start import seen_cases
@@ -35,11 +36,15 @@ from .round_folder import BASELINE, FOLD, MAIN, RoundFolder, read_object, save_j
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Who listens to a round, who may end it, and where prepared cases are kept (None: the user's own place)."""
+    """Who listens to a round, who may end it, and where prepared cases are kept (None: the user's own place).
+
+    device: where to go on; ``auto``: where the round was begun, as long as that device is there.
+    """
 
     listener: Listener
     stop: Callable[[], bool]
     cache_folder: Path | None = None
+    device: str = "auto"
 
 
 def start_round(
@@ -104,7 +109,7 @@ class Round:
         preview = Preview(self.folder, cohort, for_part(self._around.listener, MAIN), self._stop)
         main = self._part(MAIN, lambda: (plan, cohort), self._start, preview, finish)
         self._publish()
-        plan = at_hand(self.folder.part(MAIN).read_plan(), silent)  # out of memory it may have changed
+        plan = self._at_hand(self.folder.part(MAIN))  # out of memory it may have changed
         if main["ended"] in ("finished", "plateau") and not finish:
             self._add_baseline(plan, cohort, main["iterations"])
             self._add_folds(plan, cohort, main["iterations"])
@@ -117,7 +122,7 @@ class Round:
         """Return plan and cohort: those of the main training where it has begun, else made now."""
         cohort, main = self.folder.read_cohort(), self.folder.part(MAIN)
         if main.plan.is_file():
-            return at_hand(main.read_plan(), self._listener), cohort
+            return self._at_hand(main, self._listener), cohort
         if finish:
             raise TrainingError("Nothing has been trained yet; resume the round without finishing it.")
         request = self.request.planning
@@ -131,6 +136,9 @@ class Round:
         with main:
             main.create(plan, cohort)
         return plan, cohort
+
+    def _at_hand(self, part: RunFolder, listener: Listener = silent) -> Plan:
+        return at_hand(part.read_plan(), listener, self._around.device)
 
     def _checking(self, kind: str, fields: dict[str, Any]) -> None:
         """Hand an event on, and end there where asked to: of work that only its events interrupt."""
@@ -201,7 +209,7 @@ class Round:
         with part:
             if not part.plan.is_file():
                 part.create(*begin())
-            plan, own = at_hand(part.read_plan(), silent), part.read_cohort()
+            plan, own = self._at_hand(part), part.read_cohort()
             resumed = part.checkpoint.is_file()
             outcome = run_training(plan, own, part, session, start, resumed=resumed, finish=finish)
             if outcome.reason == "stopped" and not (finish and self._is_scored(own, outcome.held_out)):

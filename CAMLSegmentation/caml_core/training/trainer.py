@@ -268,7 +268,8 @@ class Trainer:
             self.save()
             raise ResourceError(
                 f"The device {self.plan.device} ran out of memory even with the smallest batch and patch; close other "
-                "programs and resume the training, or resume it on the processor (--device cpu)."
+                "programs and resume the training, or choose the processor as device and resume it there (on the "
+                "command line: --resume with --device cpu)."
             ) from error
         note = f"Out of memory: went on with batch {smaller.batch_labeled} and patch {smaller.geometry.patch}."
         self.plan = dataclasses.replace(smaller, notes=(*self.plan.notes, note))
