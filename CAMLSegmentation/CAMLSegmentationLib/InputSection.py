@@ -73,8 +73,11 @@ class InputSection:
         )
         ui.inputKindComboBox.connect("currentIndexChanged(int)", self._onKind)
         ui.volumesSelector.connect("checkedNodesChanged()", self._onVolumes)
-        ui.folderPathLineEdit.connect("currentPathChanged(QString)", self._onFolder)
-        ui.outputFolderPathLineEdit.connect("currentPathChanged(QString)", self._onOutputFolder)
+        for edit, slot in (
+            (ui.folderPathLineEdit, self._onFolder),
+            (ui.outputFolderPathLineEdit, self._onOutputFolder),
+        ):
+            _followPath(edit, slot)
 
     # State
 
@@ -342,6 +345,12 @@ class InputSection:
         if not node.outputFolder:
             return _("Choose a folder for the results.")
         return "" if os.path.isdir(node.inputFolder) else _("The folder of scans does not exist; choose another.")
+
+
+def _followPath(edit: Any, slot: Callable[[str], None]) -> None:
+    """Call ``slot`` with whatever a path line shows; one that was cleared says only that its text is no path."""
+    edit.connect("currentPathChanged(QString)", slot)
+    edit.connect("validInputChanged(bool)", lambda valid: None if valid else slot(edit.currentPath))
 
 
 def _warningHtml(name: str, sentence: str) -> str:

@@ -56,6 +56,26 @@ def again(panel, wait_for, answers, answer=None):
     return asked
 
 
+@pytest.mark.parametrize(
+    ("line", "name", "missing"),
+    [
+        ("folderPathLineEdit", "inputFolder", "Choose a folder of scans."),
+        ("outputFolderPathLineEdit", "outputFolder", "Choose a folder for the results."),
+    ],
+)
+def test_a_folder_that_was_cleared_is_no_folder_any_more(panel, tmp_path, line, name, missing):
+    ui, node = panel.ui, panel._parameterNode
+    ui.inputKindComboBox.currentIndex = ui.inputKindComboBox.findData("folder")
+    ui.folderPathLineEdit.currentPath = str(tmp_path)
+    ui.outputFolderPathLineEdit.currentPath = str(tmp_path / "results")
+    assert ui.applyButton.enabled, panel.problem()
+    getattr(ui, line).currentPath = ""
+    assert getattr(node, name) == "" and getattr(ui, line).currentPath == ""
+    assert not ui.applyButton.enabled and missing in ui.applyButton.toolTip
+    getattr(ui, line).currentPath = str(tmp_path / "results")
+    assert getattr(node, name) == str(tmp_path / "results")
+
+
 def test_a_folder_with_a_dot_in_its_name_takes_results(done):
     assert files(done) == ["p0.seg.nrrd", "p1.seg.nrrd"]
 

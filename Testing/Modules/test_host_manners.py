@@ -195,6 +195,15 @@ def test_arguments_are_cut_to_what_the_callable_takes(a_button, heard):
     assert heard == ["none", False, False]
 
 
+def test_a_path_line_tells_that_it_was_cleared_by_another_signal(heard):
+    edit = ctk.ctkPathLineEdit()
+    edit.connect("currentPathChanged(QString)", heard.append)
+    edit.connect("validInputChanged(bool)", heard.append)
+    for path in ("/a", "/b", "", ""):
+        edit.currentPath = path
+    assert heard == ["/a", True, "/b", False] and edit.currentPath == ""
+
+
 def test_disconnecting_says_whether_there_was_something(a_button, heard):
     class Listener:
         def on(self):

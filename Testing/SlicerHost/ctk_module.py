@@ -113,7 +113,16 @@ class ctkPathLineEdit(QtWidgets.QWidget):  # noqa: N801
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._edit)
         layout.addWidget(button)
-        self._edit.textChanged.connect(self.currentPathChanged)
+        self._valid = False
+        self._edit.textChanged.connect(self._on_text)
+
+    def _on_text(self, text: str) -> None:
+        """CTK tells a path only where its validator accepts it: ".+" without name filters, so never an empty one."""
+        before, self._valid = self._valid, bool(text)
+        if self._valid:
+            self.currentPathChanged.emit(text)
+        if self._valid != before:
+            self.validInputChanged.emit(self._valid)
 
     def getPath(self) -> str:  # noqa: N802
         """The path as it stands."""
