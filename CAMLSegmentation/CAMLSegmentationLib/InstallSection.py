@@ -20,6 +20,8 @@ class InstallSection:
     def __init__(self, ui: Any, onChange: Any) -> None:
         self._ui, self._onChange = ui, onChange
         self.missing: tuple[str, ...] = ()
+        #: Why the last try failed, where Slicer's own window has told the details.
+        self._fault = ""
         ui.installButton.connect("clicked(bool)", self._onInstall)
         ui.offlineButton.connect("clicked(bool)", self._onOffline)
         ui.installFolderButton.connect("clicked(bool)", self._onFolder)
@@ -29,9 +31,10 @@ class InstallSection:
         """Look again for what is missing."""
         self.missing = Installation.missingPackages()
         self._ui.installFrame.setVisible(bool(self.missing))
-        self._ui.installLabel.text = _(
+        text = _(
             "CAML computes with {names}, which Slicer does not have yet. This is needed once and takes some minutes."
         ).format(names=", ".join(self.missing))
+        self._ui.installLabel.text = f"{self._fault}\n\n{text}" if self._fault else text
 
     def problem(self) -> str:
         """Return what is missing, as the tooltip of Apply; empty where nothing is."""
@@ -64,8 +67,11 @@ class InstallSection:
             self._trying(lambda: Installation.installFromFolder(Path(folder)))
 
     def _trying(self, action: Any) -> bool:
+        self._fault = ""
         try:
             action()
+        except Installation.InstallationToldError as error:
+            self._fault = str(error)
         except CamlError as error:
             slicer.util.errorDisplay(str(error))
         finally:

@@ -24,6 +24,12 @@ NEEDED = {"torch": "PyTorch", "safetensors": "safetensors"}
 #: Modules that are installed along, and that nothing waits for -> what the user reads of them.
 EXTRA = {"matplotlib": _("matplotlib (for the pictures of reports)")}
 _REQUESTER = "CAML Segmentation"
+#: What the error of Slicer's installer names as its command where a window has told the user what pip said.
+_TOLD_BY_SLICER = "pip install"
+
+
+class InstallationToldError(ResourceError):
+    """Packages could not be installed, and a window of Slicer's has said so: a second one would be in the way."""
 
 
 def missingPackages() -> tuple[str, ...]:
@@ -73,7 +79,7 @@ def install() -> None:
     except Exception as error:  # pip fails in many ways; the console has its output
         raise _failed(error) from error
     try:
-        _ensure(extra)
+        _ensure(extra, window=False)  # Slicer opens one over every failure, and nothing waits for these
     except Exception as error:  # segmenting and training go on without it, and reports say what they lack
         logging.warning("CAML: %s could not be installed: %s", ", ".join(EXTRA), error)
     if left := missingPackages():
@@ -93,10 +99,11 @@ def _requirements() -> tuple[list[Any], list[Any]]:
     return [one for one in listed if one not in extra], extra
 
 
-def _ensure(requirements: list[Any]) -> None:
+def _ensure(requirements: list[Any], window: bool = True) -> None:
+    """Install what is missing; ``window``: with Slicer's window of progress, else with a busy cursor alone."""
     import slicer.packaging
 
-    slicer.packaging.pip_ensure(requirements, prompt_install=False, requester=_REQUESTER)
+    slicer.packaging.pip_ensure(requirements, prompt_install=False, requester=_REQUESTER, show_progress=window)
 
 
 def _installTorch() -> None:
@@ -120,6 +127,13 @@ def _installTorch() -> None:
 
 
 def _failed(error: Exception | None) -> ResourceError:
+    if getattr(error, "cmd", None) == _TOLD_BY_SLICER:
+        return InstallationToldError(
+            _(
+                "The packages could not be installed, for the reason that Slicer's window gave; check the internet "
+                "connection and try again, or install without internet as described below."
+            )
+        )
     detail = f" ({str(error).strip().splitlines()[-1][:200]})" if error is not None and str(error).strip() else ""
     return ResourceError(
         _(

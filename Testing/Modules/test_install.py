@@ -49,6 +49,16 @@ def dialogs(monkeypatch):
     return shown
 
 
+@pytest.fixture
+def pip(monkeypatch, installed):
+    """Slicer's pip_ensure as the host has it, after which safetensors is there unless it failed."""
+    from SlicerHost import packaging
+
+    original = packaging.pip_ensure
+    monkeypatch.setattr(packaging, "pip_ensure", lambda *a, **k: (original(*a, **k), installed.discard("safetensors")))
+    return packaging
+
+
 def test_a_missing_torch_is_said_at_the_top_and_on_apply(installed, the_segmentation_panel):
     the_segmentation_panel.enter()
     ui = the_segmentation_panel.ui
@@ -80,21 +90,12 @@ def test_a_torch_that_will_not_do_counts_as_missing(tmp_path, monkeypatch, the_s
     assert ("PyTorch" not in Installation.missingPackages()) == there
 
 
-def test_one_question_then_torch_comes_through_its_extension(
-    installed, pytorch_extension, dialogs, the_segmentation_panel
-):
-    from SlicerHost import packaging
-
+def test_one_question_then_torch_comes_through_its_extension(pip, pytorch_extension, dialogs, the_segmentation_panel):
     the_segmentation_panel.enter()
-    original = packaging.pip_ensure
-    packaging.pip_ensure = lambda *a, **k: (original(*a, **k), installed.discard("safetensors"))
-    try:
-        the_segmentation_panel.ui.installButton.click()
-    finally:
-        packaging.pip_ensure = original
+    the_segmentation_panel.ui.installButton.click()
     assert len(dialogs.questions) == 1 and not dialogs.errors
     assert pytorch_extension == [(False, ">=2.6,<3")]
-    function, requirements, options = packaging.requests[-1]
+    function, requirements, options = pip.requests[-1]
     assert function == "pip_ensure" and not options["prompt_install"]
     assert not any("torch" in str(r) for r in requirements), "torch is the extension's business alone"
     assert the_segmentation_panel.ui.installFrame.isHidden()
@@ -139,14 +140,59 @@ def test_without_the_pytorch_extension_the_way_out_is_said(installed, dialogs, t
     assert len(dialogs.errors) == 1 and "Extensions Manager" in dialogs.errors[0]
 
 
-def test_a_failing_download_is_one_sentence(installed, pytorch_extension, dialogs, the_segmentation_panel):
+def test_a_failing_download_opens_one_window_and_the_way_out_stands_in_the_panel(
+    pip, pytorch_extension, dialogs, the_segmentation_panel
+):
+    ui, pip.failure["safetensors"] = the_segmentation_panel.ui, "ERROR: no matching distribution"
+    the_segmentation_panel.enter()
+    ui.installButton.click()
+    assert dialogs.errors == ["Package installation failed."], "Slicer's own, which has what pip said"
+    assert "without internet" in ui.installLabel.text and "safetensors" in ui.installLabel.text
+    assert not ui.installFrame.isHidden() and not ui.applyButton.enabled
+    dialogs.yes = False  # it is said of the last try alone
+    ui.installButton.click()
+    assert "without internet" in ui.installLabel.text
+    pip.failure.clear()
+    dialogs.yes = True
+    ui.installButton.click()
+    assert ui.installFrame.isHidden() and len(dialogs.errors) == 1
+    assert "without internet" not in ui.installLabel.text
+
+
+def test_a_failure_without_a_window_of_slicers_gets_one_with_its_reason(
+    installed, pytorch_extension, dialogs, the_segmentation_panel, monkeypatch
+):
     from SlicerHost import packaging
 
-    packaging.failure.append(RuntimeError("lots of output\nERROR: no matching distribution"))
+    def pip_ensure(requirements, **options):
+        raise RuntimeError("lots of output\nanother installation is at work")
+
+    monkeypatch.setattr(packaging, "pip_ensure", pip_ensure)
     the_segmentation_panel.enter()
     the_segmentation_panel.ui.installButton.click()
     assert len(dialogs.errors) == 1
-    assert "no matching distribution" in dialogs.errors[0] and "without internet" in dialogs.errors[0]
+    assert "another installation" in dialogs.errors[0] and "without internet" in dialogs.errors[0]
+
+
+def test_wheels_that_do_not_fit_open_one_window(installed, dialogs, the_segmentation_panel, answers, tmp_path):
+    from SlicerHost import packaging
+
+    ui = the_segmentation_panel.ui
+    the_segmentation_panel.enter()
+    (tmp_path / "torch-2.13.0-cp312-none-any.whl").write_bytes(b"")
+    answers["getExistingDirectory"], packaging.failure["torch"] = str(tmp_path), "ERROR: not a supported wheel"
+    ui.installFolderButton.click()
+    assert dialogs.errors == ["Package installation failed."] and "could not be installed" in ui.installLabel.text
+
+
+def test_pictures_that_cannot_be_had_open_no_window(pip, pytorch_extension, dialogs, installed, the_segmentation_panel):
+    installed.add("matplotlib")
+    pip.failure["matplotlib"] = "ERROR: no matching distribution"
+    the_segmentation_panel.enter()
+    the_segmentation_panel.ui.installButton.click()
+    assert dialogs.errors == [] and the_segmentation_panel.ui.installFrame.isHidden()
+    shown = {str(names[0]).split(">")[0]: options["show_progress"] for _, names, options in pip.requests}
+    assert shown == {"safetensors": True, "matplotlib": False}
 
 
 def test_the_way_without_internet_is_explained_and_taken(installed, dialogs, the_segmentation_panel, answers, tmp_path):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import slicer
+
 #: Requests in order: (function, requirements, options).
 requests: list[tuple[str, Any, dict[str, Any]]] = []
-#: Set by a test: raised instead of noting a success.
-failure: list[Exception] = []
+#: Set by a test: start of a requirement that pip cannot install -> what pip says of it.
+failure: dict[str, str] = {}
 
 
 def load_requirements(path: str | Path) -> list[str]:
@@ -28,15 +31,23 @@ def pip_ensure(
     show_progress: bool = True,
 ) -> None:
     """Note a request."""
-    _note("pip_ensure", requirements, prompt_install=prompt_install, requester=requester)
+    options = {"prompt_install": prompt_install, "requester": requester, "show_progress": show_progress}
+    requests.append(("pip_ensure", requirements, options))
+    _install(requirements, show_progress)
 
 
-def pip_install(requirements: Any, **options: Any) -> None:
+def pip_install(requirements: Any, show_progress: bool = True, **options: Any) -> None:
     """Note a request."""
-    _note("pip_install", requirements, **options)
+    requests.append(("pip_install", requirements, options))
+    _install(requirements, show_progress)
 
 
-def _note(function: str, requirements: Any, **options: Any) -> None:
-    requests.append((function, requirements, options))
-    if failure:
-        raise failure.pop()
+def _install(requirements: Any, show_progress: bool) -> None:
+    """Fail as Slicer's does: with its progress window it has told the user already when it raises."""
+    said = next((text for start, text in failure.items() for one in requirements if str(one).startswith(start)), None)
+    if said is None:
+        return
+    if not show_progress:
+        raise subprocess.CalledProcessError(1, ["PythonSlicer", "-m", "pip", "install"])
+    slicer.util.errorDisplay("Package installation failed.", windowTitle="Installation Failed", detailedText=said)
+    raise subprocess.CalledProcessError(1, "pip install")
