@@ -16,7 +16,7 @@ from slicer.i18n import tr as _
 from caml_core.errors import CamlError
 from caml_core.model_file import ModelCard
 
-from . import VolumeExchange
+from . import Region, VolumeExchange
 from .Combo import choose, chosen, fill
 from .Job import caseId
 from .Logic import folderWorks, modelWarnings, sequenceWorks, volumeWorks
@@ -60,6 +60,9 @@ class InputSection:
         self._fitKey: Any = None
         #: The region that is watched, with the tags of the observers.
         self._watched: tuple[Any, tuple[int, ...]] = (None, ())
+        #: The id of a region that was made here and still waits for a volume to be put around.
+        self._made = ""
+        self._regionFault = ""
         self._derivedOutput = ""
         fill(
             ui.inputKindComboBox,
@@ -78,13 +81,14 @@ class InputSection:
             (ui.outputFolderPathLineEdit, self._onOutputFolder),
         ):
             _followPath(edit, slot)
+        ui.regionSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self._onRegionMade)
 
     # State
 
     def setParameterNode(self, parameterNode: Any) -> None:
         """Show what a parameter node says; None detaches."""
         self._parameterNode = parameterNode
-        self._fitKey = None
+        self._fitKey, self._made = None, ""  # another scene has other nodes of this id
         self._watchRegion()
         if parameterNode is not None:
             self.refresh()
@@ -119,7 +123,9 @@ class InputSection:
                     selector.setCurrentNode(known[index])
         finally:
             self._updating = False
+        self._fitRegion()
         self._watchRegion()
+        self._regionFault = self._regionProblem()
         self._showFit()
 
     # What is to be done
@@ -158,7 +164,7 @@ class InputSection:
             return _("{volume} is a map of a result and no scan; choose another volume.").format(
                 volume=volumes[0].GetName()
             )
-        return self._channelProblem() if node.inputKind == "one" else self._needsOneChannel()
+        return self._channelProblem() or self._regionProblem() if node.inputKind == "one" else self._needsOneChannel()
 
     def works(self, overwriteEdits: bool) -> list[Work]:
         """Return the pieces of the run; raise CamlError where the input cannot be used.
@@ -299,10 +305,37 @@ class InputSection:
         node = self._parameterNode
         return node.region if node is not None and node.inputKind == "one" else None
 
+    def _regionProblem(self) -> str:
+        """Why the chosen volume cannot be limited to the region; empty where it can, or is not."""
+        region = self._region()
+        try:
+            for volume in self.fitVolumes() if region is not None else ():
+                VolumeExchange.frameOf(volume, region)
+        except CamlError as error:
+            return str(error)
+        return ""
+
+    def _onRegionMade(self, region: Any) -> None:
+        """A new region has no box, and nothing in the views that could be dragged."""
+        self._made = region.GetID()
+        self._onChange()
+
+    def _fitRegion(self) -> None:
+        """Put a region that was made here around the volume, as soon as one is chosen."""
+        region, volumes = self._region(), self.fitVolumes()
+        if region is None or region.GetID() != self._made or not volumes:
+            return
+        self._made = ""
+        try:
+            if not Region.isPlaced(region):
+                Region.fit(region, volumes[0])
+        except CamlError:  # it stays without a box, and Apply says so
+            pass
+
     def _frameOf(self, volume: Any) -> VolumeExchange.Frame | None:
         """What the region leaves of a volume, None for all of it; raise DataError where they do not meet."""
         region = self._region()
-        if region is None or not any(region.GetSize()):  # one that is still to be placed limits nothing
+        if region is None or not Region.isPlaced(region):  # one that is still to be placed is what Apply waits for
             return None
         return VolumeExchange.frameOf(volume, region)
 
@@ -313,7 +346,7 @@ class InputSection:
             return str(error)
 
     def _watchRegion(self) -> None:
-        """Follow the region while it is drawn and dragged: the warning asks for it, and must go once it is there."""
+        """Follow the region while it is drawn and dragged: warning and Apply ask for it, until it is there."""
         (before, tags), region = self._watched, self._region()
         if before is region:
             return
@@ -324,7 +357,10 @@ class InputSection:
         self._watched = region, tuple(region.AddObserver(event, self._onRegion) for event in watched)
 
     def _onRegion(self, caller: Any, event: Any) -> None:
-        self._showFit()
+        if self._regionProblem() != self._regionFault:
+            self._onChange()
+        else:  # dragging tells of each pixel, and the rest of the panel does not depend on it
+            self._showFit()
 
     def _channelProblem(self) -> str:
         chosenNodes = [self._parameterNode.inputVolume, *self._channels()]

@@ -21,6 +21,8 @@ from caml_core.data.files import make_folder, remove_quietly
 from caml_core.errors import DataError, ResourceError
 from caml_core.model_fit import VolumeFacts
 
+from . import Region
+
 if TYPE_CHECKING:
     from caml_core.data.grid import Grid
 
@@ -69,11 +71,15 @@ def checkVolume(volumeNode: Any) -> str:
 
 
 def frameOf(volumeNode: Any, roiNode: Any = None) -> Frame:
-    """Return the whole volume, or its part inside the box around ``roiNode``; raise DataError where that is empty."""
+    """Return the whole volume, or its part inside the box around ``roiNode``.
+
+    Raises DataError where that is empty, and where the region has no box yet.
+    """
     extent = tuple(volumeNode.GetImageData().GetExtent())
     if roiNode is None:
         return Frame(extent)
-    corners = _roiCornersInVoxels(volumeNode, roiNode)
+    corners = Region.cornersInVoxels(volumeNode, roiNode)
+    Region.checkPlaced(roiNode)
     limits: list[int] = []
     for axis in range(3):
         values = [corner[axis] for corner in corners]
@@ -109,7 +115,7 @@ def writeRegion(volumeNode: Any, roiNode: Any, path: Path, frame: Frame) -> bool
     image = vtk.vtkImageData()
     image.SetExtent(*frame.extent)
     image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
-    if not _markInside(image, volumeNode, roiNode):
+    if not Region.markInside(_arrayOf(image), frame.extent, volumeNode, roiNode):
         return False
     _write(image, volumeNode, path, frame)
     return True
@@ -271,7 +277,7 @@ def sameGrid(volumeNodes: Sequence[Any]) -> bool:
         if other.GetImageData().GetDimensions() != first.GetImageData().GetDimensions():
             return False
         matrix, dimensions = worldMatrix(other), first.GetImageData().GetDimensions()
-        for corner in _corners([(0, n - 1) for n in dimensions]):
+        for corner in Region.corners([(0, n - 1) for n in dimensions]):
             a, b = reference.MultiplyPoint((*corner, 1.0)), matrix.MultiplyPoint((*corner, 1.0))
             if max(abs(x - y) for x, y in zip(a[:3], b[:3])) > 0.1 * spacing:
                 return False
@@ -361,64 +367,6 @@ def _isStraight(matrix: Any) -> bool:
         abs(sum(a * b for a, b in zip(columns[i], columns[j]))) / (lengths[i] * lengths[j]) < _LEAST_STRAIGHT
         for i, j in ((0, 1), (0, 2), (1, 2))
     )
-
-
-def _worldToVoxels(volumeNode: Any) -> Any:
-    """The matrix from world RAS to voxel indices; raise DataError under a transform that is not linear."""
-    transformNode = volumeNode.GetParentTransformNode()
-    matrix = vtk.vtkMatrix4x4()
-    volumeNode.GetIJKToRASMatrix(matrix)
-    if transformNode is not None:
-        if not transformNode.IsTransformToWorldLinear():
-            raise DataError(
-                _(
-                    "{volume} is under a warping transform, where a region cannot be used; harden the transform first."
-                ).format(volume=volumeNode.GetName())
-            )
-        toWorld = vtk.vtkMatrix4x4()
-        transformNode.GetMatrixTransformToWorld(toWorld)
-        vtk.vtkMatrix4x4.Multiply4x4(toWorld, matrix, matrix)
-    matrix.Invert()
-    return matrix
-
-
-def _voxelsToRoi(volumeNode: Any, roiNode: Any) -> Any:
-    """The matrix from voxel indices to the coordinates in which the region is a box around the origin."""
-    matrix, toWorld = vtk.vtkMatrix4x4(), _worldToVoxels(volumeNode)
-    toWorld.Invert()
-    matrix.DeepCopy(roiNode.GetObjectToWorldMatrix())
-    matrix.Invert()
-    vtk.vtkMatrix4x4.Multiply4x4(matrix, toWorld, matrix)
-    return matrix
-
-
-def _roiCornersInVoxels(volumeNode: Any, roiNode: Any) -> list[tuple[float, ...]]:
-    fromRoi = _voxelsToRoi(volumeNode, roiNode)
-    fromRoi.Invert()
-    half = [0.5 * side for side in roiNode.GetSize()]
-    return [fromRoi.MultiplyPoint((*corner, 1.0))[:3] for corner in _corners([(-h, h) for h in half])]
-
-
-def _markInside(image: Any, volumeNode: Any, roiNode: Any) -> bool:
-    """Set voxels to whether their centre lies inside the region's box; return whether some lie outside."""
-    import numpy
-
-    matrix = _voxelsToRoi(volumeNode, roiNode)
-    toRoi = numpy.array([[matrix.GetElement(i, j) for j in range(4)] for i in range(3)])
-    voxels, extent = _arrayOf(image), image.GetExtent()
-    i, j, k = (numpy.arange(extent[2 * n], extent[2 * n + 1] + 1) for n in range(3))
-    limits = 0.5 * numpy.array(roiNode.GetSize()) + 1e-6
-    some = False
-    for plane, slice_ in zip(k, voxels):  # one after the other: positions take 24 bytes a voxel
-        start = toRoi[:, 2] * plane + toRoi[:, 3]
-        position = toRoi[:, 0, None, None] * i + toRoi[:, 1, None, None] * j[:, None] + start[:, None, None]
-        slice_[...] = (abs(position) <= limits[:, None, None]).all(axis=0)
-        some = some or not slice_.all()
-    return some
-
-
-def _corners(ends: Sequence[tuple[float, float]]) -> list[tuple[float, float, float]]:
-    return [(x, y, z) for x in ends[0] for y in ends[1] for z in ends[2]]
 
 
 def _ceil(value: float) -> int:

@@ -204,6 +204,18 @@ def test_a_path_line_tells_that_it_was_cleared_by_another_signal(heard):
     assert heard == ["/a", True, "/b", False] and edit.currentPath == ""
 
 
+def test_a_combo_box_makes_a_node_chooses_it_and_tells_and_does_no_more(a_scene, heard):
+    combo = slicer.qMRMLNodeComboBox()
+    combo.nodeTypes = ["vtkMRMLMarkupsROINode"]
+    combo.setMRMLScene(a_scene)
+    combo.connect("currentNodeChanged(vtkMRMLNode*)", heard.append)
+    combo.connect("nodeAddedByUser(vtkMRMLNode*)", heard.append)
+    nodes = [combo.addNode(), combo.addNode()]
+    assert combo.currentNode() is nodes[1] and nodes[0].GetName() != nodes[1].GetName()
+    assert [node for node in heard if node is not None] == [nodes[0], nodes[0], nodes[1], nodes[1]]
+    assert all(node.GetScene() is a_scene and node.GetSize() == (0.0, 0.0, 0.0) for node in nodes)
+
+
 def test_disconnecting_says_whether_there_was_something(a_button, heard):
     class Listener:
         def on(self):

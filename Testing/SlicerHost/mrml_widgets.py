@@ -50,6 +50,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
     currentNodeChanged = QtCore.Signal(object)  # noqa: N815
     currentNodeIDChanged = QtCore.Signal(str)  # noqa: N815
     nodeActivated = QtCore.Signal(object)  # noqa: N815
+    nodeAddedByUser = QtCore.Signal(object)  # noqa: N815
 
     nodeTypes = _value_property("nodeTypes", "QStringList")  # noqa: N815
     noneDisplay = _value_property("noneDisplay", str)  # noqa: N815
@@ -183,6 +184,18 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
         listed = node if node is not None and node in list(self._nodes()) else None
         if listed is not self._current:
             self._select(listed)
+
+    def addNode(self, class_name: str = "") -> Any:  # noqa: N802
+        """What the entry "Create new ..." does: a node is made and chosen, and that is all."""
+        node = self._scene.CreateNodeByClass(class_name or self._values["nodeTypes"][0])
+        node.UnRegister(None)  # Slicer takes the reference, Python has one of its own
+        base = self._values["baseName"] or node.GetName() or node.GetDefaultNodeNamePrefix()
+        node.SetName(self._scene.GetUniqueNameByString(base))
+        node = self._scene.AddNode(node)
+        if self._values["selectNodeUponCreation"]:
+            self.setCurrentNode(node)
+        self.nodeAddedByUser.emit(node)
+        return node
 
     def nodeCount(self) -> int:  # noqa: N802
         """How many nodes can be chosen."""
