@@ -17,7 +17,7 @@ from caml_core.model_library import Entry, ModelLibrary
 
 from . import Models
 from .Job import commonArguments
-from .Process import WorkerFactory, WorkerProcess, newStopFile
+from .Process import NOT_STARTED, WorkerFactory, WorkerProcess, newStopFile
 from .Run import newFolder
 
 _FILTER = "CAML (*.caml)"
@@ -43,7 +43,7 @@ class ModelSection:
         self._updating = False
         self._worker = workerFactory(self)
         self._folder: Path | None = None
-        self._importFault = ""
+        self._importFault = self._importLog = ""
         self._closed = False
         ui.modelSearchBox.connect("textChanged(QString)", self._onSearch)
         ui.modelListWidget.connect("currentRowChanged(int)", self._onRow)
@@ -112,7 +112,7 @@ class ModelSection:
 
     def importCheckpoint(self, checkpoint: Path, name: str) -> None:
         """Turn a published checkpoint into a model, in a process of its own (PyTorch reads it)."""
-        self._importFault = ""
+        self._importFault = self._importLog = ""
         self._folder = newFolder()
         stopFile = newStopFile(self._folder)
         target = self._folder / f"{checkpoint.stem}.caml"
@@ -129,7 +129,7 @@ class ModelSection:
 
     def onWorkerLog(self, text: str) -> None:
         """Shown where nothing better is known."""
-        self._importFault = self._importFault or text
+        self._importLog = self._importLog or text
 
     def onWorkerEnd(self, exitCode: int, crashed: bool) -> None:
         """Take the model in, or say what failed; after ``close`` only tidy up."""
@@ -137,21 +137,28 @@ class ModelSection:
         try:
             if not self._closed:
                 self._ui.importModelButton.enabled = True
-                self._takeIn(exitCode, sorted(folder.glob("*.caml")) if folder is not None else [])
+                self._takeIn(exitCode, crashed, sorted(folder.glob("*.caml")) if folder is not None else [])
         finally:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _takeIn(self, exitCode: int, made: list[Path]) -> None:
+    def _takeIn(self, exitCode: int, crashed: bool, made: list[Path]) -> None:
         try:
             if exitCode == 0 and made:
                 self.add(made[0])
             elif exitCode != 130:
-                slicer.util.errorDisplay(
-                    self._importFault or _("The checkpoint could not be imported; is PyTorch installed?")
-                )
+                slicer.util.errorDisplay(self._importFault or self._importEnd(crashed))
         except CamlError as error:
             slicer.util.errorDisplay(str(error))
+
+    def _importEnd(self, crashed: bool) -> str:
+        """The sentence for an import that ended without one."""
+        if crashed and NOT_STARTED not in self._importLog:
+            return _(
+                "The checkpoint could not be imported: the system ended the worker, most likely for want of memory; "
+                "close other programs and try again."
+            )
+        return self._importLog or _("The checkpoint could not be imported; is PyTorch installed?")
 
     # The list
 

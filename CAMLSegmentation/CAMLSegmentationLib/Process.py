@@ -24,6 +24,10 @@ from .ProcessTree import endTree
 
 #: Milliseconds that a worker gets to end in good order before it is ended by force; Cancel promises three seconds.
 GRACE = 1500
+#: What the log says where there is no program to start.
+NOT_STARTED = "could not be started"
+#: Slicer's Python is started by a launcher, whose exit code is 1 when a signal has ended Python: this line alone tells.
+_ABNORMAL = re.compile(r"error: \[.*\] exit abnormally")
 
 
 class WorkerListener(Protocol):
@@ -74,6 +78,7 @@ class WorkerProcess:
         self._pid = 0
         self._stopFile: Path | None = None
         self._buffers = {"out": b"", "err": b""}
+        self._abnormal = ""
         self._timer: Any = None
 
     @property
@@ -86,7 +91,7 @@ class WorkerProcess:
         if self.running:
             msg = "a worker runs one command at a time"
             raise RuntimeError(msg)
-        self._stopFile, self._pid = stopFile, 0
+        self._stopFile, self._pid, self._abnormal = stopFile, 0, ""
         self._buffers = {"out": b"", "err": b""}
         process = self._process = qt.QProcess()
         environment = qt.QProcessEnvironment.systemEnvironment()
@@ -159,7 +164,8 @@ class WorkerProcess:
             self._buffers[channel] = b""
         for line in lines:
             try:
-                self._tell(line.decode("utf-8", "replace").rstrip("\r"))
+                tell = self._tell if channel == "out" else self._tellError
+                tell(line.decode("utf-8", "replace").rstrip("\r"))
             except Exception:  # one event that is not understood must not lose the others
                 logging.exception("CAML: an event of the worker could not be followed")
 
@@ -174,9 +180,24 @@ class WorkerProcess:
             self._pid = int(fields.get("pid") or 0)
         self._listener.onWorkerEvent(kind, fields)
 
+    def _tellError(self, line: str) -> None:
+        """Keep what may be the launcher's last word; where others follow, it was that of another program."""
+        if not line.strip():
+            return
+        self._releaseAbnormal()
+        if saysAbnormal(line):
+            self._abnormal = line
+        else:
+            self._tell(line)
+
+    def _releaseAbnormal(self) -> None:
+        line, self._abnormal = self._abnormal, ""
+        if line:
+            self._tell(line)
+
     def _onProcessError(self, error: int) -> None:
         if int(error) == int(qt.QProcess.FailedToStart) and self.running:
-            self._listener.onWorkerLog(f"{pythonProgram()} could not be started: {self._process.errorString()}")
+            self._listener.onWorkerLog(f"{pythonProgram()} {NOT_STARTED}: {self._process.errorString()}")
             self._finish(-1, True)
 
     def _onFinished(self, exitCode: int, exitStatus: int) -> None:
@@ -187,6 +208,9 @@ class WorkerProcess:
             return
         self._take("out", self._process.readAllStandardOutput().data(), last=True)
         self._take("err", self._process.readAllStandardError().data(), last=True)
+        crashed = crashed or (exitCode != 0 and bool(self._abnormal))
+        if not crashed:
+            self._releaseAbnormal()
         process, self._process = self._process, None
         for signal, slot in self._connections():
             process.disconnect(signal, slot)
@@ -196,6 +220,11 @@ class WorkerProcess:
         # A QProcess must not be destroyed by the slot that it is calling.
         self._done = process
         self._listener.onWorkerEnd(exitCode, crashed)
+
+
+def saysAbnormal(line: str) -> bool:
+    """Whether this is how the launcher of Slicer's Python says that Python was ended by the system."""
+    return _ABNORMAL.match(line) is not None
 
 
 def missingPackage(text: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from CAMLSegmentationLib.Job import commonArguments
-from CAMLSegmentationLib.Process import WorkerFactory, WorkerProcess, missingPackage, newStopFile
+from CAMLSegmentationLib.Process import NOT_STARTED, WorkerFactory, WorkerProcess, missingPackage, newStopFile
 from slicer.i18n import tr as _
 
 #: Gets the result, None where there is none, and then why, in a sentence.
@@ -84,7 +84,7 @@ def died(lastLine: str, crashed: bool) -> str:
     """Return the sentence for a worker that ended without a word."""
     if missing := missingPackage(lastLine):
         return missing
-    if "could not be started" in lastLine:
+    if NOT_STARTED in lastLine:
         return lastLine
     if crashed:
         return _("It was ended by the system, most likely for want of memory; close other programs and try again.")

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import qt
 from CAMLSegmentationLib import Worker
-from CAMLSegmentationLib.Process import missingPackage, pythonProgram
+from CAMLSegmentationLib.Process import missingPackage, pythonProgram, saysAbnormal
 from CAMLSegmentationLib.ProcessTree import endTree
 from slicer.i18n import tr as _
 
@@ -36,6 +36,8 @@ SILENCE = 120.0
 #: Seconds that a process gets from its start until it must have said something.
 STARTING = 90.0
 _ENDED_BY_FORCE = (-9, 137, 9)
+#: A line of the log where the next process of a round begins.
+_BEGIN = "--- caml round"
 #: Events after which a process says nothing more; its number may soon be another one's.
 _ENDS = ("finished", "error")
 
@@ -92,6 +94,10 @@ class RoundProcess:
     def eventsFile(self) -> Path:
         """What the process reports."""
         return self.folder / "events.jsonl"
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "log.txt"
 
     @property
     def active(self) -> bool:
@@ -197,7 +203,9 @@ class RoundProcess:
         else:
             self._seen = _Seen()
         try:
-            with (self.folder / "log.txt").open("ab") as log:
+            with self._log.open("ab") as log:
+                log.write(f"{_BEGIN}\n".encode())
+                log.flush()
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, **apart
                 )
@@ -279,7 +287,7 @@ class RoundProcess:
                 "The training was ended by force, as you asked. Nothing before the last save is lost: press Resume to "
                 "go on."
             )
-        if self._exitCode in _ENDED_BY_FORCE:
+        if self._endedBySystem():
             return _(
                 "The training was ended by the system, most likely for want of memory. Nothing before the last save is "
                 "lost: close other programs and press Resume."
@@ -291,12 +299,25 @@ class RoundProcess:
 
     def _silentEnd(self) -> str:
         """The process died before its first event: its log says why."""
-        try:
-            lines = (self.folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        except OSError:
-            lines = []
-        last = lines[-1] if lines else _("no message")
+        if self._endedBySystem():
+            return _(
+                "The training was ended by the system before it could begin, most likely for want of memory; close "
+                "other programs and start it again."
+            )
+        last = self._lastWord() or _("no message")
         return missingPackage(last) or _("The training could not start: {line}").format(line=last)
+
+    def _endedBySystem(self) -> bool:
+        """The launcher of Slicer's Python hides it behind a common exit code, and a later Slicer knows no code."""
+        return self._exitCode in _ENDED_BY_FORCE or saysAbnormal(self._lastWord())
+
+    def _lastWord(self) -> str:
+        """The last line that the round's newest process has left in its log."""
+        try:
+            text = self._log.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+        return next(iter(text.rpartition(f"{_BEGIN}\n")[2].strip().splitlines()[-1:]), "")
 
     def _setState(self, state: str, message: str) -> None:
         if (state, message) != (self.state, getattr(self, "_message", "")):
