@@ -413,7 +413,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         if self.training or is_locked(self.lock):
             raise TrainingError(_("A training of this project is running already; wait for it, or stop it first."))
         self._launched.append(self.round)
-        self.round.resume(finish)
+        self.round.resume(finish, ModelChoice.device())
 
     def takeUpRound(self) -> None:
         """Follow the round that is at work or waits to be resumed, else the newest one."""

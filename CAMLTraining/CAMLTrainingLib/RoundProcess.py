@@ -113,9 +113,13 @@ class RoundProcess:
         """Start a new round with the arguments of ``caml round``; raise ResourceError where it cannot be started."""
         self._launch(["round", *arguments, "-o", str(self.folder)])
 
-    def resume(self, finish: bool = False) -> None:
-        """Go on where the round stands; ``finish``: train no more, score what there is."""
-        self._launch(["round", "--resume", str(self.folder), *(["--finish"] if finish else [])])
+    def resume(self, finish: bool = False, device: str = "auto") -> None:
+        """Go on where the round stands; ``finish``: train no more, score what there is.
+
+        device: where to compute from here on; ``auto``: where it was begun.
+        """
+        words = [*(["--finish"] if finish else []), *([] if device == "auto" else ["--device", device])]
+        self._launch(["round", "--resume", str(self.folder), *words])
 
     def follow(self) -> None:
         """Take up a round that another Slicer, or an earlier one, has started."""

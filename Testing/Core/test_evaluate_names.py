@@ -74,6 +74,15 @@ def test_a_name_in_the_prediction_still_meets_a_value_in_the_reference(caml, tmp
     assert {name: row["dice"] for name, row in document["cases"]["p1"].items()} == {"spleen": 1.0, "liver": 1.0}
 
 
+@pytest.mark.parametrize("value", [1, 7, 255])
+def test_a_single_named_structure_is_that_of_a_mask_of_any_value(caml, tmp_path, value):
+    write_references(tmp_path / "references", (value,), {"p1": (value,)})
+    atrium = (Segment("Left atrium", 1),)
+    write_labels(tmp_path / "predictions" / "p1.seg.nrrd", a_map((1, FIRST[0])), GRID, atrium)
+    document, _ = evaluated(caml, tmp_path)
+    assert {name: row["dice"] for name, row in document["cases"]["p1"].items()} == {"Left atrium": 1.0}
+
+
 @pytest.mark.parametrize("ending", ["seg.nrrd", "nii.gz"])
 @pytest.mark.parametrize("values", [(255,), (2, 3)])
 def test_a_report_reads_values_alike(tmp_path, values, ending):

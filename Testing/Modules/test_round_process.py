@@ -272,6 +272,23 @@ def test_resuming_tells_only_what_is_new(a_round, notes, tmp_path, monkeypatch, 
     assert [kind for kind, _ in notes.events] == ["finished"]
 
 
+@pytest.mark.parametrize(("device", "wanted"), [("cpu", "--device cpu"), ("auto", "")])
+def test_resuming_goes_on_on_the_device_of_this_computer(
+    a_round, tmp_path, monkeypatch, wait_for, device, wanted, the_training_module
+):
+    from CAMLSegmentationLib.Parameters import storeDevice
+    from CAMLTrainingLib import ModelChoice, RoundProcess
+
+    program, heard = tmp_path / "python", tmp_path / "heard"
+    program.write_text(f'#!/bin/sh\necho "$@" > {heard}.part && mv {heard}.part {heard}\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(RoundProcess, "pythonProgram", lambda: str(program))
+    storeDevice(device)
+    a_round.resume(device=ModelChoice.device())
+    wait_for(heard.exists, 30)
+    assert heard.read_text().partition(str(a_round.folder))[2].partition("--lock")[0].strip() == wanted
+
+
 def test_words_that_come_while_a_process_ends_are_heard(a_round, notes, monkeypatch):
     """It says "finished" and lets go of its lock between the look at the file and the question whether it lives."""
     tell(a_round, "started")

@@ -162,10 +162,17 @@ class _Naming:
         return cls(plain_classes(referred), frozenset(predicted))
 
     def implied(self, ours: LabelMap, theirs: LabelMap) -> tuple[Segment, ...]:
-        """The classes of a plain reference, where the prediction has no names or just such names."""
+        """The classes of a plain reference, where the prediction has no names or just such names.
+
+        A single structure in both is the same, whatever the mask's value.
+        """
+        if theirs.named:
+            return ()
         names = {segment.name for segment in self.classes.values()}
-        fits = not ours.named or {segment.name for segment in ours.segments} <= names
-        return tuple(self.classes.values()) if fits and not theirs.named else ()
+        if not ours.named or {segment.name for segment in ours.segments} <= names:
+            return tuple(self.classes.values())
+        single = len(self.classes) == len(ours.segments) == 1
+        return tuple(replace(ours.segments[0], label=value) for value in self.classes) if single else ()
 
 
 def _plain_values(path: Path, case: str) -> set[int]:
