@@ -18,7 +18,7 @@ from slicer.i18n import tr as _
 
 from caml_core.config import Segment
 from caml_core.data.files import disk_error, remove_quietly
-from caml_core.errors import DataError
+from caml_core.errors import CamlError, DataError
 from caml_core.project.cases import ProjectCase
 
 PREFIX = "CAMLTraining."
@@ -42,6 +42,10 @@ _SUFFIXES = (".nrrd", ".nii", ".nii.gz", ".mha", ".mhd")
 _LABELMAP = "Binary labelmap"
 #: Share of a segment that may lie outside the volume before it is no rounding any more.
 _MOST_OUTSIDE = 0.05
+#: Share of a voxel by which a volume may lie off its file for the file to be its own; headers keep fewer digits.
+_SAME_PLACE = 0.01
+#: Whether a file holds a volume, by the state of both (``holds``). Times of change are unique in a process.
+_compared: dict[tuple[Any, ...], bool] = {}
 
 
 @dataclass(frozen=True)
@@ -55,15 +59,52 @@ class Drawn:
 
 
 def fileOf(volumeNode: Any) -> Path | None:
-    """Return the file that holds what the scene shows; None for volumes that were made or changed in the scene."""
+    """Return the file that holds what the scene shows; None for volumes that were made or changed in the scene.
+
+    Saving a scene as .mrb marks all its volumes as modified, those that are not included. Of a volume so marked the
+    voxels are compared with its file's, once.
+    """
     storage = volumeNode.GetStorageNode()
     if storage is None or volumeNode.GetParentTransformNode() is not None or storage.GetNumberOfFileNames() > 1:
         return None
     name = storage.GetFullNameFromFileName() or ""
     path = Path(name)
-    if not name.lower().endswith(_SUFFIXES) or not path.is_file() or volumeNode.GetModifiedSinceRead():
+    if not name.lower().endswith(_SUFFIXES) or not path.is_file():
         return None
-    return path
+    return path if not volumeNode.GetModifiedSinceRead() or holds(path, volumeNode) else None
+
+
+def holds(path: Path, volumeNode: Any) -> bool:
+    """Whether a file has the voxels of a volume, in the same places of the world."""
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    if VolumeExchange.checkVolume(volumeNode):  # no grey values
+        return False
+    matrix = VolumeExchange.worldMatrix(volumeNode)
+    place = tuple(matrix.GetElement(row, column) for row in range(3) for column in range(4))
+    state = (str(path), found.st_mtime_ns, found.st_size, volumeNode.GetImageData().GetMTime(), place)
+    if state not in _compared:
+        _compared[state] = _isSame(path, volumeNode)
+    return _compared[state]
+
+
+def _isSame(path: Path, volumeNode: Any) -> bool:
+    import numpy
+
+    from caml_core.data.io import grid_difference, read_volume
+    from caml_core.project.headers import read_grid
+
+    grid, header = VolumeExchange.gridOf(volumeNode), read_grid(path)
+    if header is not None and grid_difference(header, grid, _SAME_PLACE):
+        return False  # without reading its voxels
+    try:
+        volume = read_volume(path)
+    except CamlError:
+        return False
+    voxels = VolumeExchange.voxelsOf(volumeNode).transpose(2, 1, 0)
+    return not grid_difference(volume.grid, grid, _SAME_PLACE) and bool(numpy.array_equal(volume.array, voxels))
 
 
 def writeVolume(volumeNode: Any, path: Path) -> None:

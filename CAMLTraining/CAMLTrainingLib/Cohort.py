@@ -152,20 +152,35 @@ class Cohort:
         return before != self.project.cases
 
     def _isExtra(self, node: Any) -> bool:
-        """Whether a volume still is a file of a case that has its volume in the scene."""
-        known = self.project.cases.get(node.GetAttribute(f"{EXTRA}.{self.project.id}") or "")
-        return known is not None and CaseExchange.fileOf(node) in known.images and self.volumeNode(known.id) is not None
+        """Whether a volume is a further one of a case that has its volume in the scene."""
+        known = self._markedExtra(node)
+        return known is not None and not self.caseOf(node) and self.volumeNode(known.id) is not None
+
+    def _markedExtra(self, node: Any) -> ProjectCase | None:
+        """Return the case of which a volume is a further channel, or its file once more.
+
+        The mark alone counts: a scene out of a bundle has lost its files. A copy that was made in the scene bears the
+        mark as well, but never came from a file.
+        """
+        if node.GetStorageNode() is None:
+            return None
+        return self.project.cases.get(node.GetAttribute(self._extra) or "")
+
+    @property
+    def _extra(self) -> str:
+        return f"{EXTRA}.{self.project.id}"
 
     def _list(self, node: Any) -> str:
         path = CaseExchange.fileOf(node)
         known = next((c for c in self.project.cases.values() if path is not None and path in c.images), None)
-        taken = known is not None and self.volumeNode(known.id) is not None
+        known = known or self._markedExtra(node)
         if known is not None:
-            if taken:  # its second channel, or its file once more: a case has one volume in the scene
-                node.SetAttribute(f"{EXTRA}.{self.project.id}", known.id)
+            if self.volumeNode(known.id) is not None:  # a case has one volume in the scene
+                node.SetAttribute(self._extra, known.id)
             else:
                 self.mark(node, known.id)
             return known.id
+        node.RemoveAttribute(self._extra)
         name = node.GetName() or "volume"
         waiting = self.project.cases.get(name)
         if waiting is not None and waiting.in_scene and not waiting.images and self.volumeNode(name) is None:
@@ -209,12 +224,15 @@ class Cohort:
         self.project.update(case, images=(path,))
 
     def _isOutdated(self, known: ProjectCase, node: Any, labelFollows: bool) -> bool:
-        """Whether the file of a scan that the scene alone has is not the project's, or lies elsewhere than the scan."""
+        """Whether a scan that the scene alone has is not what its file holds.
+
+        The project's own file is as the scan was written; that lies elsewhere now where the scan was moved since.
+        """
         from caml_core.data.io import grid_difference
         from caml_core.project.headers import read_grid
 
         if known.images[0].parent != self.project.folder / "volumes":
-            return True
+            return not any(CaseExchange.holds(path, node) for path in known.images)
         written = read_grid(known.images[0])
         if written is None or not grid_difference(written, VolumeExchange.gridOf(node)):
             return False

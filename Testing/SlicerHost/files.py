@@ -42,10 +42,7 @@ class CoreIOManager:
         """Write a node, or the whole scene."""
         path = str(properties["fileName"])
         if kind == "SceneFile":
-            if path.endswith(".mrb"):
-                return bool(slicer.mrmlScene.WriteToMRB(path))
-            slicer.mrmlScene.SetURL(path)
-            return bool(slicer.mrmlScene.Commit())
+            return _save_scene(Path(path).absolute())
         node = slicer.mrmlScene.GetNodeByID(properties["nodeID"])
         storage = node.GetStorageNode() or node.CreateDefaultStorageNode()
         if storage.GetScene() is None:
@@ -57,6 +54,19 @@ class CoreIOManager:
     def fileWriterFileType(self, node: Any) -> str:  # noqa: N802
         """What a node is written as."""
         return "SegmentationFile" if node.IsA("vtkMRMLSegmentationNode") else "VolumeFile"
+
+
+def _save_scene(path: Path) -> bool:
+    """Write the scene as qSlicerSceneWriter does; no event of the scene tells of it."""
+    scene = slicer.mrmlScene
+    scene.SetURL(str(path))
+    scene.SetRootDirectory(str(path.parent))
+    if path.suffix != ".mrb":
+        return bool(scene.Commit())
+    done = bool(scene.WriteToMRB(str(path)))
+    if done:  # what is in the bundle alone must not count as saved where it lies
+        scene.SetStorableNodesModifiedSinceRead()
+    return done
 
 
 def _load_scene(properties: dict[str, Any], collection: Any, messages: Any) -> bool:

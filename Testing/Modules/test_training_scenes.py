@@ -1,0 +1,127 @@
+"""Scenes that are saved and loaded: what the scene shows is told from its files, and the project is found again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training_tools import add_scan, case_of, roles, scan, write_folder
+
+from caml_core.data.io import read_volume
+
+
+def save_bundle(panel, tmp_path: Path, again: bool) -> None:
+    """Save the scene as a bundle; ``again``: load it in the scene's place."""
+    import slicer
+
+    panel.logic.save()
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    if again:
+        slicer.mrmlScene.Clear()
+        slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    panel.update()
+
+
+def images(panel) -> dict[str, tuple[Path, ...]]:
+    """Case -> files of its scan."""
+    return {case.id: case.images for case in panel.logic.project.cases.values()}
+
+
+def show_two_channels(panel, tmp_path: Path) -> None:
+    """A cohort of two cases with two channels each; both channels of the first are in the scene, one of them twice."""
+    import slicer
+
+    folder = tmp_path / "two channels"
+    for seed, name in ((0, "p0_0000"), (5, "p0_0001"), (1, "p1_0000"), (6, "p1_0001")):
+        write_folder(folder, 1, first=seed, suffix=".nrrd")
+        (folder / f"case-{seed:02d}.nrrd").rename(folder / f"{name}.nrrd")
+    panel.logic.addFolder(folder)
+    for channel in ("p0_0001", "p0_0000", "p0_0000"):
+        slicer.util.loadVolume(str(folder / f"{channel}.nrrd"))
+        panel.update()
+
+
+@pytest.mark.parametrize("loaded", [False, True], ids=["saved", "loaded"])
+def test_a_bundle_makes_no_cases_of_further_channels(training, tmp_path, loaded):
+    import slicer
+
+    show_two_channels(training, tmp_path)
+    before = images(training)
+    assert list(before) == ["p0", "p1"]
+    save_bundle(training, tmp_path, loaded)
+    assert images(training) == before
+    training.logic.cohort.ready()
+    assert images(training) == before
+    slicer.mrmlScene.RemoveNode(training.logic.cohort.volumeNode("p0"))
+    training.update()
+    assert images(training) == before and training.logic.cohort.volumeNode("p0") is not None
+
+
+@pytest.mark.parametrize("loaded", [False, True], ids=["saved", "loaded"])
+def test_a_bundle_copies_no_scan_that_lies_in_a_file(training, tmp_path, loaded):
+    import slicer
+
+    slicer.util.loadVolume(str(write_folder(tmp_path / "scans", 1) / "case-00.nii.gz"))
+    training.update()
+    before = images(training)
+    assert before == {"case-00": (tmp_path / "scans" / "case-00.nii.gz",)}
+    save_bundle(training, tmp_path, loaded)
+    training.logic.cohort.ready()
+    assert images(training) == before
+    assert not (training.logic.project.folder / "volumes").exists()
+
+
+@pytest.mark.parametrize("change", ["voxels", "place"])
+@pytest.mark.parametrize("loaded", [False, True], ids=["saved", "loaded"])
+def test_a_bundle_does_not_hide_that_a_scan_was_changed(training, tmp_path, loaded, change):
+    """Saving renews the time at which a volume counts as stored, whatever its own file holds."""
+    import slicer
+
+    volume = slicer.util.loadVolume(str(write_folder(tmp_path / "scans", 1) / "case-00.nii.gz"))
+    training.update()
+    if change == "voxels":
+        slicer.util.updateVolumeFromArray(volume, scan(5))
+    else:
+        volume.SetOrigin(10, 20, 30.3)
+    save_bundle(training, tmp_path, loaded)
+    training.logic.cohort.ready()
+    (path,) = case_of(training, "case-00").images
+    assert path.parent == training.logic.project.folder / "volumes"
+    written = read_volume(path)
+    expected = scan(5 if change == "voxels" else 0).transpose(2, 1, 0)
+    assert np.array_equal(written.array, expected)
+    if change == "place":
+        assert written.grid.origin == pytest.approx((-10, -20, 30.3))
+
+
+def test_a_volume_loaded_before_its_folder_is_added_is_known_by_its_file_after_a_bundle(training, tmp_path):
+    import slicer
+
+    folder = write_folder(tmp_path / "scans", 2)
+    slicer.util.loadVolume(str(folder / "case-00.nii.gz"))
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    training.logic.addFolder(folder)
+    training.update()
+    assert list(roles(training)) == ["case-00", "case-01"]
+
+
+def test_a_copy_of_a_further_channel_made_in_the_scene_is_a_case(training, tmp_path):
+    import slicer
+
+    show_two_channels(training, tmp_path)
+    extra = next(n for n in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if n.GetName() == "p0_0000")
+    copy = slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, extra, "smoothed")
+    training.update()
+    assert list(roles(training)) == ["p0", "p1", "smoothed"]
+    save_bundle(training, tmp_path, again=False)
+    assert training.logic.cohort.volumeNode("smoothed") is copy
+
+
+def test_a_scan_of_the_scene_alone_is_still_written_after_a_bundle(training, tmp_path):
+    add_scan(3, "LA")
+    training.update()
+    save_bundle(training, tmp_path, again=True)
+    training.logic.cohort.ready()
+    (path,) = case_of(training, "LA").images
+    assert np.array_equal(read_volume(path).array, scan(3).transpose(2, 1, 0))
