@@ -61,8 +61,8 @@ class Drawn:
 def fileOf(volumeNode: Any) -> Path | None:
     """Return the file that holds what the scene shows; None for volumes that were made or changed in the scene.
 
-    Saving a scene as .mrb marks all its volumes as modified, those that are not included. Of a volume so marked the
-    voxels are compared with its file's, once.
+    Saving a scene as .mrb marks all its volumes as modified, those that are not included; and one that was loaded
+    centred, or without its directions, counts as unmodified. In doubt volume and file are compared, once.
     """
     storage = volumeNode.GetStorageNode()
     if storage is None or volumeNode.GetParentTransformNode() is not None or storage.GetNumberOfFileNames() > 1:
@@ -71,7 +71,14 @@ def fileOf(volumeNode: Any) -> Path | None:
     path = Path(name)
     if not name.lower().endswith(_SUFFIXES) or not path.is_file():
         return None
-    return path if not volumeNode.GetModifiedSinceRead() or holds(path, volumeNode) else None
+    doubtful = volumeNode.GetModifiedSinceRead() or _isPlacedOtherwise(storage)
+    return path if not doubtful or holds(path, volumeNode) else None
+
+
+def _isPlacedOtherwise(storage: Any) -> bool:
+    """Whether a volume was read with the options "Centered" or "Ignore Orientation"; not all readers have both."""
+    centred = hasattr(storage, "GetCenterImage") and storage.GetCenterImage()
+    return bool(centred or (hasattr(storage, "GetUseOrientationFromFile") and not storage.GetUseOrientationFromFile()))
 
 
 def holds(path: Path, volumeNode: Any) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
+from CAMLSegmentationLib import VolumeExchange
 from stand_ins import OBLIQUE, read_labels
 from training_tools import (
     SEGMENT,
@@ -21,8 +23,9 @@ from training_tools import (
 )
 
 from caml_core.data.cohort import load_cohort
-from caml_core.data.io import read_volume
+from caml_core.data.io import grid_difference, read_volume
 from caml_core.data.labels import read_case_labels
+from caml_core.project.headers import read_grid
 
 # The scene
 
@@ -100,6 +103,44 @@ def test_a_volume_that_was_changed_in_the_scene_is_written_once(training, tmp_pa
     training.logic.cohort.ensureFile(volume.GetName())
     assert path.stat().st_mtime_ns == before
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def write_placed(path, direction, origin):
+    """Write a scan as a file with these axes and this origin (LPS)."""
+    image = sitk.GetImageFromArray(scan(0))
+    image.SetSpacing((1.5, 1.5, 1.5))
+    image.SetOrigin(origin)
+    image.SetDirection(direction)
+    sitk.WriteImage(image, str(path))
+
+
+@pytest.mark.parametrize("option", ["center", "discardOrientation"])
+def test_a_scan_loaded_otherwise_than_its_file_lies_is_written_as_it_is_seen(training, tmp_path, option):
+    import slicer
+
+    write_placed(tmp_path / "LA.nrrd", (0, 1, 0, 1, 0, 0, 0, 0, -1), (-100, 30, 55))
+    volume = slicer.util.loadVolume(str(tmp_path / "LA.nrrd"), {option: True})
+    add_segmentation(volume, ball(0))
+    training.update()
+    accept(training, "LA")
+    assert roles(training) == {"LA": "labeled"}, message(training)
+    training.logic.cohort.ready()
+    case = case_of(training, "LA")
+    image, label = read_volume(case.images[0]), read_labels(case.label)
+    assert grid_difference(image.grid, VolumeExchange.gridOf(volume)) == ""
+    assert grid_difference(image.grid, read_grid(case.label)) == ""
+    assert np.array_equal(label > 0, ball(0))
+
+
+def test_an_option_that_changes_nothing_makes_no_copy(training, tmp_path):
+    """Without its orientation a file begins at the origin, along right, anterior and superior; this one does anyway."""
+    import slicer
+
+    write_placed(tmp_path / "LA.nrrd", (-1, 0, 0, 0, -1, 0, 0, 0, 1), (0, 0, 0))
+    slicer.util.loadVolume(str(tmp_path / "LA.nrrd"), {"discardOrientation": True})
+    training.update()
+    training.logic.cohort.ensureFile("LA")
+    assert case_of(training, "LA").images == (tmp_path / "LA.nrrd",)
 
 
 def move(*nodes, by: float):

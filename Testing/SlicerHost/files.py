@@ -26,6 +26,9 @@ class CoreIOManager:
         node = slicer.mrmlScene.AddNewNodeByClass(node_class, name)
         storage = slicer.mrmlScene.AddNewNodeByClass(storage_class)
         storage.SetFileName(path)
+        if kind == "VolumeFile":  # "Centered" and "Ignore Orientation" of the Add Data dialog
+            storage.SetCenterImage(bool(properties.get("center", False)))
+            storage.SetUseOrientationFromFile(not properties.get("discardOrientation", False))
         if not storage.ReadData(node):
             slicer.mrmlScene.RemoveNode(node)
             slicer.mrmlScene.RemoveNode(storage)
