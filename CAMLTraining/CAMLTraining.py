@@ -49,7 +49,6 @@ class CAMLTrainingWidget(PanelWidget):
 
         self.logic = CAMLTrainingLogic()
         self.panel = TrainingPanel(self.ui, self.logic, self.isHere())
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartSaveEvent, self.onSceneStartSave)
 
     def cleanup(self) -> None:
         """A training goes on in its own process, or is paused, as the user chose."""
@@ -66,10 +65,6 @@ class CAMLTrainingWidget(PanelWidget):
         """A volume or a segmentation came or went."""
         if self._parameterNode is not None and not slicer.mrmlScene.IsBatchProcessing():
             self.panel.sceneChanged()
-
-    def onSceneStartSave(self, caller: Any, event: Any) -> None:
-        """The scene notes where the project lies, seen from the scene's own folder."""
-        self.logic.remember()
 
 
 class CAMLTrainingTest(ScriptedLoadableModuleTest):

@@ -35,14 +35,19 @@ class Cohort:
 
     @classmethod
     def remembered(cls, folder: Path, text: str) -> Cohort:
-        """Return the cohort that a scene remembers, of a folder that is not there; raise DataError."""
+        """Return the cohort that a scene remembers, of a folder that does not hold it; raise DataError."""
         cohort = cls(Project(folder))
         if text:
             cohort.project.read(text, _("The scene"))
-        if any(case.images for case in cohort.project.cases.values()):
-            cohort.notes.append(
-                _("The project folder {folder} is not there; the cohort comes from the scene.").format(folder=folder)
+        if Project.exists(folder):
+            text = _(
+                "In {folder} there is another project than the scene's; the cohort comes from the scene. Choose an "
+                "empty project folder for it, or the one that it was moved to."
             )
+            cohort.notes.append(text.format(folder=folder))
+        elif any(case.images for case in cohort.project.cases.values()):
+            text = _("The project folder {folder} is not there; the cohort comes from the scene.")
+            cohort.notes.append(text.format(folder=folder))
         return cohort
 
     # Nodes of a case

@@ -180,7 +180,7 @@ class CohortSection:
 
         self._queue.save()
         project, known = self._logic.project, Project.exists(folder)
-        if project.cases and not known and not Project.exists(project.folder):
+        if project.cases and not known and not project.is_kept:
             project.move(folder)
             return
         self._logic.openProject(folder)

@@ -14,14 +14,13 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from caml_core.data.cohort import save_cohort
-from caml_core.data.files import replacing
 from caml_core.errors import CamlError, DataError, TrainingError, UsageError
 from caml_core.locking import is_locked
 from caml_core.project.history import Round, read_round, read_rounds
 from caml_core.project.project import Project
 from caml_core.project.suggestion import Ranked
 
-from . import LeftOut, ModelChoice, Parameters, RoundFiles
+from . import LeftOut, ModelChoice, Parameters, RoundFiles, SceneProject
 from .Cohort import Cohort, defaultFolder
 from .Listener import Listener
 from .Predictions import PredictionRun, PredictionSummary, rankedCases, unsegmented
@@ -51,6 +50,8 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         self._parameterNode: Any = None
         #: Whether the scene is known to belong to the open project: only then may it be told of it.
         self._sceneKnown = False
+        #: What the scene said of its project when that was taken up, until ``lookAgain``.
+        self._named: SceneProject.Named | None = None
         self._rounds: tuple[Round, ...] | None = None
         slicer.app.connect("aboutToQuit()", self.onQuit)
 
@@ -65,16 +66,12 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
 
     def forgetParameterNode(self) -> None:
         """The scene was closed or another one loaded; it is not this project's until ``recall`` says so."""
-        self._parameterNode, self._sceneKnown = None, False
+        self._parameterNode, self._sceneKnown, self._named = None, False, None
 
     def remember(self) -> None:
         """Write cohort, roles and split into the scene's parameter node, where the scene is this project's."""
-        if not self._sceneKnown:
-            return
-        node, project = self.getParameterNode(), self.project
-        text, beside = project.write(), Parameters.besideScene(project.folder)
-        if (node.projectFolder, node.projectBeside, node.cohort) != (str(project.folder), beside, text):
-            node.projectFolder, node.projectBeside, node.cohort = str(project.folder), beside, text
+        if self._sceneKnown:
+            SceneProject.note(self.getParameterNode(), self.project)
 
     def recognize(self) -> None:
         """The scene is this project's still, though another one was loaded into it: tell it how the project stands."""
@@ -87,18 +84,24 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         Raises DataError where neither can be read.
         """
         self._forgetRuns()
-        self._sceneKnown = False
-        node = self.getParameterNode()
+        self._sceneKnown, self._named = False, None
+        told = SceneProject.named(self.getParameterNode())
         before, self.cohort = self.project, Cohort(Project(defaultFolder()))
-        folder = Parameters.namedFolder(node)
-        if folder is None:
-            self._sceneKnown = True
-            return
-        if Project.exists(folder):
+        folder = SceneProject.find(told)
+        if folder is not None:
             self._open(folder, before)
-            return
-        self.cohort = Cohort.remembered(folder, node.cohort)
-        self._sceneKnown = True
+        elif told.folder:
+            self.cohort = Cohort.remembered(Path(told.folder), told.cohort)
+        self._sceneKnown, self._named = True, told
+
+    def lookAgain(self) -> Path | None:
+        """Return where the scene's project lies, if that is elsewhere than it seemed while the scene was being read."""
+        told, self._named = self._named, None
+        if told is None or told.root == SceneProject.root():
+            return None
+        self.remember()
+        folder = SceneProject.find(told)
+        return folder if folder != self.project.folder else None
 
     # The project
 
@@ -126,7 +129,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         self.listener.onProject()
         if project.folder == self.project.folder:
             project = Project.at(project.folder)  # what was ended has written down what it has done
-        self.cohort, self._rounds, self._sceneKnown = Cohort(project), None, True
+        self.cohort, self._rounds, self._sceneKnown, self._named = Cohort(project), None, True, None
         LeftOut.leaveOut(self.cohort, before)
         self.takeInScene()
         self.remember()
@@ -271,9 +274,8 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
 
     def setPreviewCase(self, case: str) -> None:
         """Choose the case that the training shows its progress on."""
-        if self.round is not None and self.round.folder.is_dir():
-            with replacing(self.round.folder / "preview-case.txt") as temporary:
-                temporary.write_text(case, encoding="utf-8")
+        if self.round is not None:
+            RoundFiles.setPreviewCase(self.round.folder, case)
 
     def rounds(self) -> tuple[Round, ...]:
         """Return the project's rounds; their files are read again after each change of a training's state."""

@@ -4,13 +4,8 @@ computer.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import slicer
 from slicer.parameterNodeWrapper import parameterNodeWrapper
-
-from caml_core.data.files import relative_to
-from caml_core.project.project import Project
 
 #: What happens to a training when Slicer quits.
 ON_QUIT = ("continue", "pause")
@@ -21,8 +16,8 @@ _ON_QUIT_KEY = "CAMLTraining/OnQuit"
 class CAMLTrainingParameterNode:
     """The panel's state in the scene.
 
-    projectBeside: the project's folder as seen from the scene's own. cohort: the project's list of cases as JSON, so
-    that the scene alone brings cohort, roles and split back.
+    projectBeside: the project's folder as seen from the scene's own, as far as that was known (``SceneProject``).
+    cohort: the project's list of cases as JSON, so that the scene alone brings cohort, roles and split back.
     startModel: the name of a model, empty for a start from scratch. startChosenFor: the project and round after which
     that was chosen, by the user or by the round's end; empty where nobody has chosen.
     """
@@ -49,17 +44,3 @@ def storedOnQuit() -> str:
 def storeOnQuit(value: str) -> None:
     """Remember the choice."""
     slicer.app.userSettings().setValue(_ON_QUIT_KEY, value)
-
-
-def besideScene(folder: Path) -> str:
-    """Return the way from the scene's folder to a project's, so that both may move together; empty without one."""
-    root = slicer.mrmlScene.GetRootDirectory() or ""
-    return relative_to(folder, Path(root)) if root and Path(root).is_absolute() else ""
-
-
-def namedFolder(node: CAMLTrainingParameterNode) -> Path | None:
-    """Return the project's folder as the scene names it: beside the scene's own file first."""
-    root = slicer.mrmlScene.GetRootDirectory() or ""
-    if node.projectBeside and root and Project.exists(Path(root) / node.projectBeside):
-        return Path(root) / node.projectBeside
-    return Path(node.projectFolder) if node.projectFolder else None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from caml_core import events
-from caml_core.data.files import disk_error
+from caml_core.data.files import disk_error, replacing
 from caml_core.rounds.round_folder import MAIN, RoundFolder
 
 #: File in the folder of a round that was stopped before it had learnt anything.
@@ -34,6 +34,13 @@ def toFollow(folders: Sequence[Path], atWork: bool) -> Path | None:
     waiting = folders[-1:] if atWork else [folder for folder in folders if isOpen(folder)]
     told = [f for f in folders if RoundFolder(f).events.is_file() and not (f / GIVEN_UP).exists()]
     return next(iter((waiting or told)[-1:]), None)
+
+
+def setPreviewCase(folder: Path, case: str) -> None:
+    """Tell a round on which case it is to show its progress; raise ResourceError."""
+    if folder.is_dir():
+        with replacing(folder / "preview-case.txt") as temporary:
+            temporary.write_text(case, encoding="utf-8")
 
 
 def hasResult(folder: Path) -> bool:

@@ -9,8 +9,9 @@ import qt
 from slicer.i18n import tr as _
 
 from caml_core.errors import CamlError
+from caml_core.project.project import Project
 
-from . import RoundFiles
+from . import RoundFiles, SceneProject
 from .CohortSection import CohortSection
 from .EditPage import EditPage
 from .Listener import Listener
@@ -44,7 +45,7 @@ class TrainingPanel(Listener):
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(50)
-        self._timer.connect("timeout()", self.update)
+        self._timer.connect("timeout()", self._onQuiet)
         self._ready = True
 
     def setParameterNode(self, parameterNode: Any) -> None:
@@ -77,7 +78,7 @@ class TrainingPanel(Listener):
         """Let go of everything; a training goes on."""
         self._ready = False
         self._timer.stop()
-        self._timer.disconnect("timeout()", self.update)
+        self._timer.disconnect("timeout()", self._onQuiet)
         self.edit.close()
         self.cohort.close()
         self.loop.hide()
@@ -161,13 +162,31 @@ class TrainingPanel(Listener):
 
     def _recall(self, node: Any) -> None:
         """Take up the project of the scene, unless it is the one that is open."""
-        named, isOpen = node.projectFolder, node.projectFolder == str(self.logic.project.folder)
-        if (isOpen and self.logic.project.cases) or (self.cohort.practising and (isOpen or not named)):
+        told, project = SceneProject.named(node), self.logic.project
+        isOpen = SceneProject.names(told, project) and not self._isMoved(told)
+        if (isOpen and project.cases) or (self.cohort.practising and (isOpen or not told.folder)):
             self.logic.recognize()
             return
         self.train.forget()
+        self._opening(self.logic.recall)
+        self.sceneChanged()  # a bundle's own folder is known only after its scene was read
+
+    def _isMoved(self, told: SceneProject.Named) -> bool:
+        """Whether the open project's folder is gone, and the scene that names it has come with it to another place."""
+        folder = self.logic.project.folder
+        return not Project.exists(folder) and SceneProject.find(told) is not None
+
+    def _onQuiet(self) -> None:
+        """What was going on in the scene is done."""
+        folder = self.logic.lookAgain() if self._ready and self._parameterNode is not None else None
+        if folder is not None:
+            self._opening(lambda: self.logic.openProject(folder))
+        self.update()
+
+    def _opening(self, do: Callable[[], None]) -> None:
+        """Open a project; what was said of another one goes."""
         self.cohort.say("")
         try:
-            self.logic.recall()
+            do()
         except CamlError as error:
             self.cohort.say(_("The project could not be opened: {reason}").format(reason=error))

@@ -208,6 +208,38 @@ def test_module_connects_only_signals_that_exist(path):
     assert wrong == []
 
 
+def _scene_events(path: Path) -> dict[str, str]:
+    """Names of the scene's events that a file uses -> where."""
+    found = {chain[-1]: where for chain, where in _chains(path) if chain[-2].lower().endswith("scene")}
+    return {name: where for name, where in found.items() if name.endswith("Event")}
+
+
+def _fired(scene, folder: Path) -> set[int]:
+    """What a scene tells while nodes come and go, and while it is saved, closed and loaded."""
+    known = {name: getattr(scene, name) for name in dir(scene) if name.endswith("Event")}
+    fired: set[int] = set()
+    numbers = {value for value in known.values() if isinstance(value, int)}
+    tags = [scene.AddObserver(number, lambda *_, number=number: fired.add(number)) for number in numbers]
+    scene.RemoveNode(scene.AddNewNodeByClass("vtkMRMLTextNode"))
+    for kind in ("mrml", "mrb"):
+        scene.AddNewNodeByClass("vtkMRMLTextNode")
+        assert slicer.util.saveScene(str(folder / f"scene.{kind}"))
+        scene.Clear()
+        slicer.util.loadScene(str(folder / f"scene.{kind}"))
+    for tag in tags:
+        scene.RemoveObserver(tag)
+    return fired
+
+
+def test_modules_wait_for_no_event_that_the_scene_never_tells(a_scene, tmp_path):
+    """Its class names some that nothing fires, StartSaveEvent among them."""
+    used = {name: where for path in SOURCES for name, where in _scene_events(path).items()}
+    assert "EndImportEvent" in used
+    fired = _fired(a_scene, tmp_path)
+    assert a_scene.StartSaveEvent not in fired
+    assert [f"{where} {name}" for name, where in used.items() if getattr(a_scene, name) not in fired] == []
+
+
 @pytest.mark.parametrize("path", UI_FILES, ids=_relative)
 def test_ui_file_uses_only_classes_and_properties_that_exist(path):
     root, wrong = ElementTree.parse(path).getroot(), []

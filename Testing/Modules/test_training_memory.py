@@ -62,23 +62,6 @@ def test_a_scene_loaded_in_another_module_is_not_given_the_old_project(training,
     assert set(roles(training).values()) == {"labeled"}
 
 
-def test_scene_and_project_may_move_together(training, a_cohort, tmp_path):
-    import slicer
-
-    a_cohort(labeled=2, unlabeled=0)
-    before = roles(training)
-    shutil.copytree(tmp_path / "project", tmp_path / "home" / "project")
-    training.logic.openProject(tmp_path / "home" / "project")
-    slicer.mrmlScene.SetRootDirectory(str(tmp_path / "home"))
-    training.logic.remember()
-    assert training.logic.getParameterNode().projectBeside == "project"
-    shutil.move(tmp_path / "home", tmp_path / "elsewhere")
-    slicer.mrmlScene.SetRootDirectory(str(tmp_path / "elsewhere"))
-    training.logic.recall()
-    assert training.logic.project.folder == tmp_path / "elsewhere" / "project"
-    assert roles(training) == before
-
-
 def test_a_scene_loaded_into_this_one_does_not_end_its_memory_of_the_cohort(training, a_cohort, tmp_path):
     import slicer
 

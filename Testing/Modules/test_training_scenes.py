@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from training_tools import add_scan, case_of, roles, scan, write_folder
+import SlicerHost
+from training_tools import add_scan, case_of, message, roles, scan, write_folder
 
 from caml_core.data.io import read_volume
+
+# Bundles
 
 
 def save_bundle(panel, tmp_path: Path, again: bool) -> None:
@@ -125,3 +129,122 @@ def test_a_scan_of_the_scene_alone_is_still_written_after_a_bundle(training, tmp
     training.logic.cohort.ready()
     (path,) = case_of(training, "LA").images
     assert np.array_equal(read_volume(path).array, scan(3).transpose(2, 1, 0))
+
+
+# Scene and project in another place
+
+
+def save_study(panel, scene: Path, project: str) -> dict[str, str]:
+    """Save a scene, and its project in the folder ``project`` as seen from it, in a session that began elsewhere.
+
+    Both are left in another module, with the scene closed. Returns the roles.
+    """
+    import slicer
+
+    scene.parent.mkdir(parents=True)
+    slicer.mrmlScene.SetRootDirectory(slicer.app.defaultScenePath)  # as Slicer does when it starts
+    panel.logic.openProject(scene.parent / project)
+    for seed in range(2):
+        add_scan(seed)
+    panel.update()
+    panel.logic.setRole(["Scan 01"], "excluded")
+    found = roles(panel)
+    assert found == {"Scan 00": "unlabeled", "Scan 01": "excluded"}
+    assert slicer.util.saveScene(str(scene))
+    slicer.mrmlScene.Clear()
+    return found
+
+
+@pytest.mark.parametrize("moved", ["moved", "copied"])
+@pytest.mark.parametrize("entered", [True, False], ids=["in the module", "in another module"])
+@pytest.mark.parametrize("project", ["project", "../projects/atria"], ids=["below", "beside"])
+@pytest.mark.parametrize("kind", ["mrml", "mrb"])
+def test_scene_and_project_may_go_elsewhere_together(training, tmp_path, wait_for, kind, project, entered, moved):
+    import slicer
+
+    before = save_study(training, tmp_path / "data" / "scenes" / f"scene.{kind}", project)
+    if not entered:
+        SlicerHost.leave("CAMLTraining")
+    there = tmp_path / "stick"
+    (shutil.move if moved == "moved" else shutil.copytree)(tmp_path / "data", there)
+    slicer.util.loadScene(str(there / "scenes" / f"scene.{kind}"))
+    if not entered:
+        SlicerHost.enter("CAMLTraining")
+    folder = (there / "scenes" / project).resolve()
+    wait_for(lambda: training.logic.project.folder == folder, 5)
+    assert roles(training) == before
+    assert "is not there" not in message(training)
+    assert training.logic.getParameterNode().projectFolder == str(folder)
+    training.logic.save()
+    assert (tmp_path / "data").exists() == (moved == "copied"), "nothing is written where the project was"
+
+
+def test_a_scene_moved_alone_finds_its_project(training, tmp_path, wait_for):
+    import slicer
+
+    before = save_study(training, tmp_path / "data" / "scene.mrb", "project")
+    (tmp_path / "stick").mkdir()
+    shutil.move(tmp_path / "data" / "scene.mrb", tmp_path / "stick")
+    slicer.util.loadScene(str(tmp_path / "stick" / "scene.mrb"))
+    training.update()
+    assert training.logic.project.folder == tmp_path / "data" / "project" and roles(training) == before
+
+
+@pytest.mark.parametrize("where", ["beside the scene", "in the old place"])
+def test_another_project_is_not_taken_for_the_scenes(training, tmp_path, where):
+    import slicer
+
+    from caml_core.project.cases import ProjectCase
+    from caml_core.project.project import Project
+
+    before = save_study(training, tmp_path / "data" / "scene.mrml", "project")
+    slicer.util.loadScene(str(tmp_path / "data" / "scene.mrml"))
+    assert training.logic.getParameterNode().projectBeside == "project"
+    slicer.util.saveScene(str(tmp_path / "data" / "scene.mrml"))
+    slicer.mrmlScene.Clear()
+    there = tmp_path / ("stick" if where == "beside the scene" else "data")
+    shutil.rmtree(tmp_path / "data" / "project")
+    other = Project(there / "project")
+    other.add(ProjectCase("of somebody else", (tmp_path / "somebody.nrrd",)))
+    other.save()
+    if where == "beside the scene":
+        shutil.move(tmp_path / "data" / "scene.mrml", there)
+    slicer.util.loadScene(str(there / "scene.mrml"))
+    training.update()
+    assert roles(training) == before, "the cohort comes from the scene"
+    assert list(Project.open(there / "project").cases) == ["of somebody else"]
+    if where == "in the old place":
+        assert "another project" in message(training)
+        training.ui.projectDirectoryButton.directory = str(tmp_path / "new")
+        training.logic.save()
+        assert roles(training) == before and list(Project.open(tmp_path / "new").cases) == list(before)
+
+
+def test_a_project_that_another_system_named_is_found_beside_its_scene(training, tmp_path):
+    import slicer
+
+    before = save_study(training, tmp_path / "data" / "scene.mrml", "project")
+    text = (tmp_path / "data" / "scene.mrml").read_text()
+    assert text.count(str(tmp_path / "data" / "project"))
+    moved = text.replace(str(tmp_path / "data" / "project"), "D:\\studies\\atria\\project")
+    (tmp_path / "data" / "scene.mrml").write_text(moved)
+    slicer.util.loadScene(str(tmp_path / "data" / "scene.mrml"))
+    training.update()
+    assert training.logic.project.folder == tmp_path / "data" / "project" and roles(training) == before
+
+
+def test_a_scene_saved_after_its_project_was_opened_keeps_the_project(training, tmp_path, wait_for):
+    """Saving changes the scene's folder, too; a copy that lies there is not the open project."""
+    import slicer
+
+    save_study(training, tmp_path / "data" / "scene.mrml", "project")
+    slicer.util.loadScene(str(tmp_path / "data" / "scene.mrml"))
+    training.update()
+    SlicerHost.wait_for(lambda: not training._timer.isActive(), 5)
+    shutil.copytree(tmp_path / "data", tmp_path / "backup")
+    assert slicer.util.saveScene(str(tmp_path / "backup" / "scene.mrml"))
+    add_scan(7)
+    wait_for(lambda: "Scan 07" in roles(training), 5)
+    SlicerHost.leave("CAMLTraining")
+    SlicerHost.enter("CAMLTraining")
+    assert training.logic.project.folder == tmp_path / "data" / "project"

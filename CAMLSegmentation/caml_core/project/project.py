@@ -53,6 +53,11 @@ class Project:
         """The list of cases."""
         return self.folder / FILE
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether its folder holds this very project, which was read from there or written there."""
+        return self._seen is not None and self.exists(self.folder)
+
     @classmethod
     def exists(cls, folder: Path) -> bool:
         """Whether a folder holds a project."""

@@ -1,0 +1,111 @@
+"""The project of a scene: how the scene names it, and where it lies now. Either may have been moved, or both together.
+
+Nothing tells that a scene is about to be saved, so what it says of its own folder may be that of an earlier one. Its
+project is known by its id wherever it lies.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import slicer
+
+from caml_core.data.files import absolute, relative_to
+from caml_core.project.project import FILE, Project
+
+if TYPE_CHECKING:
+    from .Parameters import CAMLTrainingParameterNode
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a scene says of its project, read while the scene's own folder was ``root``.
+
+    folder: the project's folder. beside: the same as seen from the scene's. cohort: the list of cases as JSON.
+    """
+
+    folder: str
+    beside: str
+    cohort: str
+    root: Path | None
+
+    @property
+    def id(self) -> str:
+        """The project's id; empty where the scene does not know it."""
+        return _idIn(self.cohort)
+
+
+def named(node: CAMLTrainingParameterNode) -> Named:
+    """Return what the scene says."""
+    return Named(node.projectFolder, node.projectBeside, node.cohort, root())
+
+
+def note(node: CAMLTrainingParameterNode, project: Project) -> None:
+    """Let the scene name a project, with its cohort."""
+    at = root()
+    told = (str(project.folder), relative_to(project.folder, at) if at is not None else "", project.write())
+    if told != (node.projectFolder, node.projectBeside, node.cohort):
+        node.projectFolder, node.projectBeside, node.cohort = told
+
+
+def names(told: Named, project: Project) -> bool:
+    """Whether a scene names this very project, in this place."""
+    return told.folder == str(project.folder) and told.id in ("", project.id)
+
+
+def root() -> Path | None:
+    """Return the folder of the scene's own file; while a bundle is read, the one that it is unpacked in."""
+    folder = Path(slicer.mrmlScene.GetRootDirectory() or "")
+    return folder if folder.is_absolute() else None
+
+
+def find(told: Named) -> Path | None:
+    """Return the folder in which a scene's project lies, None where it is not found.
+
+    Beside the scene's own file it is looked for first: copied with its scene, it belongs to the copy. A folder that
+    holds another project by now is none.
+    """
+    at = root()
+    if at is not None and told.beside and _mayBe(at / told.beside, told.id):
+        return absolute(at / told.beside)
+    if at is not None and told.id:
+        for folder in _guesses(told.folder, at):
+            if _idOf(folder) == told.id:
+                return folder
+    return Path(told.folder) if told.folder and _mayBe(Path(told.folder), told.id) else None
+
+
+def _guesses(folder: str, at: Path) -> Iterator[Path]:
+    """Where a project may lie that was moved with its scene: the end of its old path, below a folder of the scene.
+
+    Nearest to the scene first; the path may be one of another system.
+    """
+    parts = [part for part in re.split(r"[\\/]", folder) if part and not part.endswith(":")]
+    for base in (at, *at.parents[:-1]):
+        for first in range(len(parts)):
+            yield base.joinpath(*parts[first:])
+
+
+def _mayBe(folder: Path, identity: str) -> bool:
+    """Whether a folder holds a project, and none that is known to be another one; early ones have no id."""
+    return Project.exists(folder) and (not identity or _idOf(folder) in ("", identity))
+
+
+def _idOf(folder: Path) -> str:
+    try:
+        return _idIn((folder / FILE).read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _idIn(text: str) -> str:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return ""
+    return str(content.get("id") or "") if isinstance(content, dict) else ""
