@@ -89,10 +89,8 @@ def prepareMap(mapNode: Any, legend: bool = True) -> None:
 
 
 def removeMap(mapNode: Any) -> None:
-    """Remove a map with what displays it, which the scene would keep otherwise."""
-    displays = [mapNode.GetNthDisplayNode(i) for i in range(mapNode.GetNumberOfDisplayNodes())]
-    for node in [d for d in displays if d is not None] + [mapNode]:
-        slicer.mrmlScene.RemoveNode(node)
+    """Remove a map with its colours and its legend."""
+    SegmentationResult.remove(mapNode)
 
 
 class Overlay:

@@ -60,6 +60,13 @@ def placeBeside(node: Any, volumeNode: Any) -> None:
         hierarchy.SetItemParent(item, hierarchy.GetItemParent(beside))
 
 
+def remove(node: Any) -> None:
+    """Remove a node with what displays it, which the scene would keep, and save, otherwise."""
+    displays = [node.GetNthDisplayNode(i) for i in range(node.GetNumberOfDisplayNodes())]
+    for gone in [display for display in displays if display is not None] + [node]:
+        slicer.mrmlScene.RemoveNode(gone)
+
+
 def fillResult(node: Any, labels: Any, segments: Sequence[Segment], modelName: str, modelHash: str) -> None:
     """Put the segments of ``labels`` (vtkOrientedImageData, one value a segment) into ``node``.
 

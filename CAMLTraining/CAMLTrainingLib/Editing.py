@@ -30,7 +30,7 @@ def openCase(cohort: Cohort, case: str) -> tuple[Any, Any]:
     hasPrediction = known.prediction is not None and known.prediction.is_file()
     outdated = hasPrediction and not hasLabel and node is not None and _isOldCopy(node, known.prediction)
     if node is not None and (outdated or (hasLabel or hasPrediction) and SegmentationResult.isEmpty(node)):
-        slicer.mrmlScene.RemoveNode(node)  # opened once and left without a stroke
+        SegmentationResult.remove(node)  # opened once and left without a stroke
         node = None
     if node is None and hasLabel:
         node = CaseExchange.loadLabel(known.label, volumeNode, case, cohort.project.segments)

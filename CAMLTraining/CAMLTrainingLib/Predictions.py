@@ -305,7 +305,7 @@ def showPrediction(cohort: Cohort, case: str, modelName: str = "") -> Any:
     elif older is not None and older.GetAttribute(WRITTEN) == written:
         return older
     elif older is not None:
-        slicer.mrmlScene.RemoveNode(older)
+        SegmentationResult.remove(older)
     node = CaseExchange.loadLabel(known.prediction, volumeNode, case, cohort.project.segments)
     cohort.mark(node, case).SetAttribute(PREDICTION, name)
     node.SetAttribute(WRITTEN, written)

@@ -99,7 +99,7 @@ class PreviewSection:
         node.SetName(_("{case} - training preview").format(case=case))
         for before in older:
             node.GetDisplayNode().SetVisibility(before.GetDisplayNode().GetVisibility())
-            slicer.mrmlScene.RemoveNode(before)
+            SegmentationResult.remove(before)
         if not older:
             self._showFirst(node, volumeNode)
 

@@ -1,4 +1,4 @@
-"""Scenes that are saved and loaded: what the scene shows is told from its files, and the project is found again."""
+"""Scenes that are saved and loaded: what is told from files, the project that is found again, and what stays behind."""
 
 from __future__ import annotations
 
@@ -8,9 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SlicerHost
-from training_tools import add_scan, case_of, message, roles, scan, write_folder
+from training_tools import (
+    SEGMENT,
+    add_scan,
+    ball,
+    case_of,
+    finish_round,
+    message,
+    predict,
+    roles,
+    scan,
+    write_folder,
+)
 
+from caml_core.config import Segment
 from caml_core.data.io import read_volume
+from caml_core.data.labels import write_labels
 
 # Bundles
 
@@ -248,3 +261,57 @@ def test_a_scene_saved_after_its_project_was_opened_keeps_the_project(training, 
     SlicerHost.leave("CAMLTraining")
     SlicerHost.enter("CAMLTraining")
     assert training.logic.project.folder == tmp_path / "data" / "project"
+
+
+# What is left in a scene
+
+
+def count(class_name: str) -> int:
+    """How many nodes of a class the scene has."""
+    import slicer
+
+    return slicer.mrmlScene.GetNumberOfNodesByClass(class_name)
+
+
+def displays_match() -> bool:
+    """Whether each segmentation of the scene has its display, and there are no others."""
+    return count("vtkMRMLSegmentationDisplayNode") == count("vtkMRMLSegmentationNode")
+
+
+def test_previews_that_follow_each_other_leave_nothing_behind(training, stand_in):
+    add_scan(0)
+    training.update()
+    training.logic.save()
+    finish_round(training, 1, stand_in)
+    training._parameterNode.previewCase = "Scan 00"
+    training.logic.cohort.ensureFile("Scan 00")
+    grid = read_volume(case_of(training, "Scan 00").images[0]).grid
+    for shift in range(3):
+        voxels = np.roll(ball(0), shift, 0).astype(np.uint8).transpose(2, 1, 0)
+        write_labels(training.logic.round.folder / "preview.seg.nrrd", voxels, grid, [Segment(SEGMENT, 1)])
+        training.train.preview.show("Scan 00")
+        assert count("vtkMRMLSegmentationNode") == 1 and displays_match()
+
+
+def test_a_prediction_that_gives_way_to_a_newer_one_leaves_nothing_behind(training):
+    from CAMLTrainingLib.Predictions import showPrediction
+
+    add_scan(0)
+    training.update()
+    training.logic.save()
+    for shift in range(3):
+        predict(training, "Scan 00", np.roll(ball(0), shift, 0))
+        showPrediction(training.logic.cohort, "Scan 00", "Model")
+        assert count("vtkMRMLSegmentationNode") == 1 and displays_match()
+
+
+def test_a_drawing_that_gives_way_to_a_prediction_leaves_nothing_behind(training):
+    add_scan(0)
+    training.update()
+    training.logic.cohort.setSegments([SEGMENT])
+    training.openCase("Scan 00")
+    training.edit.leave()
+    training.logic.save()
+    predict(training, "Scan 00", ball(0))
+    training.openCase("Scan 00")
+    assert count("vtkMRMLSegmentationNode") == 1 and displays_match()
