@@ -244,6 +244,12 @@ def step(iteration, total=100):
     return "step", {"iteration": iteration, "total": total, "losses": {"dice": 0.25, "omni": None}, "seconds_left": 1.0}
 
 
+def test_cases_that_are_done_in_part_leave_whole_numbers():
+    parts = [("progress", {"done": done, "total": 2, "unit": "cases"}) for done in (0.3, 1.0, 1.1, 1.7, 2.0)]
+    last = drawn(*parts).rstrip().split("\r")[-1]
+    assert "| 2/2 [" in last
+
+
 def test_losses_and_the_last_dice_stand_in_the_bar():
     dice = {"v": {"mean": 0.8125, "Left atrium": 0.8125}, "a": {"mean": 0.8}}
     text = drawn(step(1), ("validation", {"iteration": 1, "cases": 2, "dice": dice}), step(100))

@@ -56,6 +56,8 @@ class ProgressBar:
             self._kind = (unit, total)
         self._bar.set_postfix_str(postfix.strip(), refresh=False)
         self._bar.update(done - self._bar.n)
+        if float(done).is_integer():  # parts of cases must not leave "2.0/2" behind
+            self._bar.n = int(done)
         if total is not None and done >= total:
             self._bar.refresh()
 
