@@ -19,6 +19,8 @@ from .errors import ResourceError, UsageError
 from .events import Listener, silent
 
 GIB = 1024**3
+#: What errors say that mean it; the last two are those of C++ on different systems.
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "bad allocation")
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,10 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error).lower()
-    return any(sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc"))
+    return any(
+        sign in text
+        for sign in ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "bad allocation")
+    )
 
 
 def use_threads(number: int) -> int:
@@ -163,21 +168,12 @@ def _usable(device: Device, listener: Listener) -> bool:
 
 
 def _fault(name: str) -> str:
-    """Why the operations of the network fail on this device; empty where they work."""
+    """Why the network cannot be used on this device; empty where it can."""
     if name == "cpu":
         return ""
-    import torch
-    from torch.nn import functional
+    from .device_check import fault
 
-    try:
-        x = torch.ones(1, 2, 4, 4, 4, device=name, requires_grad=True)
-        y = functional.conv3d(x, torch.ones(2, 2, 3, 3, 3, device=name), padding=1)
-        y = functional.conv_transpose3d(y, torch.ones(2, 2, 2, 2, 2, device=name), stride=2)
-        y = functional.interpolate(y, scale_factor=2, mode="trilinear", align_corners=True)
-        y.sum().backward()
-        return "" if x.grad is not None and bool(torch.isfinite(x.grad).all()) else "it computes wrong results"
-    except (RuntimeError, NotImplementedError, AssertionError) as error:
-        return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    return fault(name)
 
 
 def _system_ram() -> tuple[int, int]:

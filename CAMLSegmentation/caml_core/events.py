@@ -60,6 +60,12 @@ def decode(line: str) -> tuple[str, dict[str, Any]] | None:
     return fields.pop("event"), fields
 
 
+#: Events that nothing follows which could bring them along, and how often and after how many seconds they are tried.
+_LAST, _LAST_TRIES, _PAUSE = ("finished", "error"), 20, 0.1
+#: Seconds that events may wait for their file.
+_MOST_HELD = 60.0
+
+
 class JsonLines:
     """A listener that writes each event as one line to an open text stream."""
 
@@ -77,13 +83,37 @@ class JsonLines:
 
 
 class EventFile:
-    """A listener that appends each event to a file with one write, so that a reader never sees half a line twice."""
+    """A listener that appends each event to a file with one write, so that a reader never sees half a line twice.
+
+    Where another program holds the file, events wait for the next one, for a while: that must not end a training.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._held = b""
+        self._held_since = 0.0
 
     def __call__(self, kind: str, fields: dict[str, Any]) -> None:
-        self._append((encode(kind, {**fields, "pid": os.getpid()}) + "\n").encode("ascii"))
+        line = (encode(kind, {**fields, "pid": os.getpid()}) + "\n").encode("ascii")
+        for left in reversed(range(_LAST_TRIES if kind in _LAST else 1)):
+            try:
+                self._append(self._held + line)
+                self._held = b""
+                return
+            except ResourceError as error:
+                if not isinstance(error.__cause__, PermissionError):
+                    raise
+                if left:
+                    time.sleep(_PAUSE)
+                    continue
+                self._hold(line, error)
+
+    def _hold(self, line: bytes, error: ResourceError) -> None:
+        if not self._held:
+            self._held_since = time.monotonic()
+        elif time.monotonic() - self._held_since > _MOST_HELD:
+            raise error
+        self._held += line
 
     def _append(self, line: bytes) -> None:
         try:

@@ -10,6 +10,8 @@ from CAMLSegmentationLib.Job import commonArguments
 from CAMLSegmentationLib.Process import NOT_STARTED, WorkerFactory, WorkerProcess, missingPackage, newStopFile
 from slicer.i18n import tr as _
 
+from caml_core.data.files import remove_quietly
+
 #: Gets the result, None where there is none, and then why, in a sentence.
 Answer = Callable[["dict[str, Any] | None", str], None]
 
@@ -71,7 +73,7 @@ class EngineCall:
 
     def onWorkerEnd(self, exitCode: int, crashed: bool) -> None:
         """Hand over the answer."""
-        self._stopFile.unlink(missing_ok=True)
+        remove_quietly(self._stopFile)
         if self._result is not None:
             self._onEnd(self._result, "")
         elif self._cancelled:

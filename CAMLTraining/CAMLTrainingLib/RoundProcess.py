@@ -174,8 +174,8 @@ class RoundProcess:
 
     def look(self) -> None:
         """Read what is new and say where the round stands. Called by the timer."""
+        self._asked = os.path.exists(self.stopFile)  # Path's raises where a network drive is gone for a moment
         fresh = self._read()
-        self._asked = self.stopFile.exists()
         for kind, fields in fresh:
             self._note(kind, fields)
             try:

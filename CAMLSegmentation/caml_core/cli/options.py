@@ -191,7 +191,7 @@ class StopRequest:
         now = time.monotonic()
         if self.stop_file is not None and now >= self._file_due:
             self._file_due = now + self._PAUSE
-            if self.stop_file.exists():
+            if os.path.exists(self.stop_file):  # Path's raises where a network drive is gone for a moment
                 return "the stop file appeared"
         if self._parent is not None and now >= self._parent_due:
             self._parent_due = now + self._PARENT_PAUSE

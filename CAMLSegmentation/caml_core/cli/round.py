@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from ..rounds.pulse import Pulse
     from ..rounds.round import Round, Surroundings
     from ..rounds.round_folder import RoundFolder
+    from .awake import awake
 
     folder = RoundFolder(args.resume or args.output)
     events = LateEventFile(folder.events, part="")
@@ -56,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
         request = folder.read_request()
         cache = args.cache or (folder.path / request.cache if request.cache else None)
         device = args.device if args.resume else "auto"  # a new round's plan has it
-        found = Round(folder, Surroundings(listener, stop, cache, device)).run(finish=args.finish)
+        with awake():
+            found = Round(folder, Surroundings(listener, stop, cache, device)).run(finish=args.finish)
         listener("finished", {"result": _paths(folder, found), "part": ""})
     return 0
 

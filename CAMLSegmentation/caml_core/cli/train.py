@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from ..events import EventFile
     from ..training.run import Session, resume_training, start_training
     from ..training.run_folder import RunFolder
+    from .awake import awake
 
     folder = RunFolder(folder_path)
     folder.check_writable()
@@ -39,10 +40,11 @@ def run(args: argparse.Namespace) -> int:
         options.reporting(args, EventFile(folder.events)) as listener,
     ):
         session = Session(listener, stop, args.cache, args.name)
-        if args.resume:
-            outcome = resume_training(folder, session, args.device)
-        else:
-            outcome = start_training(args.cohort, folder, to_request(args), session, args.model)
+        with awake():
+            if args.resume:
+                outcome = resume_training(folder, session, args.device)
+            else:
+                outcome = start_training(args.cohort, folder, to_request(args), session, args.model)
         _draw(folder_path, listener)
         if outcome.reason == "failed":
             raise TrainingError(outcome.message)

@@ -26,6 +26,7 @@ import csv
 import dataclasses
 import io
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -198,9 +199,13 @@ def _check(cohort: Cohort) -> None:
         )
     seen: set[str] = set()
     for case in cohort.cases:
-        if case.id in seen:
-            raise DataError(f"The cohort {cohort.source} has two cases called {case.id}; ids must differ.", case.id)
-        seen.add(case.id)
+        if case.id.casefold() in seen:
+            raise DataError(
+                f"The cohort {cohort.source} has two cases called {case.id}; ids must differ, and not in capitals "
+                "alone, as files of both are made.",
+                case.id,
+            )
+        seen.add(case.id.casefold())
         if case.role == "excluded":
             continue
         if case.role in ("labeled", "validation") and case.label is None:
@@ -208,7 +213,7 @@ def _check(cohort: Cohort) -> None:
                 f"Case {case.id} has the role {case.role} but no label; give one or change the role.", case.id
             )
         needed = [*case.images, *([case.label] if case.label and case.role != "unlabeled" else [])]
-        missing = next((p for p in needed if not p.exists()), None)
+        missing = next((p for p in needed if not os.path.exists(p)), None)  # it raises for no lost drive
         if missing:
             raise DataError(f"Case {case.id}: {missing} does not exist; correct the path in {cohort.source}.", case.id)
     counts = {len(case.images) for case in cohort.cases if case.role != "excluded"}

@@ -47,6 +47,19 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def check_writable(folder: Path) -> None:
+    """Write and remove a file in ``folder``; raise ResourceError where that cannot be done.
+
+    Not by ``tempfile``: on Windows Python up to 3.12 takes a refusal for a name that is taken, and goes on for hours.
+    """
+    probe = folder / f".probe-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except OSError as error:
+        raise disk_error(error, folder) from error
+    remove_quietly(probe)
+
+
 def absolute(path: Path) -> Path:
     """Return ``path`` from the root, without following links, so that a cohort of links keeps its names."""
     return Path(os.path.abspath(path))

@@ -120,8 +120,8 @@ class NetworkGrid:
         rows = block[:, low - first : high - first]
         if self.size[axis] != self.oriented_size[axis]:
             rows = torch.einsum("or,crpq->copq", weights.to(rows), rows)
-        rows = _contract(rows, self.oriented_size[middle], 2)
-        return _contract(rows, self.oriented_size[last], 3)
+        rows = contract(rows, self.oriented_size[middle], 2)
+        return contract(rows, self.oriented_size[last], 3)
 
 
 def _nearest_axes(direction: tuple[float, ...], orientation: str) -> tuple[Triple, tuple[bool, bool, bool]]:
@@ -183,7 +183,7 @@ def _rows_complete(old: int, new: int, finished: int) -> int:
     return low
 
 
-def _contract(array: Tensor, new: int, axis: int) -> Tensor:
+def contract(array: Tensor, new: int, axis: int) -> Tensor:
     """Resample one axis of ``array`` to ``new`` positions by small matrix products; untouched at equal size."""
     old = array.shape[axis]
     if old == new:
@@ -192,7 +192,8 @@ def _contract(array: Tensor, new: int, axis: int) -> Tensor:
     if axis == array.ndim - 1:
         result = array.new_empty(shape)
         for start, stop, first, last, weights in _bands(old, new):
-            torch.matmul(array[..., first:last], weights.to(array).T, out=result[..., start:stop])
+            # Not by out=: Metal's product does not write into a part of a tensor on some systems, without an error.
+            result[..., start:stop] = torch.matmul(array[..., first:last], weights.to(array).T)
         return result
     flat = array.reshape(*array.shape[: axis + 1], -1)
     result = flat.new_empty(*shape[: axis + 1], flat.shape[-1])
@@ -214,8 +215,8 @@ def _resample(array: np.ndarray, size: Triple) -> np.ndarray:
     rows = max(1, _CHUNK // max(1, ordered.shape[1] * ordered.shape[2]))
     for start in range(0, ordered.shape[0], rows):
         chunk = torch.from_numpy(np.array(ordered[start : start + rows], dtype=np.float32, order="C"))
-        partly[start : start + rows] = _contract(_contract(chunk, size[fast], 2), size[middle], 1)
-    result = _contract(partly, size[slow], 0).numpy()
+        partly[start : start + rows] = contract(contract(chunk, size[fast], 2), size[middle], 1)
+    result = contract(partly, size[slow], 0).numpy()
     return result.transpose(_inverse((slow, middle, fast)))
 
 

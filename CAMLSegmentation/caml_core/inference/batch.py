@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from ..config import ModelSpec
 from ..data.case import Case, Role
 from ..data.cohort import load_cohort
-from ..data.files import disk_error, make_folder
+from ..data.files import check_writable, make_folder
 from ..data.grid import Grid
 from ..data.io import read_case
 from ..data.labels import labels_on_grid, read_labels, write_labels, write_scalar
@@ -106,8 +106,8 @@ def find_cases(
     cases = [case for case in cases if case.role != "excluded" and (not roles or case.role in roles)]
     if not cases:
         raise DataError(f"There is no case to segment in {', '.join(map(str, paths))}.")
-    names = [case.id for case in cases]
-    double = next((name for name in names if names.count(name) > 1), None)
+    counts = Counter(case.id.casefold() for case in cases)  # most systems tell no P1.nrrd from p1.nrrd
+    double = next((case.id for case in cases if counts[case.id.casefold()] > 1), None)
     if double is not None:
         raise UsageError(
             f"Two of the images are called {double!r}, and their results would be too; predict them apart."
@@ -308,11 +308,7 @@ def _check_outputs(cases: Sequence[Case], output: Output) -> None:
         written = output.labels(case).resolve()
         if any(written == image.resolve() for image in (*case.images, *([case.label] if case.label else []))):
             raise UsageError(f"The result would overwrite {written.name}, a file of case {case.id}; choose another -o.")
-    folder = make_folder(output.path.parent if output.is_file else output.path)
-    try:  # better now than after an hour
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise disk_error(error, folder) from error
+    check_writable(make_folder(output.path.parent if output.is_file else output.path))  # better than after an hour
 
 
 def _suffix(path: Path) -> str | None:

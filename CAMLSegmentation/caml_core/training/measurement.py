@@ -60,7 +60,7 @@ def candidate_modes(device: str, threads: int, dtype: DTypeName | None = None) -
     if device.startswith("mps"):
         wanted = ("fp32",)
     for name in wanted if dtype is None else (dtype,):
-        for channels_last in (False, True):
+        for channels_last in (False,) if device.startswith("mps") else (False, True):
             yield NumericMode(name, channels_last, threads)
 
 

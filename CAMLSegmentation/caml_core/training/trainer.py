@@ -203,6 +203,16 @@ class Trainer:
         self._saved_at = time.monotonic()
         self._listener("checkpoint", {"iteration": self._iteration, "path": str(self._folder.checkpoint)})
 
+    def _save_in_passing(self) -> None:
+        """Save; where another program holds the checkpoint, the next turn does: that must not end a training."""
+        try:
+            self.save()
+        except ResourceError as error:
+            if not isinstance(error.__cause__, PermissionError):
+                raise
+            self._saved_at = time.monotonic()
+            self._listener("warning", {"message": f"This checkpoint was left out: {error}"})
+
     def _submit(self, loader: ThreadPoolExecutor | None, ahead: int = 0) -> Callable[[], Batch]:
         sampler = TwoStreamSampler(self.plan, self._streams.labeled, self._streams.unlabeled)
         if loader is None:
@@ -286,12 +296,12 @@ class Trainer:
         if iteration == self.total or iteration % self.plan.validate_every == 0:
             self._owed = True
             if self._streams.validation and time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS / 3:
-                self.save()  # a validation takes its time: what was trained before must not wait for its end
+                self._save_in_passing()  # a validation takes its time, and what was trained must not wait for its end
             self._validate()
         elif iteration % max(self.plan.span // ROWS_PER_RUN, 1) == 0:
             self._write_row(validated=False)
         if time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS:
-            self.save()
+            self._save_in_passing()
 
     def _validate(self) -> None:
         """Validate, write the row that belongs to it, tell the observer; stays owed where asked to stop meanwhile."""
