@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -15,7 +16,7 @@ from matplotlib import image as images
 from scipy import ndimage
 
 from caml_core.data.case import Case
-from caml_core.data.cohort import load_cohort
+from caml_core.data.cohort import load_cohort, save_cohort
 from caml_core.data.geometry import Grid
 from caml_core.data.io import read_volume, write_image
 from caml_core.data.labels import read_labels, write_labels
@@ -215,6 +216,22 @@ def test_the_page_shows_every_case_and_every_file_exists(study, report):
     for address in page.addresses:
         assert not re.match(r"[a-z]+:|/", address)
         assert (report.parent / unquote(address)).is_file()
+
+
+def test_cases_whose_names_leave_nothing_for_a_file_name_keep_their_own_pictures(study, tmp_path):
+    """Names of another script, and long ones that are alike at the beginning: each figure shows its own case."""
+    cohort = load_cohort(study / "cohort" / "test.csv")
+    for names in (("\u738b", "\u674e"), ("p" * 41 + "1", "p" * 41 + "2")):
+        cases = tuple(dataclasses.replace(case, id=name) for case, name in zip(cohort.cases, names))
+        for case, old in zip(cases, cohort.cases):
+            shutil.copy(study / "good" / "test" / f"{old.id}.seg.nrrd", study / "good" / "test" / f"{case.id}.seg.nrrd")
+        save_cohort(dataclasses.replace(cohort, cases=cases), study / "cohort" / "renamed.json")
+        run = ReportedRun("Good", study / "good", study / "good" / "test")
+        section = Section("Names", (run,), "", study / "cohort" / "renamed.json")
+        page = _Page(write_report(Description("Names", (section,), ""), tmp_path / names[0]))
+        pictures = [tmp_path / names[0] / unquote(a) for a in page.addresses if a.endswith(".png")]
+        assert len(set(pictures)) == 3  # the curves, too
+        assert len({picture.read_bytes() for picture in pictures}) == 3
 
 
 def test_the_page_needs_nothing_from_outside_and_escapes_all_names(report):

@@ -91,7 +91,7 @@ def _cases(
             raise Cancelled(f"Stopped after {done - 1} of {len(cases)} cases; the report is not complete.")
         compared = compare(case, folders, segments, cohort.segments)
         found[case.id] = compared.figures
-        drawn.append(_drawn_case(compared, index, slug))
+        drawn.append(_drawn_case(compared, index, f"{slug}_{done}"))
         notes += compared.notes
         listener("progress", {"done": done, "total": len(cases), "unit": "case"})
     tables = []
@@ -104,6 +104,7 @@ def _cases(
 
 
 def _drawn_case(case: ComparedCase, index: Path, slug: str) -> str:
+    """``slug`` must be the case's own: of other scripts and of long names ``file_slug`` leaves the same for many."""
     path = draw_case(case, index.parent / "pictures" / f"{slug}_{file_slug(case.id)}.png")
     return page.picture(path, index, case.id, KEY)
 
@@ -117,5 +118,5 @@ def _trainings(section: Section, index: Path) -> str:
 
 
 def file_slug(text: str) -> str:
-    """Return ``text`` as part of a file's name."""
+    """Return ``text`` as part of a file's name; different texts may give the same."""
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower()[:40] or "section"
