@@ -15,6 +15,7 @@ from ..config import ChannelIntensity, Geometry, Segment, Spacing, Triple
 from ..errors import DataError
 from ..events import Listener, silent
 from .case import Case, Cohort
+from .counting import count_values
 from .geometry import NetworkGrid
 from .grid import Grid
 from .intensity import foreground, looks_like_ct, sample_voxels
@@ -170,7 +171,7 @@ class _Survey:
         voxels: dict[str, int] = {}
         extent = None
         if label_map is not None:
-            counts = np.bincount(label_map.array.ravel(order="K"), minlength=256)
+            counts = count_values(label_map.array)
             voxels = {s.name: int(counts[s.label]) for s in label_map.segments}
             self._segments[case.role][case.id] = label_map.segments
             self._notes += label_map.notes
@@ -258,9 +259,11 @@ def _is_compact(label_map: LabelMap) -> bool:
         if box is None:
             continue
         inside = label_map.array[box] == value
-        components, _ = ndimage.label(inside)
-        largest, voxels = int(np.bincount(components.ravel())[1:].max()), np.count_nonzero(inside)
-        if voxels < _COMPACT_SHARE * inside.size or largest < _ONE_COMPONENT_SHARE * voxels:
+        voxels = np.count_nonzero(inside)
+        if voxels < _COMPACT_SHARE * inside.size:
+            return False
+        components, count = ndimage.label(inside)
+        if int(count_values(components, count + 1)[1:].max()) < _ONE_COMPONENT_SHARE * voxels:
             return False
     return True
 

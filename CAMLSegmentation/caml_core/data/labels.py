@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from ..config import GENERIC_TERMINOLOGY, Segment
 from ..errors import DataError
 from .case import Case
+from .counting import count_values
 from .files import is_segmentation
 from .grid import Grid
 from .io import describe, grid_difference, grid_of, naming, read_image, write_image
@@ -127,7 +128,7 @@ def _as_labels(array: np.ndarray, who: str) -> np.ndarray:
 
 
 def _plain_segments(array: np.ndarray, declared: Sequence[Segment], who: str) -> tuple[Segment, ...]:
-    values = [int(v) for v in np.flatnonzero(np.bincount(np.ravel(array, order="K"), minlength=256)) if v > 0]
+    values = [int(v) for v in np.flatnonzero(count_values(array)) if v > 0]
     if not declared:
         if len(values) > 64:
             raise DataError(f"{who} has {len(values)} label values; expected a label map, and it seems to be an image.")
@@ -144,7 +145,7 @@ def _plain_segments(array: np.ndarray, declared: Sequence[Segment], who: str) ->
 
 
 def _read_segmentation(image: sitk.Image, who: str) -> LabelMap:
-    layers = sitk.GetArrayFromImage(image)
+    layers = sitk.GetArrayViewFromImage(image)  # a copy is not needed: the image outlives it
     layers = layers[..., None] if layers.ndim == 3 else layers
     segments: list[Segment] = []
     array = np.zeros(layers.shape[:3], dtype=np.uint8)
@@ -158,9 +159,10 @@ def _read_segmentation(image: sitk.Image, who: str) -> LabelMap:
             raise DataError(f"{who} names layer {layer} but has {layers.shape[3]}; save the segmentation again.")
         if index >= 255:
             raise DataError(f"{who} has more than 255 segments; expected at most 255.")
-        mask = layers[..., layer] == value
-        overlap += int(np.count_nonzero(array[mask]))
-        array[mask] = segment.label
+        for plane, drawn in zip(array, layers[..., layer]):  # a mask of the whole would take as much as the labels
+            mask = drawn == value
+            overlap += int(np.count_nonzero(plane[mask]))
+            plane[mask] = segment.label
         segments.append(segment)
     _check_names_unique(segments, who)
     notes = (f"{who}: {overlap} voxels lie in several segments; the later segment was kept.",) if overlap else ()

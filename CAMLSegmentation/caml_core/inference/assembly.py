@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..config import Segment
+from ..data.counting import count_values
 from ..data.geometry import NetworkGrid
 from .uncertainty import AgreementCounter, disagreement, labels_of
 
@@ -98,9 +99,7 @@ class Assembly:
 
 def volumes_ml(labels: np.ndarray, voxel_ml: float, segments: Sequence[Segment]) -> dict[str, float]:
     """Return segment name -> volume in mL of labels uint8 [X, Y, Z]."""
-    counts = np.zeros(256, np.int64)
-    for plane in labels.transpose(np.argsort([-stride for stride in labels.strides])):
-        counts += np.bincount(plane.ravel(), minlength=256)
+    counts = count_values(labels)
     return {segment.name: float(counts[segment.label]) * voxel_ml for segment in segments}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..config import ModelSpec, Segment
+from ..data.counting import count_values
 from ..metrics import bounding_box
 
 
@@ -60,9 +61,7 @@ def _drop_parts(part: np.ndarray, label: int, voxel_ml: float, wanted: PostProce
     from scipy import ndimage  # most predictions need none of this
 
     numbers, count = ndimage.label(part == label, np.ones((3, 3, 3), bool))
-    sizes = np.zeros(count + 1, np.int64)
-    for plane in numbers:  # bincount makes a copy of eight bytes a voxel
-        sizes += np.bincount(plane.ravel(), minlength=count + 1)
+    sizes = count_values(numbers, count + 1)
     keep = sizes * voxel_ml >= wanted.smallest_island_ml
     if wanted.largest_component:
         largest = np.zeros_like(keep)

@@ -32,8 +32,7 @@ def check_label_file(case: Case, known: Sequence[Segment], settled: bool = True)
     known; where they are not, the only segment of a cohort takes the only value of the map (a mask of 0 and 255). The
     image's header alone is read, but of DICOM folders the whole series.
     """
-    import numpy as np
-
+    from ..data.counting import count_values
     from ..data.labels import is_segmentation, read_case_labels
 
     declared = tuple(known) if case.label is not None and not is_segmentation(case.label) else ()
@@ -41,7 +40,7 @@ def check_label_file(case: Case, known: Sequence[Segment], settled: bool = True)
     if not settled and len(declared) == 1 and len(values := read_case_labels(case, grid).segments) == 1:
         declared = (replace(declared[0], label=values[0].label),)
     found = read_case_labels(case, grid, declared)
-    counts = np.bincount(found.array.ravel(order="K"), minlength=256)
+    counts = count_values(found.array)
     filled = tuple(s for s in found.segments if counts[s.label])
     empty = tuple(s.name for s in found.segments if not counts[s.label])
     check_names(case.id, [s.name for s in filled], known)
