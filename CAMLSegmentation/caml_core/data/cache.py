@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
-import re
 import secrets
 import shutil
 import time
@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import IO, Literal
 
 from ..config import ChannelIntensity, Geometry, Segment
-from ..errors import DataError, ResourceError
+from ..errors import ResourceError
 from ..serialization import to_json
 from .case import Case
-from .files import disk_error, make_folder, replace_when_free
+from .digests import case_digest
+from .files import TOO_MANY_FILES, disk_error, make_folder, raise_too_many, remove_quietly
+from .memos import Memos
 from .preparation import ENTRY, PreparedCase, open_entry, uses_label, write_arrays, write_file
 
 __all__ = ["CaseCache", "PreparedCase"]
@@ -41,16 +43,6 @@ except ImportError:  # Windows has no such limit
 
 #: Raised with every change of what is stored, so that entries of older versions are not taken.
 _FORMAT = 1
-#: Names that the voxels of a header's file usually have, and how NRRD and MetaImage name others.
-_BESIDE = {
-    ".mhd": (".raw", ".zraw"),
-    ".nhdr": (".raw", ".raw.gz", ".raw.bz2", ".gz"),
-    ".hdr": (".img", ".img.gz"),
-}
-_DATA_FILE = re.compile(r"\s*(?:data ?file\s*:|ElementDataFile\s*=)\s*(?=\S)(.*)", re.IGNORECASE)
-_LIST = re.compile(r"LIST\b", re.IGNORECASE)
-#: Bytes; beyond it are voxels, in a file that is no header alone.
-_LONGEST_HEADER = 1 << 20
 #: Half-written entries of processes that were killed are removed after a day.
 _ABANDONED_SECONDS = 86_400
 #: What POSIX says of a lock that is held, and network drives of one on a file that may only be read; any other error
@@ -58,16 +50,18 @@ _ABANDONED_SECONDS = 86_400
 _HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EBADF}
 #: What this process uses, which alone is known where there are no locks.
 _IN_USE: weakref.WeakSet[PreparedCase] = weakref.WeakSet()
-#: What the system says where this process, or all together, hold as many files open as may be.
-_TOO_MANY_FILES = {errno.EMFILE, errno.ENFILE}
 #: Open files to ask for, up to three a case: far more than any cohort needs, and the most that macOS grants.
 _OPEN_FILES = (65_536, 10_240)
 #: Bytes of the disk that entries beyond the limit leave free, for checkpoints, models and everybody else.
 _SPARE_BYTES = 10**9
 
 
+#: Where older versions kept a memo for each file, and how many of these are removed at a time: there may be millions.
+_OLD_MEMOS, _OLD_MEMOS_AT_ONCE = "digests", 20_000
+
+
 class CaseCache:
-    """Prepared cases in ``folder``, together at most ``limit_bytes`` on disk unless more are in use.
+    """Prepared cases in ``folder``, together with memos at most ``limit_bytes`` on disk unless more are in use.
 
     An entry is in use, and safe from removal, as long as its :class:`PreparedCase` lives.
     """
@@ -75,7 +69,10 @@ class CaseCache:
     def __init__(self, folder: Path, limit_bytes: int = 20 * 10**9) -> None:
         self.folder = make_folder(Path(folder))
         self.limit_bytes = limit_bytes
+        self.memos = Memos(self.folder / "memos")
         _allow_many_files()
+        self.memos.tidy()
+        _remove_some(self.folder / _OLD_MEMOS)
         for leftover in self.folder.glob(".part-*"):
             if time.time() - _modified(leftover) > _ABANDONED_SECONDS:
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -102,7 +99,7 @@ class CaseCache:
                 self._build(entry, case, digest, geometry, channels, segments, declared)
                 prepared = self._existing(entry, case)
         except OSError as error:
-            if error.errno in _TOO_MANY_FILES:
+            if error.errno in TOO_MANY_FILES:
                 raise _too_many_files(case.id) from error
             raise disk_error(error, self.folder) from error
         if prepared is None:
@@ -110,8 +107,8 @@ class CaseCache:
         return prepared
 
     def size_bytes(self) -> int:
-        """Return how much disk all entries take."""
-        return sum(_folder_size(entry) for entry in self._entries())
+        """Return how much disk all entries take, and the memos."""
+        return sum(_folder_size(entry) for entry in self._entries()) + self.memos.size_bytes()
 
     def _existing(self, entry: Path, case: Case) -> PreparedCase | None:
         lease = _lease(entry)
@@ -122,7 +119,7 @@ class CaseCache:
             os.utime(entry / ENTRY)  # used just now: removed last
         except (OSError, ValueError, KeyError) as error:
             lease.close()
-            _raise_too_many(error)
+            raise_too_many(error)
             self._remove(entry)  # damaged, by a crash of the machine perhaps: made anew
             return None
         weakref.finalize(prepared, lease.close)
@@ -157,7 +154,7 @@ class CaseCache:
     def _make_room(self, needed: int, case_id: str) -> None:
         """Remove the entries used longest ago until ``needed`` more bytes fit, or only those in use are left."""
         entries = sorted(self._entries(), key=_last_use)
-        total = sum(_folder_size(e) for e in entries) + needed
+        total = sum(_folder_size(e) for e in entries) + self.memos.size_bytes() + needed
         for entry in entries:
             if total <= self.limit_bytes:
                 return
@@ -191,32 +188,7 @@ class CaseCache:
 
     def _digest(self, case: Case) -> str:
         """Return the SHA-256 of the case's files; a file that has not changed since is not read again."""
-        label = (case.label,) if case.label and uses_label(case) else ()
-        files = [file for path in (*case.images, *label) for file in _files(path)]
-        whole = hashlib.sha256()
-        for path in files:
-            whole.update(bytes.fromhex(self._file_digest(path, case.id)))
-        return whole.hexdigest()
-
-    def _file_digest(self, path: Path, case_id: str) -> str:
-        try:
-            state = path.stat()
-        except OSError as error:
-            raise DataError(f"Case {case_id}: {path} cannot be read ({error.strerror}).", case_id) from error
-        stamp = f"{path.absolute()}|{state.st_size}|{state.st_mtime_ns}|{state.st_ctime_ns}|{state.st_ino}"
-        memo = self.folder / "digests" / hashlib.sha256(stamp.encode()).hexdigest()[:32]
-        try:
-            known = memo.read_text(encoding="ascii")
-            if len(known) == 64:
-                return known
-        except OSError as error:
-            _raise_too_many(error)
-        digest = _sha256(path, case_id)
-        make_folder(memo.parent)
-        temporary = memo.with_name(f"{memo.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        write_file(temporary, digest.encode("ascii"))
-        replace_when_free(temporary, memo)
-        return digest
+        return case_digest(case, self.memos)
 
 
 def _allow_many_files() -> None:
@@ -233,12 +205,6 @@ def _allow_many_files() -> None:
             return
         except (OSError, ValueError):  # more than this system grants; the old limit stays
             continue
-
-
-def _raise_too_many(error: Exception) -> None:
-    """Raise the error again where it says that no more files may be open: of the file at hand it tells nothing."""
-    if isinstance(error, OSError) and error.errno in _TOO_MANY_FILES:
-        raise error
 
 
 def _too_many_files(case_id: str) -> ResourceError:
@@ -263,7 +229,7 @@ def _opened(entry: Path, mode: Literal["rb", "rb+"]) -> IO[bytes] | None:
     try:
         return (entry / ENTRY).open(mode)
     except OSError as error:
-        _raise_too_many(error)
+        raise_too_many(error)
         return None
 
 
@@ -305,52 +271,17 @@ def _settings(
     return json.dumps(to_json(values), sort_keys=True)
 
 
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.is_file())
-    header = path.with_suffix(".hdr") if path.suffix.lower() == ".img" else path
-    if header.suffix.lower() not in _BESIDE:
-        return [path]
-    usual = [path.with_suffix(s) for s in _BESIDE[header.suffix.lower()]]
-    named = [path.parent / name for name in _named_in(header)]
-    return [path, *(p for p in dict.fromkeys([header, *named, *usual]) if p != path and p.is_file())]
-
-
-def _named_in(header: Path) -> list[str]:
-    """The files in which the header of an NRRD or a MetaImage says its voxels are."""
+def _remove_some(folder: Path) -> None:
+    """Remove files of a folder that is no longer used, and the folder once it is empty."""
     try:
-        with header.open("rb") as file:
-            lines = file.read(_LONGEST_HEADER).decode("utf-8", "replace").splitlines()
-    except OSError as error:
-        _raise_too_many(error)
-        return []  # told by whoever reads the image
-    for number, line in enumerate(lines):
-        if found := _DATA_FILE.match(line):
-            value = found[1].strip()
-            return [name.strip() for name in lines[number + 1 :]] if _LIST.match(value) else _numbered(value)
-    return []
-
-
-def _numbered(value: str) -> list[str]:
-    """A name, or those of a pattern such as "slice%03d.raw 1 20 1": first number, last number, step."""
-    pattern, *numbers = value.split()
-    try:
-        first, last, step = (int(n) for n in numbers[:3])
-        return [pattern % n for n in range(first, last + 1, step)] if "%" in pattern else [value]
-    except (TypeError, ValueError):
-        return [value]
-
-
-def _sha256(path: Path, case_id: str) -> str:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        _raise_too_many(error)
-        raise DataError(f"Case {case_id}: {path} cannot be read ({error.strerror}).", case_id) from error
-    return digest.hexdigest()
+        with os.scandir(folder) as listed:
+            found = [entry.path for entry in itertools.islice(listed, _OLD_MEMOS_AT_ONCE)]
+        for path in found:
+            remove_quietly(Path(path))
+        if not found:
+            folder.rmdir()
+    except OSError:  # not there, or another user's
+        pass
 
 
 def _folder_size(folder: Path) -> int:

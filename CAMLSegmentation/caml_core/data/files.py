@@ -21,6 +21,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TRIES = 21 if os.name == "nt" else 1
 _PAUSE = 0.1
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+#: What the system says where this process, or all together, hold as many files open as may be.
+TOO_MANY_FILES = {errno.EMFILE, errno.ENFILE}
 _VOLUMES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".hdr")
 _LABEL_ENDS = ("_label", "-label", "_labels", "-labels", "_seg", "-seg", "_segmentation", "-segmentation", "_mask")
 #: The table of contents on a DICOM medium, which bears DICOM's mark and is no slice.
@@ -36,6 +38,12 @@ def disk_error(error: OSError, path: Path) -> ResourceError:
         return ResourceError(f"No permission to write {path}; {free}choose a folder that you may write to.")
     reason = error.strerror or str(error)
     return ResourceError(f"Cannot write {path} ({reason}); check the folder and the disk.")
+
+
+def raise_too_many(error: Exception) -> None:
+    """Raise the error again where it says that no more files may be open: of the file at hand it tells nothing."""
+    if isinstance(error, OSError) and error.errno in TOO_MANY_FILES:
+        raise error
 
 
 def make_folder(path: Path) -> Path:
