@@ -28,7 +28,7 @@ LIGHT = (
     *("data.files", "data.cohort", "cache_location", "model_file", "model_library", "model_fit", "anatomy", "project"),
     *("project.cases", "project.headers", "project.history", "project.labels", "project.project"),
     *("locking", "training.request", "training.run_folder", "rounds.request", "rounds.round_folder"),
-    *("data.cohort_folder", "data.case_table"),
+    *("data.cohort_folder", "data.case_table", "data.listing"),
 )
 HEAVY = ("torch", "numpy", "scipy", "SimpleITK", "matplotlib", "safetensors", "tqdm", "monai")
 SLICER = ("slicer", "qt", "ctk", "vtk", "PythonQt", "SampleData", "PyTorchUtils")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from .ModelChoice import modelNamed
 from .Practice import PracticeRun
 from .RoleQueue import RoleQueue
 
-#: Headers that are read in one turn of the event loop.
-_HEADERS_A_TURN = 8
+#: Seconds that headers are read in one turn of the event loop: many of a fast disk, one of a slow network drive.
+_TURN = 0.02
 _MOST_FAULTS = 4
 #: More labels than this are checked one a turn of the event loop.
 _AT_ONCE = 4
@@ -342,8 +343,12 @@ class CohortSection:
 
     def _readHeaders(self) -> None:
         """A few headers a turn: a network drive must not freeze the window."""
-        project = self._logic.project
-        for case in self._unread[:_HEADERS_A_TURN]:
+        project, end = self._logic.project, time.monotonic() + _TURN
+        done = 0
+        for case in self._unread:
+            if done and time.monotonic() >= end:
+                break
+            done += 1
             if case not in project.cases or not project.cases[case].images:
                 continue
             path = project.cases[case].images[0]
@@ -354,7 +359,7 @@ class CohortSection:
                     self._headers[path] = None
             if (found := self._headers[path]) is not None:
                 project.update(case, size=found[0], spacing=found[1])
-        self._unread = self._unread[_HEADERS_A_TURN:]
+        self._unread = self._unread[done:]
         if not self._unread:
             self._timer.stop()
             self.refresh()

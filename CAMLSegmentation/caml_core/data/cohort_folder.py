@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ..errors import DataError
 from .case import Case
-from .files import absolute, is_series, labelled_name, labels_of_series, visible, volume_stem
+from .files import absolute, labelled_name, volume_stem
+from .listing import Listing, Look, list_folder, remembering
 
 _FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
 _IMAGE_ENDS = ("_image", "-image", "_img")
@@ -22,9 +23,14 @@ _DEEPEST = 3
 
 
 @dataclass(frozen=True)
-class _LeftOut:
-    """Sub-folders that are no cases: those with the images of none or several, and those that cannot be read."""
+class _Walk:
+    """One look at a folder and what is below it.
 
+    ``odd`` and ``unreadable`` are sub-folders that are no cases: those with the images of none or several, and those
+    that cannot be read.
+    """
+
+    look: Look = field(default_factory=remembering)
     odd: list[Path] = field(default_factory=list)
     unreadable: list[Path] = field(default_factory=list)
 
@@ -40,9 +46,9 @@ def scan(folder: Path, notes: list[str] | None) -> tuple[Case, ...]:
 
     Raises DataError where there is none and something was left out, OSError where the folder cannot be read.
     """
-    left_out = _LeftOut()
-    cases = _cases_of(folder, notes, left_out)
-    sentences = left_out.sentences()
+    walk = _Walk()
+    cases = _cases_of(folder, notes, walk)
+    sentences = walk.sentences()
     if sentences and not cases:
         raise DataError(f"The cohort {folder} has no cases. {' '.join(sentences)}")
     if notes is not None:
@@ -50,22 +56,23 @@ def scan(folder: Path, notes: list[str] | None) -> tuple[Case, ...]:
     return cases
 
 
-def _cases_of(folder: Path, notes: list[str] | None, left_out: _LeftOut) -> tuple[Case, ...]:
+def _cases_of(folder: Path, notes: list[str] | None, walk: _Walk) -> tuple[Case, ...]:
     for images, labels in _FOLDERS:
         if (folder / images).is_dir():
-            found = _images(folder / images)
-            inside = _among(folder / images, found, left_out)
+            found = _images(walk.look(folder / images))
+            inside = _among(folder / images, found, walk)
             cases = _joined(found, inside, label_files(folder / labels, every=True), notes)
             if images == "imagesTr" and (folder / "imagesTs").is_dir():
-                found = _images(folder / "imagesTs")
-                found |= {case.id: case.images for case in _among(folder / "imagesTs", found, left_out)}
+                found = _images(walk.look(folder / "imagesTs"))
+                found |= {case.id: case.images for case in _among(folder / "imagesTs", found, walk)}
                 cases += _pair(found, {}, notes)
             return cases
-    if is_series(folder):
-        return _case_in(folder.resolve().name, folder, [(folder,)], labels_of_series(folder), left_out)
-    by_name = label_files(folder, every=False)
-    found = _images(folder, set(by_name.values()))
-    inside = _each(_sub_folders(folder), left_out, lambda p: _inside(p, left_out) if _counts(p, found) else ())
+    here = walk.look(folder)
+    if here.is_series:
+        return _case_in(folder.resolve().name, folder, [(folder,)], here.labels, walk)
+    by_name = _labels(here, every=False)
+    found = _images(here, set(by_name.values()))
+    inside = _each(_sub_folders(here), walk, lambda p: _inside(p, walk) if _counts(p, found, walk) else ())
     return _joined(found, inside, by_name, notes)
 
 
@@ -77,88 +84,90 @@ def _joined(
     return _pair(images | bare, labels, notes) + tuple(case for case in inside if case.label is not None)
 
 
-def _sub_folders(folder: Path) -> list[Path]:
-    return [p for p in visible(folder) if p.is_dir()]
+def _sub_folders(listing: Listing) -> list[Path]:
+    return [listing.folder / name for name in listing.folders]
 
 
-def _counts(folder: Path, images: Container[str]) -> bool:
+def _counts(folder: Path, images: Container[str], walk: _Walk) -> bool:
     """Whether a sub-folder is looked at; of one that is called like a volume, bare slices count before the volume."""
-    return folder.name not in images or (is_series(folder) and not labels_of_series(folder))
+    return folder.name not in images or (walk.look(folder).is_series and not walk.look(folder).labels)
 
 
-def _each(folders: Sequence[Path], left_out: _LeftOut, of: Callable[[Path], Sequence[Case]]) -> list[Case]:
+def _each(folders: Sequence[Path], walk: _Walk, of: Callable[[Path], Sequence[Case]]) -> list[Case]:
     """The cases ``of`` all folders. One that a colleague locked, or whose disk fails, must not hide the others."""
     cases: list[Case] = []
     for folder in folders:
         try:
             cases += of(folder)
         except OSError:
-            left_out.unreadable.append(folder)
+            walk.unreadable.append(folder)
     return cases
 
 
-def _among(folder: Path, images: Container[str], left_out: _LeftOut) -> list[Case]:
+def _among(folder: Path, images: Container[str], walk: _Walk) -> list[Case]:
     """The DICOM series beside the volumes of a folder that is for images alone."""
 
     def look(sub: Path) -> Sequence[Case]:
-        series = _counts(sub, images) and is_series(sub)
-        if _counts(sub, images) and not series and _holds_volumes(sub, _DEEPEST):
-            left_out.odd.append(sub)
-        return _inside(sub, left_out) if series else ()
+        counts = _counts(sub, images, walk)
+        series = counts and walk.look(sub).is_series
+        if counts and not series and _holds_volumes(walk.look(sub), _DEEPEST, walk):
+            walk.odd.append(sub)
+        return _inside(sub, walk) if series else ()
 
-    return _each(_sub_folders(folder), left_out, look)
+    return _each(_sub_folders(walk.look(folder)), walk, look)
 
 
-def _inside(folder: Path, left_out: _LeftOut) -> tuple[Case, ...]:
+def _inside(folder: Path, walk: _Walk) -> tuple[Case, ...]:
     """The case in a sub-folder: its slices or volumes with their label, else the DICOM series below it."""
-    if is_series(folder):
-        return _case_in(folder.name, folder, [(folder,)], labels_of_series(folder), left_out)
-    labels = list(label_files(folder, every=False).values())
-    images = list(_images(folder, set(labels)).values())
-    series = [] if images else _series_below(folder, _DEEPEST)
+    here = walk.look(folder)
+    if here.is_series:
+        return _case_in(folder.name, folder, [(folder,)], here.labels, walk)
+    labels = list(_labels(here, every=False).values())
+    images = list(_images(here, set(labels)).values())
+    series = [] if images else _series_below(here, _DEEPEST, walk)
     if len(series) > 1 and len(labels) <= 1:
         named = [("-".join((folder.name, *p.relative_to(folder).parts)), p) for p in series]
-        return tuple(c for name, p in named for c in _case_in(name, p, [(p,)], labels_of_series(p), left_out))
-    labels += [label for p in series for label in labels_of_series(p)]
-    return _case_in(folder.name, folder, images or [(p,) for p in series], labels, left_out)
+        return tuple(c for name, p in named for c in _case_in(name, p, [(p,)], walk.look(p).labels, walk))
+    labels += [label for p in series for label in walk.look(p).labels]
+    return _case_in(folder.name, folder, images or [(p,) for p in series], labels, walk)
 
 
 def _case_in(
-    name: str, folder: Path, images: list[tuple[Path, ...]], labels: list[Path], left_out: _LeftOut
+    name: str, folder: Path, images: Sequence[tuple[Path, ...]], labels: Sequence[Path], walk: _Walk
 ) -> tuple[Case, ...]:
     """The case of a folder with these images and labels; where they are not those of one, the folder is left out."""
     if len(images) != 1 or len(labels) > 1:
-        if images or _holds_volumes(folder, _DEEPEST):
-            left_out.odd.append(folder)
+        if images or _holds_volumes(walk.look(folder), _DEEPEST, walk):
+            walk.odd.append(folder)
         return ()
     label = absolute(labels[0]) if labels else None
     return (Case(name, tuple(absolute(p) for p in images[0]), label, "labeled" if label else "unlabeled"),)
 
 
-def _holds_volumes(folder: Path, depth: int) -> bool:
+def _holds_volumes(listing: Listing, depth: int, walk: _Walk) -> bool:
     """Whether volumes that are no labels lie in a folder or below it."""
-    return any(
-        depth > 1 and _holds_volumes(p, depth - 1)
-        if p.is_dir()
-        else volume_stem(p) is not None and labelled_name(p) is None
-        for p in visible(folder)
-    )
+    folders = set(listing.folders)
+    others = (Path(name) for name in listing.names if name not in folders)
+    if any(volume_stem(path) is not None and labelled_name(path) is None for path in others):
+        return True
+    return depth > 1 and any(_holds_volumes(walk.look(sub), depth - 1, walk) for sub in _sub_folders(listing))
 
 
-def _series_below(folder: Path, depth: int) -> list[Path]:
+def _series_below(listing: Listing, depth: int, walk: _Walk) -> list[Path]:
     """The folders of DICOM series below a folder."""
     found = []
-    for sub in _sub_folders(folder):
-        if is_series(sub):
+    for sub in _sub_folders(listing):
+        if walk.look(sub).is_series:
             found.append(sub)
         elif depth > 1:
-            found += _series_below(sub, depth - 1)
+            found += _series_below(walk.look(sub), depth - 1, walk)
     return found
 
 
-def _images(folder: Path, labels: Container[Path] = ()) -> dict[str, tuple[Path, ...]]:
-    """Return case id -> channels of the volumes in ``folder`` that are not ``labels``."""
-    stems = {p: volume_stem(p) for p in visible(folder) if p.is_file() and p not in labels}
+def _images(listing: Listing, labels: Container[Path] = ()) -> dict[str, tuple[Path, ...]]:
+    """Return case id -> channels of the volumes in a folder that are not ``labels``."""
+    folder = listing.folder
+    stems = {p: volume_stem(p) for p in map(folder.joinpath, listing.files) if p not in labels}
     names = set(stems.values())
     found: dict[str, list[Path]] = {}
     for path, stem in stems.items():
@@ -189,12 +198,14 @@ def label_files(folder: Path, every: bool = True) -> dict[str, Path]:
 
     every: each volume of the folder is a label, else the names must say so.
     """
-    if not folder.is_dir():
-        return {}
+    return _labels(list_folder(folder), every) if folder.is_dir() else {}
+
+
+def _labels(listing: Listing, every: bool) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in visible(folder):
+    for path in map(listing.folder.joinpath, listing.names):
         identity = labelled_name(path) or (volume_stem(path) if every else None)
-        if identity is None or path.is_dir():
+        if identity is None or path.name in listing.folders:
             continue
         if identity in found:
             raise DataError(

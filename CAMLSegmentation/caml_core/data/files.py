@@ -25,8 +25,6 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 TOO_MANY_FILES = {errno.EMFILE, errno.ENFILE}
 _VOLUMES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".hdr")
 _LABEL_ENDS = ("_label", "-label", "_labels", "-labels", "_seg", "-seg", "_segmentation", "-segmentation", "_mask")
-#: The table of contents on a DICOM medium, which bears DICOM's mark and is no slice.
-_CONTENTS = "DICOMDIR"
 
 
 def disk_error(error: OSError, path: Path) -> ResourceError:
@@ -141,15 +139,12 @@ def is_segmentation(path: Path) -> bool:
     return path.name.lower().endswith((".seg.nrrd", ".seg.nhdr"))
 
 
-def visible(folder: Path) -> list[Path]:
-    """Return what lies in a folder, by name, without hidden files and those that begin with an underscore."""
-    return [p for p in sorted(folder.iterdir()) if not p.name.startswith((".", "_"))]
-
-
 def volume_stem(path: Path) -> str | None:
     """Return the name without the suffix of a volume; None for other files."""
-    name = path.name
-    return next((name[: -len(s)] for s in _VOLUMES if name.lower().endswith(s) and len(name) > len(s)), None)
+    name, lower = path.name, path.name.lower()
+    if not lower.endswith(_VOLUMES):  # most slices of archives have no suffix at all
+        return None
+    return next((name[: -len(s)] for s in _VOLUMES if lower.endswith(s) and len(name) > len(s)), None)
 
 
 def labelled_name(path: Path) -> str | None:
@@ -159,20 +154,3 @@ def labelled_name(path: Path) -> str | None:
         return None
     end = next((e for e in _LABEL_ENDS if stem.lower().endswith(e)), None)
     return stem[: -len(end)] if end else (stem if is_segmentation(path) else None)
-
-
-def is_series(folder: Path) -> bool:
-    """Whether the first few files of a folder bear DICOM's mark, and no volume but labels lies beside them."""
-    labels = set(labels_of_series(folder))
-    files = [p for p in visible(folder) if p.is_file() and p.name.upper() != _CONTENTS and p not in labels]
-    others = any(volume_stem(p) is not None and not _is_slice(p) for p in files)
-    return not others and any(has_dicom_mark(p) for p in files[:5])
-
-
-def labels_of_series(folder: Path) -> list[Path]:
-    """Return the labels among the slices of a folder; a slice is none, whatever its name says."""
-    return [p for p in visible(folder) if labelled_name(p) is not None and not _is_slice(p) and p.is_file()]
-
-
-def _is_slice(path: Path) -> bool:
-    return path.suffix.lower() == ".dcm"

@@ -18,15 +18,14 @@ def read_header(path: Path) -> Header | None:
 
     Of a DICOM folder the first readable slice is taken, and the number of its files is the number of slices.
     """
-    from ..data.files import labels_of_series, visible
+    from ..data.listing import list_folder
 
     first, slices = path, 0
     if path.is_dir():
-        labels = set(labels_of_series(path))
-        files = [p for p in visible(path) if p.is_file() and p not in labels]
-        if not files:
+        names = list_folder(path).slices
+        if not names:
             return None
-        first, slices = files[0], len(files)
+        first, slices = path / names[0], len(names)
     reader = _information(first)
     if reader is None:
         return None if path.is_dir() else _of_nifti_2(path)

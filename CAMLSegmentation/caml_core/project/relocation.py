@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,9 +22,9 @@ def find_moved(lost: Iterable[Path], folder: Path, used: Iterable[Path] = ()) ->
     wanted = set(lost)
     names = {path.name for path in wanted}
     places: dict[str, list[Path]] = {}
-    for path in sorted(Path(folder).rglob("*")):
-        if path.name in names:
-            places.setdefault(path.name, []).append(absolute(path))
+    for place, folders, files in os.walk(folder):  # no path is made of what is not asked for: archives are large
+        for name in names.intersection((*folders, *files)):
+            places.setdefault(name, []).append(absolute(Path(place, name)))
     found = {old: new for old in wanted if (new := _best(old, places.get(old.name, []))) is not None}
     taken, count = set(used), Counter(found.values())
     return {old: new for old, new in found.items() if count[new] == 1 and new not in taken}
