@@ -11,8 +11,8 @@ import pytest
 
 from caml_core.config import Segment
 from caml_core.data.case import Case
+from caml_core.data.case_fingerprint import _is_compact
 from caml_core.data.counting import count_values
-from caml_core.data.fingerprint import _is_compact
 from caml_core.data.geometry import Grid
 from caml_core.data.io import write_image
 from caml_core.data.labels import LabelMap, read_labels, write_labels

@@ -27,7 +27,7 @@ from ..serialization import to_json
 from .case import Case
 from .digests import case_digest
 from .files import TOO_MANY_FILES, disk_error, make_folder, raise_too_many, remove_quietly
-from .memos import Memos
+from .memos import memos_of
 from .preparation import ENTRY, PreparedCase, open_entry, uses_label, write_arrays, write_file
 
 __all__ = ["CaseCache", "PreparedCase"]
@@ -69,7 +69,7 @@ class CaseCache:
     def __init__(self, folder: Path, limit_bytes: int = 20 * 10**9) -> None:
         self.folder = make_folder(Path(folder))
         self.limit_bytes = limit_bytes
-        self.memos = Memos(self.folder / "memos")
+        self.memos = memos_of(self.folder)
         _allow_many_files()
         self.memos.tidy()
         _remove_some(self.folder / _OLD_MEMOS)

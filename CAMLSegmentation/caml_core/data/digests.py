@@ -40,6 +40,14 @@ def case_digest(case: Case, memos: Memos) -> str:
     return whole.hexdigest()
 
 
+def source_stamps(path: Path, case_id: str) -> list[str]:
+    """Return what tells that all files of a scan or a label are still those that were read.
+
+    Raises DataError where one cannot be reached, OSError where a folder cannot be listed.
+    """
+    return [_stamp(file, case_id) for file in _files(path)]
+
+
 def _digests(path: Path, case_id: str, memos: Memos) -> bytes:
     """The digests of all files of a scan or a label, one after the other."""
     files = _files(path)

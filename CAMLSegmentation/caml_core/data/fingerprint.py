@@ -5,70 +5,23 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-import SimpleITK as sitk
-from scipy import ndimage
 
-from ..config import ChannelIntensity, Geometry, Segment, Spacing, Triple
+from ..config import ChannelIntensity, Segment, Spacing, Triple
 from ..errors import DataError
 from ..events import Listener, silent
 from .case import Case, Cohort
-from .counting import count_values
-from .geometry import NetworkGrid
-from .grid import Grid
-from .intensity import foreground, looks_like_ct, sample_voxels
-from .io import Volume, read_case
-from .labels import LabelMap, read_case_labels
-from .preparation import uses_label
+from .case_fingerprint import BINS, HU_RANGE, CaseFingerprint
+from .case_memo import recalled
+from .memos import Memos
 from .segments import match_segments, name_key, plain_name
 
-#: Voxels of a case that intensity statistics are taken from.
-_SAMPLE = 2**20
-#: How far around a labelled structure a CT window must tell tissues apart, in mm.
-_NEIGHBOURHOOD = 5.0
-#: Hounsfield units outside this are air, metal or padding.
-_HU_RANGE = (-1024, 3071)
-#: A segment is one compact piece when this share of it hangs together, and when it fills this share of its bounding
-#: box: organs fill 15 to 40 %, vessel trees 0.5 to 7 %, and what lies beyond a gap of a tree must not be taken away.
-_ONE_COMPONENT_SHARE, _COMPACT_SHARE = 0.97, 0.1
+__all__ = ["CaseFingerprint", "ChannelFingerprint", "Fingerprint", "choose_channels", "fingerprint", "labels_drawn"]
+
 #: Fewer labelled cases that have a segment do not tell: the next patient may have two lesions.
 _LEAST_ONE_COMPONENT = 3
-
-
-@dataclass(frozen=True)
-class ChannelStatistics:
-    """Grey values of one channel of one case: of all voxels, and of those above the background."""
-
-    minimum: float
-    maximum: float
-    mean: float
-    std: float
-    percentile_00_5: float
-    median: float
-    percentile_99_5: float
-    foreground_mean: float
-    foreground_std: float
-    modality: str
-
-
-@dataclass(frozen=True)
-class CaseFingerprint:
-    """One case. ``size`` and ``spacing`` go along the patient axes L, P, S; ``orientation`` is the file's own.
-
-    ``voxels`` counts each class's labelled voxels by name and ``extent_mm`` is the box around them all; both are
-    empty or None for cases without a label that may be used.
-    """
-
-    id: str
-    role: str
-    size: Triple
-    spacing: Spacing
-    orientation: str
-    channels: tuple[ChannelStatistics, ...]
-    voxels: dict[str, int]
-    extent_mm: Spacing | None
 
 
 @dataclass(frozen=True)
@@ -89,7 +42,8 @@ class Fingerprint:
     """A cohort. ``spacing`` and ``size`` are medians over all cases that are not excluded, along L, P, S.
 
     ``one_component``: every segment is drawn in three or more labelled cases, and is one compact piece, but for a few
-    voxels, in all that have it. ``notes`` are sentences that the user should read.
+    voxels, in all that have it. ``notes`` are sentences that the user should read. ``seconds``: what it took to look at
+    the cases, whenever that was.
     """
 
     cases: tuple[CaseFingerprint, ...]
@@ -99,10 +53,13 @@ class Fingerprint:
     size: Triple
     one_component: bool
     notes: tuple[str, ...]
+    seconds: float = field(default=0.0, compare=False)
 
 
-def fingerprint(cohort: Cohort, listener: Listener = silent) -> Fingerprint:
+def fingerprint(cohort: Cohort, listener: Listener = silent, memos: Memos | None = None) -> Fingerprint:
     """Read every case that is not excluded once, one at a time, and describe the cohort.
+
+    memos: where what was seen of a case is kept, so that it is not read again as long as its files do not change.
 
     Labels of unlabelled cases are never looked at, and only labelled cases (not validation) shape the CT window and
     the classes. Raises DataError that names every case that cannot be used.
@@ -110,7 +67,7 @@ def fingerprint(cohort: Cohort, listener: Listener = silent) -> Fingerprint:
     cases = [case for case in cohort.cases if case.role != "excluded"]
     if not cases:
         raise DataError(f"The cohort {cohort.source} has no case that is not excluded.")
-    survey = _Survey(cohort, len(cases[0].images))
+    survey = _Survey(cohort, len(cases[0].images), memos)
     errors: list[DataError] = []
     start = time.monotonic()
     for done, case in enumerate(cases, 1):
@@ -153,39 +110,28 @@ def labels_drawn(case: CaseFingerprint, segments: Sequence[Segment]) -> frozense
 class _Survey:
     """What is gathered while the cases pass by; nothing in it grows with their size."""
 
-    def __init__(self, cohort: Cohort, channels: int) -> None:
+    def __init__(self, cohort: Cohort, channels: int, memos: Memos | None = None) -> None:
         self._cohort = cohort
         self._channels = channels
+        self._memos = memos
         self._cases: list[CaseFingerprint] = []
         self._segments: dict[str, dict[str, tuple[Segment, ...]]] = {"labeled": {}, "validation": {}}
         self._notes: list[str] = []
         self._compact = True
-        bins = _HU_RANGE[1] - _HU_RANGE[0] + 1
-        self._near = np.zeros((channels, bins), dtype=np.int64)  # around the labelled structures
-        self._all = np.zeros((channels, bins), dtype=np.int64)
+        self._seconds = 0.0
+        self._near = np.zeros((channels, BINS), dtype=np.int64)  # around the labelled structures
+        self._all = np.zeros((channels, BINS), dtype=np.int64)
 
     def add(self, case: Case) -> None:
-        volumes = read_case(case, self._channels)
-        grid = volumes[0].grid
-        label_map = read_case_labels(case, grid, self._cohort.segments) if uses_label(case) else None
-        voxels: dict[str, int] = {}
-        extent = None
-        if label_map is not None:
-            counts = count_values(label_map.array)
-            voxels = {s.name: int(counts[s.label]) for s in label_map.segments}
-            self._segments[case.role][case.id] = label_map.segments
-            self._notes += label_map.notes
-            box = ndimage.find_objects((label_map.array > 0).view(np.uint8))[0]
-            extent = _along_patient([(s.stop - s.start) * w for s, w in zip(box, grid.spacing)], grid)
-            if case.role == "labeled":
-                self._add_neighbourhood(volumes, label_map, box)
-                self._compact = self._compact and _is_compact(label_map)
-        statistics = tuple(self._add_channel(index, volume) for index, volume in enumerate(volumes))
-        size = _along_patient(grid.size, grid)
-        spacing = _along_patient(grid.spacing, grid)
-        self._cases.append(
-            CaseFingerprint(case.id, case.role, size, spacing, _orientation(grid), statistics, voxels, extent)
-        )
+        seen = recalled(case, self._channels, self._cohort.segments, self._memos)
+        self._cases.append(seen.case)
+        self._seconds += seen.seconds
+        self._notes += seen.notes
+        self._all += seen.everywhere
+        self._near += seen.around
+        self._compact = self._compact and seen.compact
+        if seen.segments is not None:
+            self._segments[case.role][case.id] = seen.segments
 
     def result(self) -> Fingerprint:
         segments = match_segments(self._segments["labeled"], self._cohort.segments) if self._segments["labeled"] else ()
@@ -196,39 +142,13 @@ class _Survey:
         notes = (*self._notes, *_outliers(self._cases, segments))
         drawn = Counter(label for c in self._cases if c.role == "labeled" for label in labels_drawn(c, segments))
         compact = self._compact and all(drawn[s.label] >= _LEAST_ONE_COMPONENT for s in segments)
-        return Fingerprint(tuple(self._cases), channels, segments, _floats(spacing), _integers(size), compact, notes)
-
-    def _add_channel(self, index: int, volume: Volume) -> ChannelStatistics:
-        values = sample_voxels(volume.array, _SAMPLE)
-        self._all[index] += _histogram(values)
-        low, median, high = (float(v) for v in np.percentile(values, (0.5, 50, 99.5)))
-        above = foreground(values)
-        return ChannelStatistics(
-            minimum=float(volume.array.min()),
-            maximum=float(volume.array.max()),
-            mean=float(values.mean(dtype=np.float64)),
-            std=float(values.std(dtype=np.float64)),
-            percentile_00_5=low,
-            median=median,
-            percentile_99_5=high,
-            foreground_mean=float(above.mean(dtype=np.float64)),
-            foreground_std=float(above.std(dtype=np.float64)),
-            modality="CT" if looks_like_ct(values) else "MR",
-        )
-
-    def _add_neighbourhood(self, volumes: Sequence[Volume], label_map: LabelMap, box: tuple[slice, ...]) -> None:
-        reach = [max(1, round(_NEIGHBOURHOOD / step)) for step in label_map.grid.spacing]
-        region = tuple(slice(max(s.start - r, 0), s.stop + r) for s, r in zip(box, reach))
-        near = ndimage.maximum_filter(label_map.array[region] > 0, size=[2 * r + 1 for r in reach])
-        for index, volume in enumerate(volumes):
-            counts = _histogram(volume.array[region][near])
-            # Every case weighs the same, however large its structures are.
-            self._near[index] += np.rint(counts * (_SAMPLE / counts.sum())).astype(np.int64)
+        shape = (_floats(spacing), _integers(size))
+        return Fingerprint(tuple(self._cases), channels, segments, *shape, compact, notes, self._seconds)
 
     def _channel(self, index: int) -> ChannelFingerprint:
         modality = _most(case.channels[index].modality for case in self._cases)
         counts = self._near[index] if self._near[index].any() else self._all[index]
-        values = np.arange(_HU_RANGE[0], _HU_RANGE[1] + 1)
+        values = np.arange(HU_RANGE[0], HU_RANGE[1] + 1)
         cumulative = np.cumsum(counts) / counts.sum()
         lower = float(values[np.searchsorted(cumulative, 0.005)])
         upper = max(float(values[np.searchsorted(cumulative, 0.995)]), lower + 100.0)
@@ -251,26 +171,6 @@ class _Survey:
                     "validation in the cohort's list, or hold none out (--hold-out 0); if not, rename or remove it.",
                     case,
                 )
-
-
-def _is_compact(label_map: LabelMap) -> bool:
-    """Whether each segment that a case has is one compact piece."""
-    for value, box in enumerate(ndimage.find_objects(label_map.array), 1):
-        if box is None:
-            continue
-        inside = label_map.array[box] == value
-        voxels = np.count_nonzero(inside)
-        if voxels < _COMPACT_SHARE * inside.size:
-            return False
-        components, count = ndimage.label(inside)
-        if int(count_values(components, count + 1)[1:].max()) < _ONE_COMPONENT_SHARE * voxels:
-            return False
-    return True
-
-
-def _histogram(values: np.ndarray) -> np.ndarray:
-    low, high = _HU_RANGE
-    return np.bincount(np.clip(np.rint(values), low, high).astype(np.int64).ravel() - low, minlength=high - low + 1)
 
 
 def _outliers(cases: Sequence[CaseFingerprint], segments: Sequence[Segment]) -> list[str]:
@@ -338,15 +238,6 @@ def _together(errors: Sequence[DataError]) -> DataError:
         return first
     listed = ", ".join(others[:8]) + (", ..." if len(others) > 8 else "")
     return DataError(f"{str(first).rstrip('.')}; {len(others)} more cases cannot be used: {listed}.", first.case_id)
-
-
-def _along_patient(values: Sequence[float], grid: Grid) -> tuple:
-    way = NetworkGrid.of(grid, Geometry((1.0, 1.0, 1.0), (1, 1, 1)))
-    return tuple(values[axis] for axis in way.permutation)
-
-
-def _orientation(grid: Grid) -> str:
-    return sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(grid.direction)
 
 
 def _most(values: Iterable[str]) -> str:

@@ -23,6 +23,11 @@ _CHECKSUM_BYTES = 32
 _PART = ".part-"
 
 
+def memos_of(cache: Path) -> Memos:
+    """Return the memos of the cache of prepared cases that is, or will be, in the folder ``cache``."""
+    return Memos(cache / "memos")
+
+
 class Memos:
     """The memos in ``folder``, which need not exist yet. Several processes may use them at once."""
 

@@ -126,7 +126,7 @@ class Round:
         if finish:
             raise TrainingError("Nothing has been trained yet; resume the round without finishing it.")
         request = self.request.planning
-        _, found = survey(self.folder.cohort, request, self._checking)
+        _, found = survey(self.folder.cohort, request, self._checking, self._around.cache_folder)
         start = self.folder.start if self._start is not None else None
         plan, _ = plan_training(cohort, found, request, self._checking, start, self._check_stop)
         notes = [*check_trainable(cohort), *plan.notes]

@@ -60,9 +60,8 @@ def preflight(
     Raises DataError for cases that cannot be used and ModelFileError for the start model; what cannot be planned is
     a verdict.
     """
-    begin = time.monotonic()
-    cohort, found = survey(cohort_path, request, listener)
-    surveyed = time.monotonic() - begin
+    cohort, found = survey(cohort_path, request, listener, extras.cache_folder)
+    surveyed = time.monotonic()
     start = None if start_path is None else load_model(start_path)
     listener("stage", {"name": "measuring", "detail": request.device})
     plan, needed, sentence = None, 0.0, ""
@@ -78,11 +77,12 @@ def preflight(
         needed, sentence = error.needed_mb, str(error)
     except (ResourceError, UsageError) as error:
         sentence = str(error)
-    planned = time.monotonic() - begin - surveyed
+    planned = time.monotonic() - surveyed
     answer = _answer(cohort, found, start, plan, request, extras)
     if plan is None:
         return {**answer, "verdict": "does-not-fit", "sentence": sentence, "memory_mb": round(needed)}
-    seconds = surveyed * (1 + PREPARING_SHARE) + planned + _seconds(plan, found, start is not None, extras)
+    # What was seen of the cases is kept for the training; to prepare them they are read again, if they were not yet.
+    seconds = PREPARING_SHARE * found.seconds + planned + _seconds(plan, found, start is not None, extras)
     return _judged({**answer, "seconds": round(seconds)}, plan, extras)
 
 

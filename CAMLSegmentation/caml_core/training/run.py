@@ -22,6 +22,7 @@ from ..data.case import Case, Cohort
 from ..data.cohort import check_trainable, hold_out, load_cohort
 from ..data.files import replacing
 from ..data.fingerprint import Fingerprint, fingerprint
+from ..data.memos import memos_of
 from ..device import cpu_title
 from ..errors import Cancelled, ModelFileError, TrainingError
 from ..events import Listener
@@ -67,16 +68,23 @@ class Session:
             raise Cancelled("Stopped before the training began; start it again with the same command.")
 
 
-def survey(cohort_path: Path, request: Request, listener: Listener) -> tuple[Cohort, Fingerprint]:
-    """Read the cohort, fix the validation split, and look at every case once."""
+def survey(
+    cohort_path: Path, request: Request, listener: Listener, cache_folder: Path | None = None
+) -> tuple[Cohort, Fingerprint]:
+    """Read the cohort, fix the validation split, and look at every case that has changed since the last time."""
     left_out: list[str] = []
     cohort = hold_out(load_cohort(cohort_path, left_out), request.seed, number=request.hold_out)
     notes = (*left_out, *check_trainable(cohort))
     listener("stage", {"name": "reading", "detail": f"{len(cohort.cases)} cases"})
-    found = fingerprint(cohort, listener)
+    found = fingerprint(cohort, listener, memos_of(_cases_folder(cache_folder)))
     for note in (*notes, *found.notes):
         listener("warning", {"message": note})
     return cohort, found
+
+
+def _cases_folder(chosen: Path | None) -> Path:
+    """Where prepared cases are kept, and what was seen of them."""
+    return chosen or user_cache_folder() / "cases"
 
 
 def plan_training(
@@ -99,7 +107,7 @@ def start_training(
     """Plan and train in ``folder``, which must not hold a training yet."""
     with folder:
         folder.check_new()
-        cohort, found = survey(cohort_path, request, session.checking)
+        cohort, found = survey(cohort_path, request, session.checking, session.cache_folder)
         plan, start = plan_training(cohort, found, request, session.checking, start_path, session.check_stop)
         if start is not None:
             _keep_start(start, folder)  # before the plan: where it does not fit, there is no training to be resumed
@@ -182,7 +190,7 @@ def _prepare(plan: Plan, cohort: Cohort, session: Session) -> Streams:
     """Resample and normalise every case once; what is on disk already is used again."""
     roles = ("labeled", "validation") if plan.labeled_only else ("labeled", "unlabeled", "validation")
     cases = cohort.with_role(*roles)
-    cache = CaseCache(session.cache_folder or user_cache_folder() / "cases")
+    cache = CaseCache(_cases_folder(session.cache_folder))
     session.listener("stage", {"name": "preparing", "detail": f"{len(cases)} cases"})
     prepared: list[PreparedCase] = []
     for done, case in enumerate(cases, 1):
