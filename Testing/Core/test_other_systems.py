@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from synthetic import prepared, tiny_plan
+from synthetic import prepared, tiny_plan, write_cohort
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from caml_core import device_check, events
 from caml_core.cli import awake as awake_module
 from caml_core.cli.awake import awake
 from caml_core.cli.options import StopRequest
-from caml_core.data import cohort, files, geometry
+from caml_core.data import cache, cohort, files, geometry
 from caml_core.data.case import Case
+from caml_core.data.cohort import load_cohort
 from caml_core.errors import DataError, ResourceError, UsageError
 from caml_core.inference.batch import find_cases
 from caml_core.training import trainer as trainer_module
@@ -103,6 +104,23 @@ def test_a_folder_that_refuses_is_asked_once(tmp_path, monkeypatch):
     with pytest.raises(ResourceError, match="No permission"):
         files.check_writable(tmp_path)
     assert len(asked) == 1
+
+
+def test_an_entry_of_the_cache_waits_until_a_scanner_lets_go_of_its_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_FOLDER_TRIES", 4)
+    monkeypatch.setattr(files.when_free, "__defaults__", (1, 0.0))
+    rename, held = os.rename, iter((True, True))
+
+    def busy(source: Any, target: Any) -> None:
+        if next(held, False):
+            raise DENIED
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", busy)
+    listed = load_cohort(write_cohort(tmp_path / "cohort", labeled=1, unlabeled=0, validation=0))
+    plan, (case,) = tiny_plan(), listed.cases
+    made = cache.CaseCache(tmp_path / "cache").prepare(case, plan.geometry, plan.channels, plan.segments, ())
+    assert made.folder.is_dir() and next(held, None) is None
 
 
 def test_a_probe_leaves_nothing_behind(tmp_path):

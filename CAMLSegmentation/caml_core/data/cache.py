@@ -26,7 +26,7 @@ from ..errors import ResourceError
 from ..serialization import to_json
 from .case import Case
 from .digests import case_digest
-from .files import TOO_MANY_FILES, disk_error, make_folder, raise_too_many, remove_quietly
+from .files import TOO_MANY_FILES, disk_error, make_folder, raise_too_many, remove_quietly, when_free
 from .memos import memos_of
 from .preparation import ENTRY, PreparedCase, open_entry, uses_label, write_arrays, write_file
 
@@ -54,10 +54,10 @@ _IN_USE: weakref.WeakSet[PreparedCase] = weakref.WeakSet()
 _OPEN_FILES = (65_536, 10_240)
 #: Bytes of the disk that entries beyond the limit leave free, for checkpoints, models and everybody else.
 _SPARE_BYTES = 10**9
-
-
 #: Where older versions kept a memo for each file, and how many of these are removed at a time: there may be millions.
 _OLD_MEMOS, _OLD_MEMOS_AT_ONCE = "digests", 20_000
+#: Windows moves no folder in which a scanner for viruses looks at a file, and it looks at all that are new.
+_FOLDER_TRIES = 201 if os.name == "nt" else 1
 
 
 class CaseCache:
@@ -143,11 +143,7 @@ class CaseCache:
             sizes = {p.name: p.stat().st_size for p in temporary.iterdir()}
             description = {"format": _FORMAT, "case": case.id, "digest": digest, "sizes": sizes}
             write_file(temporary / ENTRY, json.dumps(description).encode("ascii"))
-            try:
-                os.rename(temporary, entry)
-            except OSError:
-                if not entry.exists():  # else another process was faster, with the same content
-                    raise
+            when_free(lambda: _move_in(temporary, entry), _FOLDER_TRIES)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -269,6 +265,15 @@ def _settings(
     names = [[(s.name, s.label) for s in listed] if label else [] for listed in (segments, declared)]
     values = [_FORMAT, geometry.spacing, geometry.orientation, list(channels), *names, label]
     return json.dumps(to_json(values), sort_keys=True)
+
+
+def _move_in(temporary: Path, entry: Path) -> None:
+    """Give a whole entry its name; another process may have been faster, with the same content."""
+    try:
+        os.rename(temporary, entry)
+    except OSError:
+        if not entry.exists():
+            raise
 
 
 def _remove_some(folder: Path) -> None:

@@ -9,11 +9,14 @@ import errno
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import ResourceError
+
+Result = TypeVar("Result")
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 #: A scanner for viruses, a program that copies folders to a server or a table's window hold a file for a while, and
@@ -98,24 +101,27 @@ def replacing(path: Path) -> Iterator[Path]:
         remove_quietly(temporary)
 
 
-def replace_when_free(source: Path, target: Path, tries: int = _TRIES, pause: float = _PAUSE) -> None:
-    """Rename ``source`` to ``target``, which another program may hold for an instant; ``pause`` is in seconds.
+def when_free(action: Callable[[], Result], tries: int = _TRIES, pause: float = _PAUSE) -> Result:
+    """Do what another program's hold on a file may forbid for an instant; ``pause`` is in seconds.
 
     Raises OSError, PermissionError only after ``tries`` attempts.
     """
-    for left in reversed(range(tries)):
+    for _ in range(tries - 1):
         try:
-            os.replace(source, target)
-            return
+            return action()
         except PermissionError:
-            if not left:
-                raise
             time.sleep(pause)
+    return action()
+
+
+def replace_when_free(source: Path, target: Path, tries: int = _TRIES, pause: float = _PAUSE) -> None:
+    """Rename ``source`` to ``target``, waiting as ``when_free`` does."""
+    when_free(lambda: os.replace(source, target), tries, pause)
 
 
 def flush_to_disk(path: Path) -> None:
     """Wait until the file's bytes are on the disk, so that a rename never outlives its content."""
-    with path.open("rb+") as file:
+    with when_free(lambda: path.open("rb+")) as file:
         os.fsync(file.fileno())
 
 
