@@ -6,10 +6,10 @@ in the same coordinates as the scan's file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import slicer
 import vtk
@@ -20,6 +20,9 @@ from caml_core.config import Segment
 from caml_core.data.files import disk_error, remove_quietly
 from caml_core.errors import CamlError, DataError
 from caml_core.project.cases import ProjectCase
+
+if TYPE_CHECKING:
+    from caml_core.data.grid import Grid
 
 PREFIX = "CAMLTraining."
 #: Attribute of volume and segmentation nodes, followed by the project: the case they belong to (``Cohort.attribute``).
@@ -81,8 +84,8 @@ def _isPlacedOtherwise(storage: Any) -> bool:
     return bool(centred or (hasattr(storage, "GetUseOrientationFromFile") and not storage.GetUseOrientationFromFile()))
 
 
-def holds(path: Path, volumeNode: Any) -> bool:
-    """Whether a file has the voxels of a volume, in the same places of the world."""
+def holds(path: Path, volumeNode: Any, anywhere: bool = False) -> bool:
+    """Whether a file has the voxels of a volume, in the same places of the world; ``anywhere``: or in others."""
     try:
         found = path.stat()
     except OSError:
@@ -91,27 +94,39 @@ def holds(path: Path, volumeNode: Any) -> bool:
         return False
     matrix = VolumeExchange.worldMatrix(volumeNode)
     place = tuple(matrix.GetElement(row, column) for row in range(3) for column in range(4))
-    state = (str(path), found.st_mtime_ns, found.st_size, volumeNode.GetImageData().GetMTime(), place)
+    where = () if anywhere else place
+    state = (str(path), found.st_mtime_ns, found.st_size, volumeNode.GetImageData().GetMTime(), where)
     if state not in _compared:
-        _compared[state] = _isSame(path, volumeNode)
+        _compared[state] = _isSame(path, volumeNode, anywhere)
     return _compared[state]
 
 
-def _isSame(path: Path, volumeNode: Any) -> bool:
-    import numpy
-
+def _isSame(path: Path, volumeNode: Any, anywhere: bool) -> bool:
     from caml_core.data.io import grid_difference, read_volume
     from caml_core.project.headers import read_grid
 
     grid, header = VolumeExchange.gridOf(volumeNode), read_grid(path)
-    if header is not None and grid_difference(header, grid, _SAME_PLACE):
+    if header is not None and _differs(header, grid, anywhere, grid_difference):
         return False  # without reading its voxels
     try:
         volume = read_volume(path)
     except CamlError:
         return False
     voxels = VolumeExchange.voxelsOf(volumeNode).transpose(2, 1, 0)
-    return not grid_difference(volume.grid, grid, _SAME_PLACE) and bool(numpy.array_equal(volume.array, voxels))
+    return not _differs(volume.grid, grid, anywhere, grid_difference) and _isEqual(volume.array, voxels)
+
+
+def _differs(first: Grid, second: Grid, anywhere: bool, difference: Callable[..., str]) -> bool:
+    return first.size != second.size if anywhere else bool(difference(first, second, _SAME_PLACE))
+
+
+def _isEqual(read: Any, voxels: Any) -> bool:
+    """Whether voxels are those that the engine has read, which keeps no more than float32 of them."""
+    import numpy
+
+    if read.dtype != numpy.float32:
+        return bool(numpy.array_equal(read, voxels))
+    return bool(numpy.array_equal(read, voxels.astype(numpy.float32, copy=False), equal_nan=True))
 
 
 def writeVolume(volumeNode: Any, path: Path) -> None:

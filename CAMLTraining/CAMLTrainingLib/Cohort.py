@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from caml_core.errors import CamlError, DataError
 from caml_core.project.cases import ProjectCase
 from caml_core.project.project import Project
 
-from . import CaseExchange, LeftOut, TakenLabels
+from . import Accepting, CaseExchange, LeftOut, Scans, TakenLabels
 from .CaseExchange import CASE, EXTRA, OPENED, PREDICTION
 from .ModelChoice import learnedBy
 
@@ -60,20 +59,25 @@ class Cohort:
     def mark(self, node: Any, case: str) -> Any:
         """Mark a node as one of a case, and return it."""
         node.SetAttribute(self.attribute, case)
+        Scans.put(node, self.project, case)
         return node
 
     def release(self, node: Any) -> None:
         """Make a node one of no case."""
         node.RemoveAttribute(self.attribute)
+        Scans.forget(node, self.project)
 
     def owns(self, node: Any, case: str) -> bool:
         """Whether a node is one of a case."""
-        return bool(node.GetAttribute(self.attribute) == case)
+        return bool(node.GetAttribute(self.attribute) == case) and Scans.mayBe(node, self.project, case)
 
     def caseOf(self, node: Any) -> str:
-        """Return the case that a node is marked with; empty for nodes of no case of this project."""
+        """Return the case that a node is marked with; empty for nodes of no case of this project.
+
+        A mark of an older scene may name a case that is another scan's by now.
+        """
         case = node.GetAttribute(self.attribute) or ""
-        return case if case in self.project.cases else ""
+        return case if case in self.project.cases and Scans.mayBe(node, self.project, case) else ""
 
     def volumeNode(self, case: str) -> Any:
         """Return the volume of a case in the scene, None where it is not loaded."""
@@ -175,7 +179,23 @@ class Cohort:
     def _extra(self) -> str:
         return f"{EXTRA}.{self.project.id}"
 
-    def _list(self, node: Any) -> str:
+    def _list(self, node: Any, isAnother: bool = False) -> str:
+        """Make a volume that of a case, and return that.
+
+        isAnother: its mark is that of another scan's case. What was drawn on it under such a mark goes along.
+        """
+        marked, isCopy = node.GetAttribute(self.attribute) or "", bool(self.caseOf(node))
+        before = marked if isAnother or not isCopy else ""
+        if isCopy:
+            self.release(node)  # made in the scene, of a volume with its marks
+        identity = self._caseFor(node)
+        if before:
+            for drawn in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+                if drawn.GetAttribute(self.attribute) == before and SegmentationResult.sourceOf(drawn) is node:
+                    self.mark(drawn, identity)
+        return identity
+
+    def _caseFor(self, node: Any) -> str:
         path = CaseExchange.fileOf(node)
         known = next((c for c in self.project.cases.values() if path is not None and path in c.images), None)
         known = known or self._markedExtra(node)
@@ -187,14 +207,15 @@ class Cohort:
             return known.id
         node.RemoveAttribute(self._extra)
         name = node.GetName() or "volume"
-        waiting = self.project.cases.get(name)
-        if waiting is not None and waiting.in_scene and not waiting.images and self.volumeNode(name) is None:
-            self.mark(node, name)
-            return name
+        scan = Scans.borneBy(node, self.project) or Scans.nameOf(node)
+        waiting = Scans.waiting(node, self.project, scan)
+        if (found := next((c.id for c in waiting if self.volumeNode(c.id) is None), "")) != "":
+            self._settle(node, found, scan)
+            return found
         size = tuple(int(n) for n in node.GetImageData().GetDimensions()) if node.GetImageData() else None
         spacing = tuple(round(s, 4) for s in node.GetSpacing())
         images = (path,) if path is not None else ()
-        identity = self.project.add(ProjectCase(name, images, size=size, spacing=spacing, in_scene=True))
+        identity = self.project.add(ProjectCase(name, images, size=size, spacing=spacing, in_scene=True, scan=scan))
         if identity != name:
             self.notes.append(
                 _("{name} cannot be the name of this case or is taken; it is listed as {case}.").format(
@@ -203,6 +224,32 @@ class Cohort:
             )
         self.mark(node, identity)
         return identity
+
+    def _settle(self, node: Any, case: str, scan: str) -> None:
+        """Mark a volume with a case, which keeps from now on which scan it is."""
+        if not self.project.cases[case].scan:
+            self.project.update(case, scan=scan)
+        self.mark(node, case)
+
+    def _checkScan(self, case: str, node: Any) -> None:
+        """Raise DataError where a volume is another scan than its case's; it is listed as a case of its own then.
+
+        This is for marks of scenes and projects that did not note scans; others are told apart by ``caseOf``.
+        """
+        known = self.project.cases[case]
+        if Scans.isKnown(node, self.project, case):
+            return
+        if not Scans.isAnother(node, known):
+            self._settle(node, case, Scans.nameOf(node))
+            return
+        identity = self._list(node, isAnother=True)
+        raise DataError(
+            _(
+                "Case {case}: the volume {volume} in the scene is another scan than the one that the project has under "
+                "this name, and no label goes from one to the other. It is listed as {other} now; choose that case for "
+                "it, or {case} again for the project's scan."
+            ).format(case=case, volume=node.GetName(), other=identity)
+        )
 
     # Files
 
@@ -213,13 +260,18 @@ class Cohort:
         One that was written and has been moved since is written anew, unless its label lies on it as it was;
         ``labelFollows``: that label is about to be replaced.
         """
-        known, node = self.project.cases[case], self.volumeNode(case)
+        node = self.volumeNode(case)
+        if node is not None:
+            self._checkScan(case, node)
+        known = self.project.cases[case]
         changed = node is not None and known.in_scene and CaseExchange.fileOf(node) is None
         if known.images and known.images[0].exists() and not (changed and self._isOutdated(known, node, labelFollows)):
             return
         if node is None:
             raise DataError(
-                _("The scan of case {case} is neither in the scene nor in a file; load it again.").format(case=case)
+                _(
+                    "The scan of case {case} is neither in the scene nor in a file; load it again, or exclude it."
+                ).format(case=case)
             )
         path = CaseExchange.fileOf(node)
         if path is None:
@@ -239,15 +291,22 @@ class Cohort:
         if known.images[0].parent != self.project.folder / "volumes":
             return not any(CaseExchange.holds(path, node) for path in known.images)
         written = read_grid(known.images[0])
-        if written is None or not grid_difference(written, VolumeExchange.gridOf(node)):
+        if written is None:
             return False
+        if not grid_difference(written, VolumeExchange.gridOf(node)):  # a new label was drawn on the voxels of now
+            return labelFollows and not CaseExchange.holds(known.images[0], node)
         label = read_grid(known.label) if known.label is not None and known.label.exists() else None
         return labelFollows or label is None or bool(grid_difference(written, label))
 
     def load(self, case: str) -> Any:
-        """Return the volume of a case, loaded where it is not in the scene yet."""
+        """Return the volume of a case, loaded where it is not in the scene yet; raise DataError where it cannot be."""
         node = self.volumeNode(case)
-        return node if node is not None else self.mark(CaseExchange.loadVolume(self.project.cases[case]), case)
+        if node is not None:
+            self._checkScan(case, node)
+            return node
+        node = CaseExchange.loadVolume(self.project.cases[case])
+        self._settle(node, case, Scans.nameOf(node))
+        return node
 
     # Labels and roles
 
@@ -294,70 +353,8 @@ class Cohort:
         """
         node = self.segmentationNode(case)
         if node is not None:
-            return self._accept(case, node, role)
-        known = self.project.cases[case]
-        if known.label is None:
-            raise DataError(
-                _("Case {case} has no segmentation; press Edit and draw it, or give it a label file.").format(case=case)
-            )
-        from caml_core.data.labels import is_segmentation
-        from caml_core.project.labels import check_label_file
-
-        settled, listed = self.project.values_settled(case), self.project.segments
-        found = check_label_file(known.as_case, listed, settled)
-        if not listed:
-            self.setSegments([s.name for s in found.segments], found.segments)
-        elif not settled and not is_segmentation(known.label) and len(listed) == 1:
-            self.project.segments = (replace(listed[0], label=found.segments[0].label),)
-        names = tuple(s.name for s in found.segments)
-        self.project.update(case, role=role, status="accepted", segments=names)
-        return found.notes + self._lacking(case, names)
-
-    def _accept(self, case: str, node: Any, role: str) -> tuple[str, ...]:
-        from caml_core.project.labels import check_names
-
-        known, state = self.project.cases[case], SegmentationResult.fingerprint(node)
-        named = [name.strip() for name in CaseExchange.segmentNames(node)]
-        asTaken = TakenLabels.isLabel(node, self.project, case, state)
-        asTaken = asTaken and tuple(named) == known.segments  # the state knows no names
-        if known.label is not None and known.label.exists() and asTaken:
-            check_names(case, named, self.project.segments)
-            self.project.update(case, role=role, status="accepted")
-            return ()
-        volumeNode = self.load(case)
-        drawn = CaseExchange.drawnOn(node, volumeNode, case)
-        if not drawn.segments:
-            raise DataError(
-                _("Case {case}: {segmentation} is empty; draw its segments first.").format(
-                    case=case, segmentation=node.GetName()
-                )
-            )
-        check_names(case, [s.name for s in drawn.segments], self.project.segments)
-        if drawn.empty:
-            raise DataError(
-                _(
-                    "Case {case}: the segment {name} is empty; draw it, or remove the segment where the patient does "
-                    "not have it."
-                ).format(case=case, name=drawn.empty[0])
-            )
-        state = SegmentationResult.fingerprint(node)  # voxels may have been made of surfaces meanwhile
-        self.ensureFile(case, labelFollows=True)
-        path = self.project.label_path(case)
-        CaseExchange.writeLabel(drawn, volumeNode, path)
-        if not self.project.segments:
-            self.setSegments([s.name for s in drawn.segments], drawn.segments)
-        names = tuple(s.name for s in drawn.segments)
-        self.project.update(case, label=path, role=role, status="accepted", segments=names)
-        TakenLabels.remember(self.mark(node, case), self.project, case, state)
-        return drawn.notes + self._lacking(case, names)
-
-    def _lacking(self, case: str, names: Sequence[str]) -> tuple[str, ...]:
-        present = {name.strip().casefold() for name in names}
-        lacking = [s.name for s in self.project.segments if s.name.casefold() not in present]
-        if not lacking:
-            return ()
-        text = _("Case {case} has no {names}: training takes it that the patient does not have it.")
-        return (text.format(case=case, names=", ".join(lacking)),)
+            return Accepting.accept(self, case, node, role)
+        return Accepting.acceptFile(self, case, role)
 
     def setRole(self, cases: Iterable[str], role: str) -> dict[str, str]:
         """Give cases a role and return the sentences of those that cannot have it, by case."""

@@ -62,7 +62,7 @@ def test_it_comes_back_as_it_was(project, tmp_path):
     project.update("a", label=path, role="labeled", status="accepted", segments=("left atrium",), size=(4, 6, 8))
     predicted = {"prediction": path, "predicted_by": "0a1b", "status": "predicted"}
     project.update("b", agreement=agreement, spacing=(1.0, 1.5, 2.0), **predicted)
-    project.add(ProjectCase("only in the scene", in_scene=True))
+    project.add(ProjectCase("only in the scene", in_scene=True, scan="0f3a"))
     project.save()
     again = Project.open(project.folder)
     assert again.cases == project.cases

@@ -14,6 +14,7 @@ from .suggestion import disagreement
 
 #: What has happened to a case's segmentation: nothing; drawn or corrected by hand; made by a model; taken as label.
 STATUSES = ("", "edited", "predicted", "accepted")
+_OPTIONAL = ("status", "segments", "size", "spacing", "agreement", "volumes_ml", "predicted_by", "in_scene", "scan")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class ProjectCase:
     size, spacing: voxels and mm along the file's own axes, None while unknown. agreement: segment -> Dice of the two
     sub-models, from the last prediction. prediction: its file. volumes_ml: the prediction's volumes. predicted_by: a
     digest of the model that made it.
-    in_scene: the scan came from the scene (its file may be one that the project wrote).
+    in_scene: the scan came from the scene (its file may be one that the project wrote). scan: what tells it from other
+    scans of its name there, as the scene's side has it; empty where that was never noted.
     """
 
     id: str
@@ -41,6 +43,7 @@ class ProjectCase:
     prediction: Path | None = None
     predicted_by: str = ""
     in_scene: bool = False
+    scan: str = ""
 
     @property
     def uncertainty(self) -> float | None:
@@ -64,7 +67,7 @@ def to_row(case: ProjectCase, folder: Path) -> dict[str, Any]:
     for name in ("label", "prediction"):
         if (path := getattr(case, name)) is not None:
             row[name] = relative_to(path, folder)
-    for name in ("status", "segments", "size", "spacing", "agreement", "volumes_ml", "predicted_by", "in_scene"):
+    for name in _OPTIONAL:
         value = getattr(case, name)
         if value:
             row[name] = list(value) if isinstance(value, tuple) else value
@@ -95,6 +98,7 @@ def from_row(row: Any, folder: Path, where: str) -> ProjectCase:
             prediction=_path(row.get("prediction"), folder),
             predicted_by=str(row.get("predicted_by") or ""),
             in_scene=bool(row.get("in_scene")),
+            scan=str(row.get("scan") or ""),
         )
     except (TypeError, ValueError, AttributeError) as error:
         raise DataError(

@@ -1,0 +1,87 @@
+"""Taking a segmentation, or a label file, as the label of a case: what is checked, and what is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from CAMLSegmentationLib import SegmentationResult
+from slicer.i18n import tr as _
+
+from caml_core.errors import DataError
+
+from . import CaseExchange, TakenLabels
+
+if TYPE_CHECKING:
+    from .Cohort import Cohort
+
+
+def acceptFile(cohort: Cohort, case: str, role: str) -> tuple[str, ...]:
+    """Take the label file of a case as its label, as ``Cohort.useAsLabeled`` does."""
+    known = cohort.project.cases[case]
+    if known.label is None:
+        raise DataError(
+            _("Case {case} has no segmentation; press Edit and draw it, or give it a label file.").format(case=case)
+        )
+    from caml_core.data.labels import is_segmentation
+    from caml_core.project.labels import check_label_file
+
+    settled, listed = cohort.project.values_settled(case), cohort.project.segments
+    found = check_label_file(known.as_case, listed, settled)
+    if not listed:
+        cohort.setSegments([s.name for s in found.segments], found.segments)
+    elif not settled and not is_segmentation(known.label) and len(listed) == 1:
+        cohort.project.segments = (replace(listed[0], label=found.segments[0].label),)
+    names = tuple(s.name for s in found.segments)
+    cohort.project.update(case, role=role, status="accepted", segments=names)
+    return found.notes + _lacking(cohort, case, names)
+
+
+def accept(cohort: Cohort, case: str, node: Any, role: str) -> tuple[str, ...]:
+    """Take a segmentation of the scene as the label of a case, as ``Cohort.useAsLabeled`` does."""
+    from caml_core.project.labels import check_names
+
+    known, state = cohort.project.cases[case], SegmentationResult.fingerprint(node)
+    named = [name.strip() for name in CaseExchange.segmentNames(node)]
+    asTaken = TakenLabels.isLabel(node, cohort.project, case, state)
+    asTaken = asTaken and tuple(named) == known.segments  # the state knows no names
+    if known.label is not None and known.label.exists() and asTaken:
+        check_names(case, named, cohort.project.segments)
+        cohort.project.update(case, role=role, status="accepted")
+        return ()
+    volumeNode = cohort.load(case)
+    drawn = CaseExchange.drawnOn(node, volumeNode, case)
+    if not drawn.segments:
+        raise DataError(
+            _("Case {case}: {segmentation} is empty; draw its segments first.").format(
+                case=case, segmentation=node.GetName()
+            )
+        )
+    check_names(case, [s.name for s in drawn.segments], cohort.project.segments)
+    if drawn.empty:
+        raise DataError(
+            _(
+                "Case {case}: the segment {name} is empty; draw it, or remove the segment where the patient does "
+                "not have it."
+            ).format(case=case, name=drawn.empty[0])
+        )
+    state = SegmentationResult.fingerprint(node)  # voxels may have been made of surfaces meanwhile
+    cohort.ensureFile(case, labelFollows=True)
+    path = cohort.project.label_path(case)
+    CaseExchange.writeLabel(drawn, volumeNode, path)
+    if not cohort.project.segments:
+        cohort.setSegments([s.name for s in drawn.segments], drawn.segments)
+    names = tuple(s.name for s in drawn.segments)
+    cohort.project.update(case, label=path, role=role, status="accepted", segments=names)
+    TakenLabels.remember(cohort.mark(node, case), cohort.project, case, state)
+    return drawn.notes + _lacking(cohort, case, names)
+
+
+def _lacking(cohort: Cohort, case: str, names: Sequence[str]) -> tuple[str, ...]:
+    present = {name.strip().casefold() for name in names}
+    lacking = [s.name for s in cohort.project.segments if s.name.casefold() not in present]
+    if not lacking:
+        return ()
+    text = _("Case {case} has no {names}: training takes it that the patient does not have it.")
+    return (text.format(case=case, names=", ".join(lacking)),)
