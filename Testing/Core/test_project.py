@@ -242,6 +242,24 @@ def test_damage_is_named(tmp_path, text):
         Project.open(tmp_path)
 
 
+@pytest.mark.parametrize("identity", ["../../x", "a/../../x", "..\\x", "/tmp/x", "\\x", "C:x", "..", "a/.. /x", "x\0y"])
+def test_an_id_that_leads_out_of_the_folder_is_refused(tmp_path, identity):
+    image = volume(tmp_path / "scan.nii.gz")
+    text = json.dumps({"cases": [{"id": identity, "images": [image.name]}]})
+    (tmp_path / "cohort.json").write_text(text)
+    for read in (Project.open, lambda folder: load_cohort(folder / "cohort.json")):
+        with pytest.raises(DataError, match=r"cohort.json.* leads out of the folder.*plain name"):
+            read(tmp_path)
+    with pytest.raises(DataError, match="The scene.* leads out"):
+        Project(tmp_path / "elsewhere").read(text, "The scene")
+
+
+@pytest.mark.parametrize("identity", ["a", "LA 01.5", "..a", "a..", "2: b", "patient: 3", "left atrium (2)"])
+def test_other_ids_stay_allowed(tmp_path, identity):
+    (tmp_path / "cohort.json").write_text(json.dumps({"cases": [{"id": identity, "images": []}]}))
+    assert list(Project.open(tmp_path).cases) == [identity]
+
+
 def test_a_project_that_is_gone_is_named(tmp_path):
     with pytest.raises(DataError, match="no project in"):
         Project.open(tmp_path / "nothing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,8 @@ from typing import Literal
 from ..config import Segment
 
 Role = Literal["labeled", "unlabeled", "validation", "excluded"]
+#: What is said of an id that ``leads_outside``.
+NO_NAME = "leads out of the folder that files of the case are written to; give the case a plain name, such as CASE_01"
 ROLES: tuple[Role, ...] = ("labeled", "unlabeled", "validation", "excluded")
 
 
@@ -36,3 +39,14 @@ class Cohort:
     def with_role(self, *roles: Role) -> tuple[Case, ...]:
         """Return the cases of these roles, in the cohort's order."""
         return tuple(case for case in self.cases if case.role in roles)
+
+
+def leads_outside(identity: str) -> bool:
+    """Whether a file that is named after a case could lie outside of the folder that is meant, on any system.
+
+    Lists come from others, too, and what is written is named after their ids.
+    """
+    parts = re.split(r"[/\\]", identity)
+    upwards = any(part and not part.strip(" .") for part in parts)
+    is_absolute = not parts[0] or re.match("[A-Za-z]:", identity)
+    return bool(upwards or is_absolute or "\0" in identity)

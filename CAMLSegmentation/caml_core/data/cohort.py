@@ -34,7 +34,7 @@ from typing import Any
 from ..config import Segment
 from ..errors import CamlError, DataError, UsageError
 from ..serialization import write_json
-from .case import ROLES, Case, Cohort
+from .case import NO_NAME, ROLES, Case, Cohort, leads_outside
 from .case_table import table_rows
 from .cohort_folder import case_name, scan
 from .files import absolute, relative_to, replacing, volume_stem
@@ -181,6 +181,8 @@ def _case(fields: dict[str, Any], source: Path, where: str) -> Case:
     if not isinstance(images, list) or not images or not all(isinstance(i, str) for i in images):
         raise DataError(f"{source}, {where}: no image is given; every case needs at least one.")
     identity = str(fields.get("id") or fields.get("case") or case_name(Path(images[0])))
+    if leads_outside(identity):
+        raise DataError(f"{source}, {where}: the id {identity!r} {NO_NAME}.")
     label = fields.get("label") or None
     role = str(fields.get("role") or ("labeled" if label else "unlabeled")).lower()
     role = {"labelled": "labeled", "unlabelled": "unlabeled"}.get(role, role)

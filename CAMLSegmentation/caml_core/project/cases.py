@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..data.case import ROLES, Case, Role
+from ..data.case import NO_NAME, ROLES, Case, Role, leads_outside
 from ..data.files import absolute, relative_to
 from ..errors import DataError
 from .suggestion import disagreement
@@ -79,6 +79,8 @@ def from_row(row: Any, folder: Path, where: str) -> ProjectCase:
     if not isinstance(row, Mapping) or not isinstance(row.get("id"), str) or not row["id"].strip():
         raise DataError(f"{where} has no id; restore the file from a copy, or start a new project.")
     identity = row["id"]
+    if leads_outside(identity):
+        raise DataError(f"{where}: the id {identity!r} {NO_NAME}.")
     try:
         role = str(row.get("role") or "unlabeled")
         status = str(row.get("status") or "")
