@@ -32,23 +32,6 @@ class Cohort:
         #: Cases that were in the scene since the project was opened.
         self._met: set[str] = set()
 
-    @classmethod
-    def remembered(cls, folder: Path, text: str) -> Cohort:
-        """Return the cohort that a scene remembers, of a folder that does not hold it; raise DataError."""
-        cohort = cls(Project(folder))
-        if text:
-            cohort.project.read(text, _("The scene"))
-        if Project.exists(folder):
-            text = _(
-                "In {folder} there is another project than the scene's; the cohort comes from the scene. Choose an "
-                "empty project folder for it, or the one that it was moved to."
-            )
-            cohort.notes.append(text.format(folder=folder))
-        elif any(case.images for case in cohort.project.cases.values()):
-            text = _("The project folder {folder} is not there; the cohort comes from the scene.")
-            cohort.notes.append(text.format(folder=folder))
-        return cohort
-
     # Nodes of a case
 
     @property
@@ -95,6 +78,11 @@ class Cohort:
             if ours and node.GetAttribute(SegmentationResult.MODEL) is None and not self.caseOf(node):
                 onVolume = node
         return onVolume
+
+    def casesInScene(self) -> set[str]:
+        """Return the cases of which the scene has a volume, though it be without voxels, or a segmentation."""
+        nodes = [*SceneVolumes.sceneVolumes(), *slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
+        return {case for node in nodes if (case := self.caseOf(node))}
 
     def segmentationNames(self) -> dict[str, str]:
         """Return case -> name of its segmentation in the scene; one pass, where a search a case would take its time."""

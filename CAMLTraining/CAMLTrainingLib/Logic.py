@@ -69,9 +69,9 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         self._parameterNode, self._sceneKnown, self._named = None, False, None
 
     def remember(self) -> None:
-        """Write cohort, roles and split into the scene's parameter node, where the scene is this project's."""
+        """Write project and cases of the scene into its parameter node, where the scene is this project's."""
         if self._sceneKnown:
-            SceneProject.note(self.getParameterNode(), self.project)
+            SceneProject.note(self.getParameterNode(), self.cohort)
 
     def recognize(self) -> None:
         """The scene is this project's still, though another one was loaded into it: tell it how the project stands."""
@@ -91,7 +91,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         if folder is not None:
             self._open(folder, before)
         elif told.folder:
-            self.cohort = Cohort.remembered(Path(told.folder), told.cohort)
+            self.cohort = SceneProject.remembered(told)
         self._sceneKnown, self._named = True, told
 
     def lookAgain(self) -> Path | None:

@@ -17,7 +17,7 @@ class CAMLTrainingParameterNode:
     """The panel's state in the scene.
 
     projectBeside: the project's folder as seen from the scene's own, as far as that was known (``SceneProject``).
-    cohort: the project's list of cases as JSON, so that the scene alone brings cohort, roles and split back.
+    cohort: the project's list as JSON, with the cases of this scene: it alone brings them, their roles and labels back.
     startModel: the name of a model, empty for a start from scratch. startChosenFor: the project and round after which
     that was chosen, by the user or by the round's end; empty where nobody has chosen.
     """

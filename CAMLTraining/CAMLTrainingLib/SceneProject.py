@@ -2,6 +2,9 @@
 
 Nothing tells that a scene is about to be saved, so what it says of its own folder may be that of an earlier one. Its
 project is known by its id wherever it lies.
+
+Scenes are handed on, one patient's to the colleague who asked for it. So a scene names the cases that it shows itself,
+and no other patient of the cohort; only a project that is kept in no folder has its whole list there.
 """
 
 from __future__ import annotations
@@ -14,9 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import slicer
+from slicer.i18n import tr as _
 
 from caml_core.data.files import absolute, relative_to
 from caml_core.project.project import FILE, Project
+
+from .Cohort import Cohort
 
 if TYPE_CHECKING:
     from .Parameters import CAMLTrainingParameterNode
@@ -26,7 +32,8 @@ if TYPE_CHECKING:
 class Named:
     """What a scene says of its project, read while the scene's own folder was ``root``.
 
-    folder: the project's folder. beside: the same as seen from the scene's. cohort: the list of cases as JSON.
+    folder: the project's folder. beside: the same as seen from the scene's. cohort: its list as JSON, with the cases of
+    the scene.
     """
 
     folder: str
@@ -45,12 +52,37 @@ def named(node: CAMLTrainingParameterNode) -> Named:
     return Named(node.projectFolder, node.projectBeside, node.cohort, root())
 
 
-def note(node: CAMLTrainingParameterNode, project: Project) -> None:
-    """Let the scene name a project, with its cohort."""
-    at = root()
-    told = (str(project.folder), relative_to(project.folder, at) if at is not None else "", project.write())
+def note(node: CAMLTrainingParameterNode, cohort: Cohort) -> None:
+    """Let the scene name a project, with the cases of the scene."""
+    at, project = root(), cohort.project
+    listed = project.write(cohort.casesInScene() if project.is_kept else None)
+    told = (str(project.folder), relative_to(project.folder, at) if at is not None else "", listed)
     if told != (node.projectFolder, node.projectBeside, node.cohort):
         node.projectFolder, node.projectBeside, node.cohort = told
+
+
+def remembered(told: Named) -> Cohort:
+    """Return what a scene remembers of a project that is not found, and say so; raise DataError where it is damaged."""
+    folder = Path(told.folder)
+    cohort = Cohort(Project(folder))
+    if told.cohort:
+        cohort.project.read(told.cohort, _("The scene"))
+    if Project.exists(folder):
+        text = _(
+            "In {folder} there is another project than the scene's; the cohort comes from the scene. Choose an empty "
+            "project folder for it, or the one that it was moved to."
+        )
+        cohort.notes.append(text.format(folder=folder))
+    elif cohort.project.others or any(case.images for case in cohort.project.cases.values()):
+        text = _("The project folder {folder} is not there; the cohort comes from the scene.")
+        cohort.notes.append(text.format(folder=folder))
+    if others := cohort.project.others:
+        text = _(
+            "The scene knows its own cases alone; {count} others of the project are not listed. They are back once its "
+            "folder is chosen, wherever it lies now."
+        )
+        cohort.notes.append(text.format(count=others))
+    return cohort
 
 
 def names(told: Named, project: Project) -> bool:

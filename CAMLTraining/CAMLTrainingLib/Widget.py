@@ -91,8 +91,9 @@ class TrainingPanel(Listener):
         if self.logic.project.folder != self._folder:
             self._folder = self.logic.project.folder
             self.rounds.refresh()
-        if self.logic.takeInScene():
-            self.logic.remember()
+        changed = self.logic.takeInScene()
+        if changed or SceneProject.named(self._parameterNode).id == self.logic.project.id:
+            self.logic.remember()  # cases whose nodes went are not named any more; another project's name stays
         if self.edit.case and self.edit.case not in self.logic.project.cases:
             self.edit.leave()  # its volume was removed before it was written
             return

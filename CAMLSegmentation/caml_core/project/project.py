@@ -17,7 +17,7 @@ import io
 import json
 import random
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class Project:
         self.segments: tuple[Segment, ...] = ()
         #: Tells this project from others whose cases have the same names.
         self.id = uuid.uuid4().hex[:12]
+        #: How many more cases it had where it came back from a scene, which names its own alone.
+        self.others = 0
         self._seen: tuple[int, int] | None = None
 
     @property
@@ -99,13 +101,16 @@ class Project:
         if len({case.id.casefold() for case in cases}) < len(cases):
             raise DataError(f"{where} has two cases of one name; give each its own id.")
         self.id = str(content.get("id") or self.id)
+        self.others = others if isinstance(others := content.get("others"), int) else 0
         self.segments = declared_segments(content, where)
         self.cases = {case.id: case for case in cases}
 
-    def write(self, folder: Path | None = None) -> str:
-        """Return the project as JSON text, paths relative to ``folder`` (None: to its own)."""
-        rows = [to_row(case, folder or self.folder) for case in self.cases.values()]
+    def write(self, only: Container[str] | None = None) -> str:
+        """Return the project as JSON text, paths relative to its folder. ``only``: with no other cases than these."""
+        rows = [to_row(case, self.folder) for case in self.cases.values() if only is None or case.id in only]
         head = {"format": FORMAT, "id": self.id, "segments": to_json(list(self.segments))}
+        if others := self.others + len(self.cases) - len(rows):
+            head["others"] = others
         return json.dumps({**head, "cases": rows}, indent=1)
 
     def save(self) -> None:
