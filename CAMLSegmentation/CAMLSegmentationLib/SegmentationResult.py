@@ -28,6 +28,8 @@ TABLE, DISAGREEMENT, PROBABILITY = PREFIX + "table", PREFIX + "disagreement", PR
 _LABELMAP = "Binary labelmap"
 #: The ids of a model's segments - and of those that a user adds in the Segment Editor.
 _OF_A_MODEL = re.compile(r"Segment_\d+")
+#: Id of a segmentation -> the state in which it was seen last, and its fingerprint then.
+_fingerprints: dict[str, tuple[tuple[Any, ...], str]] = {}
 
 
 def createResult(volumeNode: Any, name: str) -> Any:
@@ -179,6 +181,22 @@ def fingerprint(node: Any) -> str:
         identity = segmentation.GetNthSegmentID(index)
         parts.append(f"{identity}={_segmentDigest(segmentation.GetSegment(identity))}")
     return ";".join(sorted(parts))
+
+
+def lastFingerprint(node: Any) -> str:
+    """Return the fingerprint, made anew only where voxels or segments have changed since it was asked for last.
+
+    For looking at many cases again and again. Scripts may write into voxels and tell nobody, so what decides whether
+    something is kept or replaced asks for ``fingerprint``.
+    """
+    segmentation = node.GetSegmentation()
+    names = [segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments())]
+    values = [segmentation.GetSegment(name).GetLabelValue() for name in names]
+    state = (*names, *values, *changeTimes(node))
+    known = _fingerprints.get(node.GetID())
+    if known is None or known[0] != state:  # times of change are unique in a process, ids of nodes come again
+        known = _fingerprints[node.GetID()] = (state, fingerprint(node))
+    return known[1]
 
 
 def isEmpty(node: Any) -> bool:

@@ -11,6 +11,7 @@ from CAMLSegmentationLib import SceneVolumes, SegmentationResult, VolumeExchange
 from slicer.i18n import tr as _
 
 from caml_core.config import Segment
+from caml_core.data.case import Cohort as TrainingCohort
 from caml_core.errors import CamlError, DataError
 from caml_core.project.cases import ProjectCase
 from caml_core.project.project import Project
@@ -364,9 +365,9 @@ class Cohort:
         node = self.segmentationNode(case)
         if case not in self.project.cases or node is None or not node.GetSegmentation().GetNumberOfSegments():
             return
-        state = SegmentationResult.fingerprint(node)
+        state = SegmentationResult.lastFingerprint(node)
         untouched = state == node.GetAttribute(OPENED) or TakenLabels.isLabel(node, self.project, case, state)
-        if untouched or SegmentationResult.isEmpty(node):
+        if untouched or self.project.cases[case].status == "edited" or SegmentationResult.isEmpty(node):
             return
         self.project.update(case, status="edited")
 
@@ -403,13 +404,17 @@ class Cohort:
             )
         )
 
-    def ready(self) -> None:
-        """Write what training needs: every scan that only the scene has, and the list. Raises CamlError."""
+    def ready(self) -> TrainingCohort:
+        """Write what training needs, every scan that only the scene has, and the list; return what the engine is told.
+
+        Raises CamlError.
+        """
         self.project.check_writable()
         for case in self.project.with_role("labeled", "unlabeled", "validation"):
             self.ensureFile(case.id)
-        self.project.cohort()
+        told = self.project.cohort()
         self.project.save()
+        return told
 
 
 def sceneVolumes() -> list[Any]:

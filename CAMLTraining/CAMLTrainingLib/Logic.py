@@ -403,9 +403,8 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
             )
         self.cohort.fixSplit(startModel)
         self.cohort.noteStale()
-        self.cohort.ready()
         path = self.project.folder / "training-cohort.json"
-        save_cohort(self.project.cohort(), path)
+        save_cohort(self.cohort.ready(), path)
         self.remember()
         return path
 

@@ -336,6 +336,27 @@ def test_a_label_older_than_the_drawing_is_said_before_training(training, a_coho
     assert "Scan 00: edited after the label was taken" in message(training)
 
 
+def test_only_drawings_that_have_changed_are_looked_at_again(training, a_cohort, monkeypatch):
+    from CAMLSegmentationLib import SegmentationResult
+
+    a_cohort(labeled=3, unlabeled=0)
+    cohort, looked, digest = training.logic.cohort, [], SegmentationResult._segmentDigest
+
+    def counted(segment):
+        looked.append(segment)
+        return digest(segment)
+
+    training.logic._trainingCohort()
+    monkeypatch.setattr(SegmentationResult, "_segmentDigest", counted)
+    training.logic._trainingCohort()
+    assert not looked and not message(training)
+    draw(cohort.segmentationNode("Scan 00"), cohort.volumeNode("Scan 00"), np.roll(ball(0), 1, 0))
+    training.logic._trainingCohort()
+    assert len(looked) in (1, 2) and training.logic.project.cases["Scan 00"].status == "edited"
+    training.logic._trainingCohort()
+    assert len(looked) in (1, 2) and "Scan 00: edited" in training.logic.cohort.notes[-1]
+
+
 def unfinished(project: Path, number: int, learnt: bool = True) -> Path:
     """The folder of a paused round."""
     folder = project / "rounds" / f"{number:03d}"
