@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import qt
@@ -82,14 +82,17 @@ class CasesTable:
 
     def select(self, cases: Sequence[str]) -> None:
         """Select these cases and no others."""
+        wanted = set(cases)
         self._updating = True
-        self._table.clearSelection()
-        for case, row in self._rows().items():
-            if case in cases:
-                for column in range(len(HEADERS)):
-                    self._table.item(row, column).setSelected(True)
+        self._selectRows([row for case, row in self._rows().items() if case in wanted])
         self._updating = False
         self._onSelection()
+
+    def _selectRows(self, rows: Iterable[int]) -> None:
+        """Select these rows alone. Qt compares each piece with all that are selected, so neighbours go in one."""
+        self._table.clearSelection()
+        for first, last in _runs(rows):
+            self._table.setRangeSelected(qt.QTableWidgetSelectionRange(first, 0, last, len(HEADERS) - 1), True)
 
     def _rows(self) -> dict[str, int]:
         """Case -> row; sorting moves rows about."""
@@ -109,11 +112,14 @@ class CasesTable:
             hidden = {case for row, case in before.items() if self._table.isRowHidden(row)}
             order = self._ordered(wanted)
             self._table.rowCount = len(order)
+            moved = [row for row, case in enumerate(order) if before.get(row, "") != case]
             for row, case in enumerate(order):
                 there = before.get(row, "")
                 self._fill(row, wanted[case], self._shown.get(there, ()))
-                if there != case:
-                    self._mark(row, case in selected, case in hidden)
+            for row in moved:
+                self._table.setRowHidden(row, order[row] in hidden)
+            if moved:
+                self._selectRows(row for row, case in enumerate(order) if case in selected)
             self._shown = wanted
         finally:
             self._updating = False
@@ -141,11 +147,6 @@ class CasesTable:
                 item.setData(qt.Qt.UserRole, text)
             item.setToolTip(text)
 
-    def _mark(self, row: int, selected: bool, hidden: bool) -> None:
-        for column in range(len(HEADERS)):
-            self._table.item(row, column).setSelected(selected)
-        self._table.setRowHidden(row, hidden)
-
     def _onSort(self) -> None:
         self._arrange(self._shown)
 
@@ -172,6 +173,17 @@ def rowOf(case: ProjectCase, segmentation: str) -> tuple[str, ...]:
         _BETWEEN.join(f"{s:.3g}" for s in case.spacing or ()),
         _BETWEEN.join(str(n) for n in case.size or ()),
     )
+
+
+def _runs(rows: Iterable[int]) -> list[tuple[int, int]]:
+    """Return the first and last of each run of neighbours."""
+    runs: list[tuple[int, int]] = []
+    for row in sorted(rows):
+        if runs and runs[-1][1] == row - 1:
+            runs[-1] = (runs[-1][0], row)
+        else:
+            runs.append((row, row))
+    return runs
 
 
 def _key(column: int, text: str) -> tuple[float, ...] | str:

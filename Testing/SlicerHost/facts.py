@@ -25,6 +25,7 @@ NAMED_ONLY: dict[str, dict[str, frozenset[str]]] = {
     "QClipboard": {"methods": frozenset({"setText", "text"})},  # SampleData, Segment Statistics
     "QAbstractButton": {"methods": frozenset({"click", "setText"})},  # what QMessageBox.addButton returns
     "QUrl": {"methods": frozenset({"fromLocalFile"})},
+    "QTableWidgetSelectionRange": {"methods": frozenset()},  # made of four whole numbers, as PythonQt's wrapper has it
 }
 
 

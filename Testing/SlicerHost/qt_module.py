@@ -44,6 +44,7 @@ CLASSES = [
     "QTextBrowser",
     "QTableWidget",
     "QTableWidgetItem",
+    "QTableWidgetSelectionRange",
     "QListWidget",
     "QListWidgetItem",
     "QTreeWidget",
