@@ -17,7 +17,7 @@ from CAMLSegmentationLib import SegmentationResult, VolumeExchange
 from slicer.i18n import tr as _
 
 from caml_core.config import Segment
-from caml_core.data.files import disk_error, remove_quietly
+from caml_core.data.files import disk_error, remove_quietly, replace_when_free
 from caml_core.errors import CamlError, DataError
 from caml_core.project.cases import ProjectCase
 
@@ -136,7 +136,7 @@ def writeVolume(volumeNode: Any, path: Path) -> None:
     part = path.with_name(f".part-{path.name}")
     try:
         VolumeExchange.writeVolume(volumeNode, part, VolumeExchange.frameOf(volumeNode))
-        part.replace(path)
+        replace_when_free(part, path)
     except OSError as error:
         raise disk_error(error, path) from error
     finally:
