@@ -36,7 +36,7 @@ demo: $(READY)
 
 # Two files of tests side by side, with one processor thread each: they are many small computations.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(RUN) -m pytest Testing -q -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest Testing -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 acceptance: $(READY)
 	CAML_ACCEPTANCE=1 $(RUN) -m pytest Testing/Modules/acceptance -q $(ARGS)

@@ -28,6 +28,16 @@ def find_shared_folder() -> Path | None:
     return folder if folder.is_dir() else None
 
 
+#: Files of tests that take minutes: begun last, one of two workers would wait for the other.
+LONG = ("test_demo.py", "test_training_run.py", "test_rounds_interrupted.py", "test_plateau.py", "test_training.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first; ``make test`` keeps this order."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
 @pytest.fixture(scope="session")
 def shared_folder() -> Path:
     """The folder of real scans; a test that asks for it is skipped where it is absent."""
