@@ -54,7 +54,7 @@ def test_an_archive_is_looked_through_without_asking_for_each_slice(tmp_path, as
         stats.append(asked.pop("stat"))
         assert set(asked.values()) == {1}, "a folder is listed once"
         assert len(asked) == 1 + 3 * 3
-    assert stats[0] == stats[1]
+    assert stats[1] <= stats[0]  # the first time modules may be imported
 
 
 def test_a_header_is_found_without_asking_for_each_slice(tmp_path, asked):
@@ -67,7 +67,7 @@ def test_a_header_is_found_without_asking_for_each_slice(tmp_path, asked):
         size, _ = read_header(folder)
         assert size[2] == count
         stats.append(asked["stat"])
-    assert stats[0] == stats[1]
+    assert stats[1] <= stats[0]  # the first time modules may be imported
 
 
 def test_a_file_is_looked_for_without_asking_for_each_other_one(tmp_path, asked):
@@ -82,7 +82,7 @@ def test_a_file_is_looked_for_without_asking_for_each_other_one(tmp_path, asked)
             lost[1]: archive / "P2" / "STUDY" / "SER",
         }
         stats.append(asked["stat"])
-    assert stats[0] == stats[1]
+    assert stats[1] <= stats[0]  # the first time modules may be imported
 
 
 def test_links_count_as_what_they_lead_to(tmp_path):
