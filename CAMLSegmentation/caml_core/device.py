@@ -6,6 +6,7 @@ PyTorch is imported inside the functions that need it: a panel asks for memory a
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 import re
@@ -167,6 +168,7 @@ def _usable(device: Device, listener: Listener) -> bool:
     return not fault
 
 
+@functools.cache  # a round asks for each of its parts
 def _fault(name: str) -> str:
     """Why the network cannot be used on this device; empty where it can."""
     if name == "cpu":

@@ -6,7 +6,7 @@ in the same coordinates as the scan's file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,22 +102,24 @@ def holds(path: Path, volumeNode: Any, anywhere: bool = False) -> bool:
 
 
 def _isSame(path: Path, volumeNode: Any, anywhere: bool) -> bool:
-    from caml_core.data.io import grid_difference, read_volume
+    from caml_core.data.io import read_volume
     from caml_core.project.headers import read_grid
 
     grid, header = VolumeExchange.gridOf(volumeNode), read_grid(path)
-    if header is not None and _differs(header, grid, anywhere, grid_difference):
+    if header is not None and _differs(header, grid, anywhere):
         return False  # without reading its voxels
     try:
         volume = read_volume(path)
     except CamlError:
         return False
     voxels = VolumeExchange.voxelsOf(volumeNode).transpose(2, 1, 0)
-    return not _differs(volume.grid, grid, anywhere, grid_difference) and _isEqual(volume.array, voxels)
+    return not _differs(volume.grid, grid, anywhere) and _isEqual(volume.array, voxels)
 
 
-def _differs(first: Grid, second: Grid, anywhere: bool, difference: Callable[..., str]) -> bool:
-    return first.size != second.size if anywhere else bool(difference(first, second, _SAME_PLACE))
+def _differs(first: Grid, second: Grid, anywhere: bool) -> bool:
+    from caml_core.data.io import grid_difference
+
+    return first.size != second.size if anywhere else bool(grid_difference(first, second, _SAME_PLACE))
 
 
 def _isEqual(read: Any, voxels: Any) -> bool:

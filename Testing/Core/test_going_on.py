@@ -38,7 +38,7 @@ def begun(folder: Path, cohort: Path, plan: Plan, steps: int) -> RunFolder:
     made, asked = RunFolder(folder), iter(range(10**6))
     with made:
         made.create(plan, load_cohort(cohort))
-        left = 10**6 if steps < 0 else steps + 1 + len(load_cohort(cohort).cases)
+        left = steps + 1 + len(load_cohort(cohort).cases)
         session = Session(silent, lambda: next(asked) >= left, folder.parent / "cache")
         run_training(plan, load_cohort(cohort), made, session, None, resumed=False)
     return made

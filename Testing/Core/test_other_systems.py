@@ -23,6 +23,7 @@ from caml_core.data import cache, cohort, files, geometry
 from caml_core.data.case import Case
 from caml_core.data.cohort import load_cohort
 from caml_core.errors import DataError, ResourceError, UsageError
+from caml_core.inference import batch
 from caml_core.inference.batch import find_cases
 from caml_core.training import trainer as trainer_module
 from caml_core.training.measurement import candidate_modes
@@ -128,9 +129,12 @@ def test_a_probe_leaves_nothing_behind(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_results_are_not_probed_by_tempfile(caml, tmp_path, monkeypatch):
+def test_results_are_not_probed_by_tempfile(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: pytest.fail("asked by tempfile"))
-    assert caml("predict", tmp_path / "no.caml", tmp_path, "-o", tmp_path / "out")[0] != 0
+    probed: list[Path] = []
+    monkeypatch.setattr(batch, "check_writable", probed.append)
+    batch._check_outputs([Case("p1", (tmp_path / "p1.nrrd",))], batch.Output(tmp_path / "out"))
+    assert probed == [tmp_path / "out"]
 
 
 def test_a_checkpoint_that_is_held_in_passing_ends_no_training(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from training_tools import (
     roles,
     select,
     write_folder,
+    write_two_channels,
 )
 
 from caml_core.data.cohort import load_cohort
@@ -385,10 +386,7 @@ def test_validation_cases_are_held_out_by_chance_once(a_cohort, training):
 def test_a_second_channel_in_the_scene_is_no_case_of_its_own(training, tmp_path):
     import slicer
 
-    folder = tmp_path / "two channels"
-    for seed, name in ((0, "p0_0000"), (5, "p0_0001"), (1, "p1_0000"), (6, "p1_0001")):
-        write_folder(folder, 1, first=seed, suffix=".nrrd")
-        (folder / f"case-{seed:02d}.nrrd").rename(folder / f"{name}.nrrd")
+    folder = write_two_channels(tmp_path / "two channels")
     training.logic.addFolder(folder)
     for channel in ("p0_0001", "p0_0000", "p0_0000"):
         slicer.util.loadVolume(str(folder / f"{channel}.nrrd"))

@@ -19,6 +19,7 @@ from training_tools import (
     roles,
     scan,
     write_folder,
+    write_two_channels,
 )
 
 from caml_core.config import Segment
@@ -49,10 +50,7 @@ def show_two_channels(panel, tmp_path: Path) -> None:
     """A cohort of two cases with two channels each; both channels of the first are in the scene, one of them twice."""
     import slicer
 
-    folder = tmp_path / "two channels"
-    for seed, name in ((0, "p0_0000"), (5, "p0_0001"), (1, "p1_0000"), (6, "p1_0001")):
-        write_folder(folder, 1, first=seed, suffix=".nrrd")
-        (folder / f"case-{seed:02d}.nrrd").rename(folder / f"{name}.nrrd")
+    folder = write_two_channels(tmp_path / "two channels")
     panel.logic.addFolder(folder)
     for channel in ("p0_0001", "p0_0000", "p0_0000"):
         slicer.util.loadVolume(str(folder / f"{channel}.nrrd"))

@@ -80,6 +80,14 @@ def write_folder(folder: Path, count: int, labels: int = 0, suffix: str = ".nii.
     return folder
 
 
+def write_two_channels(folder: Path) -> Path:
+    """Write two cases with two channels each, ``p0_0000`` to ``p1_0001``."""
+    for seed, name in ((0, "p0_0000"), (5, "p0_0001"), (1, "p1_0000"), (6, "p1_0001")):
+        write_folder(folder, 1, first=seed, suffix=".nrrd")
+        (folder / f"case-{seed:02d}.nrrd").rename(folder / f"{name}.nrrd")
+    return folder
+
+
 def predict(panel, case: str, mask: np.ndarray, agreement: float = 0.5):
     """A prediction of a case, as the engine leaves it."""
     folder = panel.logic.project.folder / "predictions"

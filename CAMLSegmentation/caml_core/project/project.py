@@ -25,7 +25,7 @@ from ..config import Segment
 from ..data.case import Cohort, Role
 from ..data.cohort import declared_segments, load_cohort
 from ..data.cohort_folder import case_name, label_files
-from ..data.files import absolute, disk_error, is_segmentation, make_folder, relative_to, replacing
+from ..data.files import absolute, check_writable, is_segmentation, make_folder, relative_to, replacing
 from ..errors import DataError, ResourceError, UsageError
 from ..serialization import to_json
 from .cases import ProjectCase, from_row, to_row
@@ -145,13 +145,7 @@ class Project:
 
     def check_writable(self) -> None:
         """Make the folder and try to write there; raise ResourceError with a way out."""
-        make_folder(self.folder)
-        probe = self.folder / f".probe-{random.randrange(10**9):09d}"
-        try:
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise disk_error(error, self.folder) from error
+        check_writable(make_folder(self.folder))
 
     # Cases
 
