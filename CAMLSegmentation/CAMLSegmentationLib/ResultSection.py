@@ -117,7 +117,10 @@ class ResultSection:
 
     def _showEdited(self, edited: bool) -> None:
         """Say of figures that are no longer those of the segmentation what they are."""
-        text = _("Edited since the model made it: the figures are those of the model's result, not of your edits.")
+        text = _(
+            "Edited since the model made it: the figures are those of the model's result, not of your edits. For those "
+            "use the module Segment Statistics."
+        )
         self._ui.editedLabel.text = text if edited else ""
         self._ui.editedLabel.setVisible(edited)
 

@@ -256,7 +256,14 @@ class FileWork:
         node = slicer.util.loadSegmentation(str(path))
         if self._images[0].is_file():
             volumeNode = slicer.util.loadVolume(str(self._images[0]), {"show": self._mayShow()})
-            SegmentationResult.attach(node, volumeNode)
+        else:  # a DICOM series, read as the engine has read it
+            from caml_core.data.io import read_volume
+
+            volume = read_volume(self._images[0], self.title)
+            volumeNode = VolumeExchange.addVolume(volume.array, volume.grid, self.title)
+            if self._mayShow():
+                slicer.util.setSliceViewerLayers(background=volumeNode, fit=True)
+        SegmentationResult.attach(node, volumeNode)
         SegmentationResult.sign(node, card.spec.segments, card.info.name, card.sha256)
         return Delivery(node, path=path, note=note)
 

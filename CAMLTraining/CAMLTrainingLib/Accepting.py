@@ -59,12 +59,14 @@ def accept(cohort: Cohort, case: str, node: Any, role: str) -> tuple[str, ...]:
             )
         )
     check_names(case, [s.name for s in drawn.segments], cohort.project.segments)
-    if drawn.empty:
+    filled = {segment.name.strip().casefold() for segment in drawn.segments}
+    empty = [name for name in drawn.empty if name.strip().casefold() not in filled]  # a second one of its name is none
+    if empty:
         raise DataError(
             _(
                 "Case {case}: the segment {name} is empty; draw it, or remove the segment where the patient does "
                 "not have it."
-            ).format(case=case, name=drawn.empty[0])
+            ).format(case=case, name=empty[0])
         )
     state = SegmentationResult.fingerprint(node)  # voxels may have been made of surfaces meanwhile
     cohort.ensureFile(case, labelFollows=True)

@@ -15,7 +15,7 @@ HEADERS = (
     _("Role"),
     _("Status"),
     _("Segments"),
-    _("Uncertainty"),
+    _("Disagreement"),
     _("Segmentation"),
     _("Spacing (mm)"),
     _("Size"),

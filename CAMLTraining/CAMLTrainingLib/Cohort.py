@@ -423,8 +423,11 @@ def sceneVolumes() -> list[Any]:
 
 
 def defaultFolder() -> Path:
-    """Return a folder for a new project, which does not exist yet, in the user's documents."""
-    base = Path(slicer.app.defaultScenePath or Path.home()) / "CAML Training"
+    """Return a folder for a new project, which does not exist yet.
+
+    In the user's own folder and not in the documents, which OneDrive and iCloud copy to a cloud where they are set up.
+    """
+    base = Path.home() / "CAML Training"
     number = 1
     while (base / f"project-{number}").exists():
         number += 1

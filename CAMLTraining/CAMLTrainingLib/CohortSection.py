@@ -67,6 +67,7 @@ class CohortSection:
             ("validation", lambda checked=False: self._setRole("validation")),
             ("unlabeled", lambda checked=False: self._setRole("unlabeled")),
             ("exclude", lambda checked=False: self._setRole("excluded")),
+            ("remove", self._onRemove),
             ("holdOut", self._onHoldOut),
             ("practice", self._onPractice),
         ):
@@ -126,6 +127,7 @@ class CohortSection:
         selected, ui = self.table.selected(), self._ui
         for name in ("useAsLabeled", "validation", "unlabeled", "exclude"):
             getattr(ui, f"{name}Button").enabled = bool(selected) and not self._queue.running
+        ui.removeButton.enabled = bool(selected) and not self._queue.running and not self._isBusy()
         ui.editButton.enabled = len(selected) == 1
         one = selected[0] if len(selected) == 1 else ""
         loaded = bool(one) and self._logic.cohort.volumeNode(one) is not None
@@ -141,6 +143,12 @@ class CohortSection:
             if listed
             else _("Make a small cohort of procedural scans in the project folder, to try all of this.")
         )
+
+    def _isBusy(self) -> bool:
+        """Whether something is at work that knows the cases by name."""
+        predictions = self._logic.predictions
+        predicting = predictions is not None and not predictions.ended
+        return self._logic.checking or self._logic.training or predicting
 
     def _onSelection(self) -> None:
         if not self._updating:
@@ -187,9 +195,10 @@ class CohortSection:
         self._logic.openProject(folder)
         if project.cases and not known:
             self._logic.cohort.notes.append(
-                _("A new project begins in {folder}. Roles and labels of before are kept in {before}.").format(
-                    folder=folder, before=project.folder
-                )
+                _(
+                    "A new project begins in {folder}. Roles and labels of before are kept in {before}; to have them "
+                    "here instead, move that folder while Slicer is closed, and choose it where it is then."
+                ).format(folder=folder, before=project.folder)
             )
 
     def _onSegments(self) -> None:
@@ -306,6 +315,11 @@ class CohortSection:
             self._logic.cohort.notes += _shorten(list(faults.values()))
 
         self._trying(act)
+
+    def _onRemove(self, checked: bool = False) -> None:
+        selected = self.table.selected()
+        if selected:
+            self._trying(lambda: LeftOut.takeOff(self._logic.cohort, selected))
 
     def _onChecked(self, done: int, total: int) -> None:
         self.say(_("Checking labels: {done} of {total}").format(done=done, total=total))

@@ -5,8 +5,10 @@ A new project begins with all that the scene has; this is about projects that ar
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import slicer
 from CAMLSegmentationLib.SceneVolumes import sceneVolumes
 from slicer.i18n import tr as _
 
@@ -47,6 +49,25 @@ def isLeftOut(node: Any, project: Project) -> bool:
 def leftOut(project: Project) -> list[Any]:
     """Return the volumes of the scene that are left out of a project."""
     return [node for node in sceneVolumes() if isLeftOut(node, project)]
+
+
+def takeOff(cohort: Cohort, cases: Iterable[str]) -> None:
+    """Take cases off the list; no file is deleted. What the scene has of them stays, and is left out as another's."""
+    project, chosen = cohort.project, set(cases)
+    for node in sceneVolumes():
+        if cohort.caseOf(node) in chosen or node.GetAttribute(f"{EXTRA}.{project.id}") in chosen:
+            cohort.release(node)
+            node.RemoveAttribute(f"{EXTRA}.{project.id}")
+            node.SetAttribute(_attribute(project), project.id)
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        if cohort.caseOf(node) in chosen:
+            cohort.release(node)
+    labels = [case for case in chosen if project.cases[case].status == "accepted"]
+    project.remove(chosen)
+    text = _("{count} cases were taken off the list; their files are where they were.").format(count=len(chosen))
+    if labels:
+        text += _(" Labels that were drawn for them are in {folder}.").format(folder=project.folder / "labels")
+    cohort.notes.append(text)
 
 
 def letIn(project: Project) -> None:

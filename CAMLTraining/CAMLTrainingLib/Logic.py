@@ -129,6 +129,8 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         self.listener.onProject()
         if project.folder == self.project.folder:
             project = Project.at(project.folder)  # what was ended has written down what it has done
+        if project.is_kept:
+            Parameters.storeLastProject(project.folder)
         self.cohort, self._rounds, self._sceneKnown, self._named = Cohort(project), None, True, None
         LeftOut.leaveOut(self.cohort, before)
         self.takeInScene()
@@ -138,6 +140,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
     def save(self) -> None:
         """Write the project; raise ResourceError where that cannot be done."""
         self.project.save()
+        Parameters.storeLastProject(self.project.folder)
         self.remember()
 
     def takeInScene(self) -> bool:

@@ -4,12 +4,15 @@ computer.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import slicer
 from slicer.parameterNodeWrapper import parameterNodeWrapper
 
 #: What happens to a training when Slicer quits.
 ON_QUIT = ("continue", "pause")
 _ON_QUIT_KEY = "CAMLTraining/OnQuit"
+_LAST_PROJECT_KEY = "CAMLTraining/LastProject"
 
 
 @parameterNodeWrapper
@@ -44,3 +47,15 @@ def storedOnQuit() -> str:
 def storeOnQuit(value: str) -> None:
     """Remember the choice."""
     slicer.app.userSettings().setValue(_ON_QUIT_KEY, value)
+
+
+def lastProject() -> Path | None:
+    """Return the folder of the project that was open last on this computer, None where there was none."""
+    value = str(slicer.util.settingsValue(_LAST_PROJECT_KEY, "") or "")
+    return Path(value) if value else None
+
+
+def storeLastProject(folder: Path) -> None:
+    """Remember the folder of the project that is open."""
+    if lastProject() != folder:
+        slicer.app.userSettings().setValue(_LAST_PROJECT_KEY, str(folder))

@@ -18,7 +18,16 @@ from caml_core.project.history import Round
 from . import Curves, ModelChoice, Results
 from .Logic import CAMLTrainingLogic
 
-_HEADERS = (_("Round"), _("Labels"), _("Unlabeled"), _("Min"), _("CAML"), _("Alone"), _("Start"), _("Held out"))
+_HEADERS = (
+    _("Round"),
+    _("Labels"),
+    _("Unlabeled"),
+    _("Minutes"),
+    _("CAML, Dice %"),
+    _("Labels alone, Dice %"),
+    _("Start model, Dice %"),
+    _("Held-out cases"),
+)
 #: Rows of a result that have a column each.
 _ROWS = ("caml", "labeled-only", "start")
 

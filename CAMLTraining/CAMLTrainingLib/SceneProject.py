@@ -20,8 +20,10 @@ import slicer
 from slicer.i18n import tr as _
 
 from caml_core.data.files import absolute, relative_to
+from caml_core.locking import is_locked
 from caml_core.project.project import FILE, Project
 
+from . import Parameters
 from .Cohort import Cohort
 
 if TYPE_CHECKING:
@@ -83,6 +85,15 @@ def remembered(told: Named) -> Cohort:
         )
         cohort.notes.append(text.format(count=others))
     return cohort
+
+
+def left(project: Project, lock: str) -> tuple[str, ...]:
+    """Say where the last project is, as a scene that names none does not bring it back; ``lock``: a training's file."""
+    folder = Parameters.lastProject()
+    if folder is None or folder == project.folder or not Project.exists(folder):
+        return ()
+    text = _("Your last project is in {folder}; choose it as project folder to go on with it.").format(folder=folder)
+    return (text, _("A training is at work there.")) if is_locked(folder / lock) else (text,)
 
 
 def names(told: Named, project: Project) -> bool:

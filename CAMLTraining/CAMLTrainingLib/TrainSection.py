@@ -26,6 +26,10 @@ DRAW_PERIOD = 2.0
 #: Parts of a cross-validation, and held-out cases from which on there is none.
 FOLDS, ENOUGH_HELD_OUT = 3, 3
 _STOP = _("Stop the training for good? What it has learnt so far is measured and kept as a model.")
+_STOP_PAUSED = _(
+    "End this paused training for good? What it has learnt so far is measured and kept as a model; it cannot be "
+    "resumed afterwards."
+)
 _FORCE = _(
     "The training has not answered yet; a step may take a while. End it by force? What it has learnt since its last "
     "save is lost; the rest is measured and kept as a model."
@@ -338,7 +342,9 @@ class TrainSection:
             logic.cancelPreflight()
             return
         force = logic.training and (self._stopNext or logic.round.state == "silent")
-        if logic.training and not slicer.util.confirmYesNoDisplay(_FORCE if force else _STOP):
+        paused = not logic.training and logic.resumable and logic.learnt
+        question = _FORCE if force else _STOP_PAUSED if paused else _STOP
+        if (logic.training or paused) and not slicer.util.confirmYesNoDisplay(question):
             return
         if not logic.training:  # it may have ended while the question was open
             if logic.resumable:

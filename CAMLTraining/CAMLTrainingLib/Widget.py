@@ -170,6 +170,8 @@ class TrainingPanel(Listener):
             return
         self.train.forget()
         self._opening(self.logic.recall)
+        if not told.folder:
+            self.logic.cohort.notes += SceneProject.left(self.logic.project, self.logic.lock.name)
         self.sceneChanged()  # a bundle's own folder is known only after its scene was read
 
     def _isMoved(self, told: SceneProject.Named) -> bool:

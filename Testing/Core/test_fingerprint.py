@@ -168,6 +168,14 @@ def test_what_stands_out_is_said(tmp_path):
     assert fingerprint(a_cohort(*cases[:6])).notes == ()
 
 
+@pytest.mark.parametrize("values, said", [((0, 255), True), (range(12), True), (range(13), False), ((0, 0.5), False)])
+def test_a_label_map_among_the_scans_stands_out(tmp_path, values, said):
+    mask = Case("mask", (tmp_path / "mask.nrrd",))
+    write_image(mask.images[0], np.resize(np.array(values, np.float32), LPS.size), LPS)
+    notes = fingerprint(a_cohort(*[a_case(tmp_path, i) for i in range(2)], mask)).notes
+    assert any("Case mask has" in note and "label map" in note for note in notes) == said
+
+
 def test_label_maps_without_names_count_as_drawn_beside_segmentations_with_names(tmp_path):
     named = [a_case(tmp_path, i, segments=(Segment("LA", 1),)) for i in range(2)]
     unnamed = [a_case(tmp_path, i) for i in (2, 3)]

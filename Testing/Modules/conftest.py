@@ -34,10 +34,14 @@ else:
 
 
 @pytest.fixture
-def slicer_host() -> Iterator[Any]:
-    """The host, with its memory of dialogs and installations empty; an exception in a slot fails the test."""
+def slicer_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The host, with its memory of dialogs and installations empty; an exception in a slot fails the test.
+
+    The user's own folder, in which projects are begun, is one of the test.
+    """
     from SlicerHost import packaging, proxy, qt_module
 
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
     for memory in (proxy.slot_errors, packaging.requests, packaging.failure, qt_module.opened, qt_module.answers):
         memory.clear()
     yield SlicerHost

@@ -70,3 +70,23 @@ def ijk_to_ras(
 def read_labels(path: Path) -> np.ndarray:
     """Return the voxels [k, j, i] of a label map file."""
     return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
+def write_series(folder: Path) -> Path:
+    """A DICOM series whose slices are stored from the top down."""
+    folder.mkdir(parents=True)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for index, position in enumerate((8.0, 6.0, 4.0, 2.0)):
+        plane = sitk.GetImageFromArray((np.arange(12 * 10).reshape(12, 10) + 200 * index).astype(np.int16))
+        plane.SetSpacing((0.5, 0.75))
+        tags = {
+            "0008|0060": "MR", "0008|0016": "1.2.840.10008.5.1.4.1.1.4", "0008|0018": f"1.2.3.{index + 1}",
+            "0020|000e": "1.2.3", "0020|000d": "1.2", "0020|0013": str(index + 1), "0020|0032": f"1\\2\\{position}",
+            "0020|0037": "1\\0\\0\\0\\1\\0", "0028|0030": "0.75\\0.5",
+        }  # fmt: skip
+        for key, value in tags.items():
+            plane.SetMetaData(key, value)
+        writer.SetFileName(str(folder / f"{index:03d}.dcm"))
+        writer.Execute(plane)
+    return folder

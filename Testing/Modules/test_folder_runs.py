@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from panel_tools import apply, finish, results
-from stand_ins import ijk_to_ras, noise, read_labels
+from stand_ins import ijk_to_ras, noise, read_labels, write_series
 
 
 @pytest.fixture
@@ -78,6 +78,27 @@ def test_a_folder_that_was_cleared_is_no_folder_any_more(panel, tmp_path, line, 
 
 def test_a_folder_with_a_dot_in_its_name_takes_results(done):
     assert files(done) == ["p0.seg.nrrd", "p1.seg.nrrd"]
+
+
+def test_a_dicom_series_is_loaded_with_its_result_where_that_is_wanted(panel, tmp_path, wait_for):
+    import slicer
+
+    from caml_core.data.io import read_volume
+
+    write_series(tmp_path / "scans" / "patient")
+    ui = panel.ui
+    ui.inputKindComboBox.currentIndex = ui.inputKindComboBox.findData("folder")
+    ui.folderPathLineEdit.currentPath = str(tmp_path / "scans")
+    ui.loadResultsCheckBox.checked = True
+    apply(panel, wait_for)
+    (node,) = results()
+    (volume,) = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    assert volume.GetName() == "patient"
+    expected = read_volume(tmp_path / "scans" / "patient")
+    assert np.array_equal(slicer.util.arrayFromVolume(volume), expected.array.transpose(2, 1, 0))
+    assert node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) is volume
+    shown = slicer.app.layoutManager().sliceWidget("Red").sliceLogic().GetSliceCompositeNode().GetBackgroundVolumeID()
+    assert shown == volume.GetID()
 
 
 def test_untouched_results_are_replaced_without_a_question(panel, done, wait_for, answers):

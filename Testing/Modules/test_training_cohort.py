@@ -244,6 +244,22 @@ def test_an_empty_segmentation_is_refused(training):
     assert "is empty; draw its segments first" in message(training)
 
 
+def test_a_segment_that_was_drawn_is_not_missed_for_an_empty_one_of_its_name(training):
+    """Edit adds the cohort's segments; what the user then renames to one of them stands beside it."""
+    for seed, name in ((0, "ball"), (1, "bowl")):
+        node = add_segmentation(add_scan(seed), ball(seed), name)
+    training.update()
+    accept(training, "Scan 00")
+    training.openCase("Scan 01")
+    segments = [node.GetSegmentation().GetNthSegment(place) for place in range(2)]
+    assert [segment.GetName() for segment in segments] == ["bowl", "ball"]
+    segments[0].SetName("Ball")
+    training.edit.leave()
+    accept(training, "Scan 01")
+    assert roles(training)["Scan 01"] == "labeled", message(training)
+    assert case_of(training, "Scan 01").segments == ("Ball",)
+
+
 def test_a_case_without_a_segmentation_is_told_what_to_do(training):
     add_scan(0, "LA 01")
     training.update()

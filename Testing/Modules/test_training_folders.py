@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import SlicerHost
+from stand_ins import write_series
 from training_tools import (
     accept,
     add_scan,
@@ -191,28 +192,6 @@ def test_scans_that_moved_are_located(training, tmp_path, answers):
     training.ui.locateButton.click()
     assert not training.logic.project.missing()
     assert "2 cases were found there; 0 are still missing" in message(training)
-
-
-def write_series(folder: Path) -> Path:
-    """A DICOM series whose slices are stored from the top down."""
-    import SimpleITK as sitk
-
-    folder.mkdir(parents=True)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for index, position in enumerate((8.0, 6.0, 4.0, 2.0)):
-        plane = sitk.GetImageFromArray((np.arange(12 * 10).reshape(12, 10) + 200 * index).astype(np.int16))
-        plane.SetSpacing((0.5, 0.75))
-        tags = {
-            "0008|0060": "MR", "0008|0016": "1.2.840.10008.5.1.4.1.1.4", "0008|0018": f"1.2.3.{index + 1}",
-            "0020|000e": "1.2.3", "0020|000d": "1.2", "0020|0013": str(index + 1), "0020|0032": f"1\\2\\{position}",
-            "0020|0037": "1\\0\\0\\0\\1\\0", "0028|0030": "0.75\\0.5",
-        }  # fmt: skip
-        for key, value in tags.items():
-            plane.SetMetaData(key, value)
-        writer.SetFileName(str(folder / f"{index:03d}.dcm"))
-        writer.Execute(plane)
-    return folder
 
 
 def test_a_dicom_series_is_labelled_where_training_looks(training, tmp_path):

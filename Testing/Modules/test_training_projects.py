@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import SlicerHost
-from training_tools import add_scan, message, roles, write_folder
+from training_tools import accept, add_scan, case_of, message, roles, select, write_folder
 
 
 @pytest.fixture
@@ -96,11 +96,69 @@ def test_scans_that_no_project_has_kept_go_to_the_one_that_is_opened(training, s
     assert list(roles(training)) == ["case-08", "mine"] and training.ui.addFromSceneButton.isHidden()
 
 
+def test_a_new_scene_says_where_the_last_project_is(training, a_cohort):
+    import slicer
+
+    from caml_core.locking import FileLock
+
+    a_cohort(labeled=2, unlabeled=1)
+    folder, lock = training.logic.project.folder, training.logic.lock
+    slicer.mrmlScene.Clear()
+    assert not roles(training) and f"Your last project is in {folder}" in message(training)
+    assert "at work" not in message(training)
+    with FileLock(lock, ""):
+        slicer.mrmlScene.Clear()
+        assert "A training is at work there." in message(training)
+    training.ui.projectDirectoryButton.directory = str(folder)
+    assert len(roles(training)) == 3 and not message(training)
+    slicer.mrmlScene.Clear()
+    (folder / "cohort.json").unlink()
+    slicer.mrmlScene.Clear()
+    assert not message(training), "a project that is gone is not spoken of"
+
+
+def test_cases_that_are_removed_stay_off_the_list_until_the_user_says_so(training, a_cohort, tmp_path):
+    import slicer
+
+    names = a_cohort(labeled=2, unlabeled=1)
+    training.logic.addFolder(write_folder(tmp_path / "more", 2, first=5))
+    training.update()
+    select(training, [])
+    assert not training.ui.removeButton.enabled
+    select(training, [names[0], "case-05"])
+    label, scan = case_of(training, names[0]).label, case_of(training, "case-05").images[0]
+    training.ui.removeButton.click()
+    assert list(roles(training)) == [*names[1:], "case-06"]
+    assert "2 cases were taken off the list" in message(training)
+    assert label.is_file() and scan.is_file() and str(label.parent) in message(training)
+    training.update()
+    training.logic.openProject(training.logic.project.folder)
+    training.update()
+    assert list(roles(training)) == [*names[1:], "case-06"]
+    assert len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")) == 3, "the scene keeps what it has"
+    training.ui.addFromSceneButton.click()
+    assert roles(training)[names[0]] == "unlabeled"
+    accept(training, names[0])
+    assert roles(training)[names[0]] == "labeled", "what was drawn on it is there"
+
+
+def test_no_case_is_removed_while_something_knows_it_by_name(training, a_cohort, wait_for):
+    names = a_cohort(labeled=2, unlabeled=1)
+    select(training, names[:1])
+    assert training.ui.removeButton.enabled
+    training.ui.checkButton.click()
+    training.update()
+    assert training.logic.checking and not training.ui.removeButton.enabled
+    wait_for(lambda: not training.logic.checking, 120)
+    training.update()
+    assert training.ui.removeButton.enabled
+
+
 @pytest.mark.parametrize("meanwhile", ["another module", "another scene"])
 def test_practice_goes_on_while_another_module_is_open(the_training_module, wait_for, tmp_path, monkeypatch, meanwhile):
     import slicer
 
-    monkeypatch.setattr(slicer.app, "defaultScenePath", str(tmp_path))
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
     training = the_training_module.panel
     training.logic.recall()
     training.update()

@@ -83,7 +83,7 @@ def test_from_labels_to_a_model_and_on_to_the_next_case(training, a_cohort, wait
     wait_for(lambda: not panel.loop.running, 120)
     assert panel.ui.predictLabel.text == "2 cases segmented.", panel.ui.predictLabel.text
     assert cell(panel, "Scan 03", "Status") == "predicted"
-    assert cell(panel, "Scan 03", "Uncertainty") != ""
+    assert cell(panel, "Scan 03", "Disagreement") != ""
     node = panel.logic.cohort.predictionNode("Scan 03")
     assert node.GetName() == "Scan 03 - Balls (prediction)"
     assert panel.logic.cohort.segmentationNode("Scan 03") is None, "a prediction is no hand's work"

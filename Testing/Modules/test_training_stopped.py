@@ -25,7 +25,10 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has
 def stopped_at(training, monkeypatch):
     """``stopped_at(kind, **fields)``: the panel, opened on a round that was asked to stop when it told this event."""
 
+    import slicer
+
     monkeypatch.setattr(trainer, "STEP_EVENT_SECONDS", 0.0)  # every step is told
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda text: True)
 
     def stop(kind, baseline=False, folds=0, **fields):
         logic = training.logic
@@ -91,6 +94,18 @@ def test_a_round_that_learnt_before_it_was_resumed_can_be_finished(stopped_at, a
     wait_for(lambda: panel.logic.round.state == "finished", 60)
     (found,) = panel.logic.rounds()
     assert found.ended == "stopped" and 0 < found.row("caml").iterations < QUICK.iterations
+
+
+def test_stop_of_a_paused_training_asks_first(stopped_at, a_cohort, monkeypatch):
+    import slicer
+
+    a_cohort(labeled=2, unlabeled=1)
+    panel, asked = stopped_at("step", iteration=3), []
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda text: asked.append(text))
+    panel.ui.stopButton.click()
+    assert len(asked) == 1 and "cannot be resumed" in asked[0]
+    assert panel.logic.round.state == "paused" and panel.ui.resumeButton.enabled
+    assert (panel.logic.round.folder / "caml" / "checkpoint.pt").is_file()
 
 
 def test_a_stop_while_the_report_is_made_leaves_result_and_model_and_resume(stopped_at, a_cohort, wait_for):

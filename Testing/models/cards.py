@@ -25,6 +25,12 @@ MOST_BYTES = 12_000_000
 #: Figures of the card. Both rules of the 95th percentile: of both directions pooled, and the larger of the two.
 COLUMNS = ("dice", "jaccard", "hd95_pooled_mm", "hd95_mm", "assd_mm")
 
+#: Values of a weight from which on it keeps so many significant bits. Four fifths of a network's values are in the few
+#: kernels of its deepest stages, which decide least; eight bits is what prediction in bfloat16 keeps.
+SIGNIFICANT = ((400_000, 3), (100_000, 4), (0, 8))
+#: Significant bits of float32, the first one implied.
+FLOAT_BITS = 24
+
 
 def write_model(recipe: Recipe, trained: Path, figures: Path, held_out: str, target: Path) -> list[str]:
     """Write the model of the run folder ``trained`` to ``target`` with the recipe's card; return what it lacks.
@@ -42,17 +48,21 @@ def write_model(recipe: Recipe, trained: Path, figures: Path, held_out: str, tar
 
 
 def coarse(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a network's state with weights of two and more dimensions rounded to bfloat16's eight significant bits.
+    """Return a network's state with weights of two and more dimensions rounded to as many bits as ``SIGNIFICANT`` says.
 
-    By 1/256 of a value at most, as prediction in bfloat16 rounds them; all others stay as they are.
+    Rounding to n significant bits changes a value by 1 / 2**n of it at most. All others stay as they are.
     """
+    return {
+        name: _rounded(tensor) if tensor.is_floating_point() and tensor.dim() >= 2 else tensor
+        for name, tensor in state.items()
+    }
 
-    def rounded(tensor: Tensor) -> Tensor:
-        if not tensor.is_floating_point() or tensor.dim() < 2:
-            return tensor
-        return tensor.to(torch.bfloat16).to(tensor.dtype)
 
-    return {name: rounded(tensor) for name, tensor in state.items()}
+def _rounded(weights: Tensor) -> Tensor:
+    bits = next(bits for values, bits in SIGNIFICANT if weights.numel() >= values)
+    dropped = FLOAT_BITS - bits
+    pattern = weights.to(torch.float32).contiguous().view(torch.int32)
+    return (((pattern + (1 << (dropped - 1))) >> dropped) << dropped).view(torch.float32).to(weights.dtype)
 
 
 def figures_of(run: Path, held_out: str) -> dict[str, Any]:

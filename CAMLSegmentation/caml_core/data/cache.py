@@ -160,8 +160,8 @@ class CaseCache:
         if total > self.limit_bytes and needed + _SPARE_BYTES > (free := shutil.disk_usage(self.folder).free):
             raise ResourceError(
                 f"Case {case_id} needs {needed / 1e9:.3g} GB in the cache {self.folder} beside the cases in use, and "
-                f"its disk has {free / 1e9:.3g} GB free, of which {_SPARE_BYTES / 1e9:.3g} GB must stay free; make "
-                "room, choose another folder for the cache, or train on fewer cases or at a coarser spacing."
+                f"its disk has {free / 1e9:.3g} GB free, of which {_SPARE_BYTES / 1e9:.3g} GB must stay free; free "
+                "space on that disk, or exclude some cases."
             )
 
     def _remove(self, entry: Path) -> bool:

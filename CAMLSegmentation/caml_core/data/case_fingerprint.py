@@ -30,6 +30,8 @@ HU_RANGE = (-1024, 3071)
 #: box: organs fill 15 to 40 %, vessel trees 0.5 to 7 %, and what lies beyond a gap of a tree must not be taken away.
 _ONE_COMPONENT_SHARE, _COMPACT_SHARE = 0.97, 0.1
 BINS = HU_RANGE[1] - HU_RANGE[0] + 1
+#: So many different whole numbers at most are values of a label map; a scan has hundreds.
+_LABEL_VALUES = 12
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Sighting:
 
     ``around``: counts near the labelled structures, zero for others than labelled cases; of these ``compact`` tells
     whether each segment is one compact piece. ``segments``: None where no label is used. ``notes``: sentences on the
-    label. ``seconds``: what it took to look.
+    label, and where the scan seems to be one. ``seconds``: what it took to look.
     """
 
     case: CaseFingerprint
@@ -101,13 +103,14 @@ def look_at(case: Case, channels: int, declared: Sequence[Segment]) -> Sighting:
             around, compact = _around(volumes, label_map, box), _is_compact(label_map)
     samples = [sample_voxels(volume.array, SAMPLE_VOXELS) for volume in volumes]
     statistics = tuple(_statistics(volume, values) for volume, values in zip(volumes, samples))
+    histograms = np.stack([_histogram(values) for values in samples])
     size, spacing = _along_patient(grid.size, grid), _along_patient(grid.spacing, grid)
     return Sighting(
         CaseFingerprint(case.id, case.role, size, spacing, _orientation(grid), statistics, voxels, extent),
         None if label_map is None else label_map.segments,
-        () if label_map is None else label_map.notes,
+        (*_like_labels(case.id, samples, histograms), *(() if label_map is None else label_map.notes)),
         compact,
-        np.stack([_histogram(values) for values in samples]),
+        histograms,
         around,
         time.monotonic() - start,
     )
@@ -158,6 +161,19 @@ def _is_compact(label_map: LabelMap) -> bool:
 def _histogram(values: np.ndarray) -> np.ndarray:
     low, high = HU_RANGE
     return np.bincount(np.clip(np.rint(values), low, high).astype(np.int64).ravel() - low, minlength=high - low + 1)
+
+
+def _like_labels(case: str, samples: Sequence[np.ndarray], histograms: np.ndarray) -> tuple[str, ...]:
+    """Say so where a channel seems to be a label map: masks that lie in a folder of their own are listed as scans."""
+    for values, counts in zip(samples, histograms):
+        different = int(np.count_nonzero(counts))
+        inside = HU_RANGE[0] <= values.min() and values.max() <= HU_RANGE[1]
+        if inside and different <= _LABEL_VALUES and np.array_equal(values, np.rint(values)):
+            return (
+                f"Case {case} has {different} different grey values alone, as a label map has and no scan; if it is "
+                "one, remove or exclude the case.",
+            )
+    return ()
 
 
 def _along_patient(values: Sequence[float], grid: Grid) -> tuple:

@@ -196,7 +196,7 @@ def _case(fields: dict[str, Any], source: Path, where: str) -> Case:
 def _check(cohort: Cohort) -> None:
     if not cohort.cases:
         raise DataError(
-            f"The cohort {cohort.source} has no cases; expected images such as CASE.nii.gz, a folder of a DICOM series "
+            f"{cohort.source} has no cases; expected images such as CASE.nii.gz, a folder of a DICOM series "
             "a case, or a list of cases (CSV, JSON)."
         )
     seen: set[str] = set()

@@ -50,7 +50,10 @@ def scan(folder: Path, notes: list[str] | None) -> tuple[Case, ...]:
     cases = _cases_of(folder, notes, walk)
     sentences = walk.sentences()
     if sentences and not cases:
-        raise DataError(f"The cohort {folder} has no cases. {' '.join(sentences)}")
+        raise DataError(
+            f"The folder {folder} has no cases. {' '.join(sentences)} Choose the folder in which the scans themselves "
+            "lie, or put each patient's scan into a folder of its own."
+        )
     if notes is not None:
         notes += sentences
     return cases

@@ -187,7 +187,10 @@ class Project:
             identity = self.add(ProjectCase(case.id, case.images, case.label, role))
             new.append(identity)
             if identity != case.id:
-                notes.append(f"There is a case {case.id} already; the one of {path} is listed as {identity}.")
+                notes.append(
+                    f"There is a case {case.id} already; the one of {path} is listed as {identity}. If that is its "
+                    "label, remove it from the list and add it with Label Files."
+                )
         if double:
             notes.append(f"{double} scans of {path} were in the cohort already.")
         if not self.segments and listed.segments:

@@ -66,8 +66,8 @@ def make_plan(
     preset = _preset(request, found, len(labeled), traits)
     if preset.losses.pseudo_largest_component:
         notes.append(
-            "Each segment is one compact piece in all labelled cases that have it: pseudo-labels and the model's "
-            "segmentations keep the largest part alone; ask for all parts where a segment may have several."
+            "Each segment is one compact piece in all labelled cases that have it, so only the largest part of each is "
+            "kept in pseudo-labels and results; predictions can be asked for all parts."
         )
     if start is not None:
         _refuse_other_shapes(request, start.spec)

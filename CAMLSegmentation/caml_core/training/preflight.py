@@ -130,7 +130,7 @@ def _judged(answer: dict[str, Any], plan: Plan, extras: Extras) -> dict[str, Any
     if free and answer["disk_mb"] > free:
         answer["notes"].append(
             f"With all prepared cases about {answer['disk_mb']} MB are needed on the disk, and {free} MB are free; "
-            "unless they are prepared already, make room or choose another folder for the cache."
+            "unless they are prepared already, free space on the disk of your user folder, or exclude some cases."
         )
     shrunk = next((note for note in plan.notes if note.startswith(SHRUNK)), "")
     if shrunk:

@@ -256,7 +256,7 @@ class Trainer:
             return ""
         return (
             f"The loss was not finite {MOST_FAILURES} times in a row, up to iteration {self._iteration}; the last "
-            "good weights are kept. Look for extreme intensities in the cases, or train with fp32 arithmetic."
+            "good weights are kept. Look for a case with extreme grey values, unlike the others, and exclude it."
         )
 
     def _recover(self) -> None:
