@@ -1,5 +1,6 @@
 """A project keeps cases, roles and labels, comes back as it was, and never half."""
 
+import errno
 import json
 import os
 import shutil
@@ -223,6 +224,31 @@ def test_two_label_files_for_one_case_are_not_chosen_between(project, tmp_path):
     label(tmp_path / "labels" / "a-seg.nii.gz")
     with pytest.raises(DataError, match="keep one"):
         project.add_labels(tmp_path / "labels")
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EHOSTDOWN, errno.EACCES])
+def test_a_drive_that_does_not_answer_is_no_project_for_now_and_none_is_begun_there(project, monkeypatch, code):
+    project.save()
+    stat = os.stat
+
+    def gone(path, *more, **named):
+        if str(path).startswith(str(project.folder)):
+            raise OSError(code, os.strerror(code), str(path))
+        return stat(path, *more, **named)
+
+    def unreadable(path, *more, **named):
+        raise OSError(code, os.strerror(code), str(path))
+
+    project.update("a", role="labeled", label=project.folder / "labels" / "a.nii.gz")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", gone)
+        patch.setattr(Path, "read_text", unreadable)
+        assert not Project.exists(project.folder) and not project.is_kept
+        assert project.missing() == ("a",)
+        with pytest.raises(DataError, match="cannot be read"):
+            Project.at(project.folder)
+    assert Project.exists(project.folder) and len(Project.at(project.folder).cases) == 3
+    assert not Project.at(project.folder / "nothing here").cases
 
 
 def test_a_newer_version_is_refused_and_left_alone(project):

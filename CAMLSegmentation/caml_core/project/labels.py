@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,5 +91,5 @@ def _grid(path: Path, case_id: str) -> Grid:
     from ..data.io import read_volume
     from .headers import read_grid
 
-    grid = None if not path.is_file() or has_dicom_mark(path) else read_grid(path)
+    grid = None if not os.path.isfile(path) or has_dicom_mark(path) else read_grid(path)
     return read_volume(path, case_id).grid if grid is None else grid  # it says what is wrong, where something is

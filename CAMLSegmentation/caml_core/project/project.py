@@ -15,6 +15,7 @@ import csv
 import dataclasses
 import io
 import json
+import os
 import random
 import uuid
 from collections.abc import Container, Iterable, Sequence
@@ -62,8 +63,8 @@ class Project:
 
     @classmethod
     def exists(cls, folder: Path) -> bool:
-        """Whether a folder holds a project."""
-        return (Path(folder) / FILE).is_file()
+        """Whether a folder holds a project; false, too, where the folder cannot be reached now."""
+        return os.path.isfile(Path(folder) / FILE)  # Path's raises where a network drive is gone for a moment
 
     @classmethod
     def open(cls, folder: Path) -> Project:
@@ -83,8 +84,13 @@ class Project:
 
     @classmethod
     def at(cls, folder: Path) -> Project:
-        """Open the project of a folder, or begin one there; raise DataError where it cannot be read."""
-        return cls.open(folder) if cls.exists(folder) else cls(folder)
+        """Open the project of a folder, or begin one there; raise DataError where it cannot be read or reached."""
+        try:
+            return cls.open(folder)
+        except DataError as error:  # what cannot be reached now may be there: a new one would take its place
+            if isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
+                return cls(folder)
+            raise
 
     def read(self, text: str, where: str) -> None:
         """Take over what ``text``, written by this class, says; raise DataError that names ``where``."""
@@ -241,7 +247,7 @@ class Project:
         return tuple(
             case.id
             for case in self.cases.values()
-            if any(not p.exists() for p in (*case.images, *([case.label] if case.label else [])))
+            if any(not os.path.exists(p) for p in (*case.images, *([case.label] if case.label else [])))
         )
 
     def relocate(self, folder: Path) -> int:
@@ -251,7 +257,7 @@ class Project:
         """
         lost = self.missing()
         paths = {case.id: [p for p in (*case.images, case.label) if p is not None] for case in self.cases.values()}
-        gone = {p for identity in lost for p in paths[identity] if not p.exists()}
+        gone = {p for identity in lost for p in paths[identity] if not os.path.exists(p)}
         there = {p for of_case in paths.values() for p in of_case} - gone
         moved = find_moved(gone, folder, there) if gone else {}
         for case in self.cases.values():  # a name alone may be another patient's
@@ -261,7 +267,7 @@ class Project:
             case = self.cases[identity]
             label = moved.get(case.label, case.label) if case.label is not None else None
             self.update(identity, images=tuple(moved.get(p, p) for p in case.images), label=label)
-        for part in (p for p in _listed(self.rounds_folder()) if not (p / "result.json").exists()):
+        for part in (p for p in _listed(self.rounds_folder()) if not os.path.exists(p / "result.json")):
             for path in (part / "cohort.json", *sorted(part.glob("*/cohort.json"))):
                 rewrite_paths(path, moved)  # a round that waits to be resumed has lists of its own
         return len(lost) - len(self.missing())
@@ -307,14 +313,14 @@ class Project:
         cases = [case for case in self.cases.values() if case.role != "excluded"]
         for case in cases:
             unwritten = not case.images
-            lost = next((p for p in case.images if not p.exists()), None)
+            lost = next((p for p in case.images if not os.path.exists(p)), None)
             if unwritten or lost:
                 raise DataError(
                     f"The scan of case {case.id} is not there{f' ({lost})' if lost else ''}; load it again, point to "
                     "its folder with Locate, or exclude the case.",
                     case.id,
                 )
-            if case.role in ("labeled", "validation") and (case.label is None or not case.label.exists()):
+            if case.role in ("labeled", "validation") and (case.label is None or not os.path.exists(case.label)):
                 raise DataError(f"Case {case.id} has the role {case.role} but no label; label it again.", case.id)
         return Cohort(tuple(case.as_case for case in cases), self.file, self.segments)
 

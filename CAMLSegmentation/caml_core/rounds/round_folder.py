@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -54,7 +55,7 @@ class RoundFolder:
     @property
     def exists(self) -> bool:
         """Whether there is a round in the folder."""
-        return self.round.is_file()
+        return os.path.isfile(self.round)  # Path's raises where a network drive is gone for a moment
 
     def create(self, cohort: Cohort, request: RoundRequest, start: Path | None) -> None:
         """Write what the round is made of; ``round.json`` comes last and makes it a round.
