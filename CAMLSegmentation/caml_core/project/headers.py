@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,19 +17,17 @@ Header = tuple[tuple[int, ...], tuple[float, ...]]
 def read_header(path: Path) -> Header | None:
     """Return (voxels, mm) along the file's own axes; None where the header cannot be read.
 
-    Of a DICOM folder the first readable slice is taken, and the number of its files is the number of slices.
+    Of a DICOM folder the first slice is taken, and the number of its files is the number of slices.
     """
-    from ..data.listing import list_folder
-
-    first, slices = path, 0
-    if path.is_dir():
-        names = list_folder(path).slices
+    first, slices, is_folder = path, 0, os.path.isdir(path)
+    if is_folder:
+        names = _slices(path)
         if not names:
             return None
         first, slices = path / names[0], len(names)
     reader = _information(first)
     if reader is None:
-        return None if path.is_dir() else _of_nifti_2(path)
+        return None if is_folder else _of_nifti_2(path)
     size, spacing = tuple(reader.GetSize())[:3], tuple(round(s, 4) for s in reader.GetSpacing())[:3]
     return ((*size[:2], slices), spacing) if slices else (size, spacing)
 
@@ -39,6 +38,16 @@ def read_grid(path: Path) -> Grid | None:
 
     reader = _information(path)
     return None if reader is None or reader.GetDimension() != 3 else grid_of(reader)
+
+
+def _slices(folder: Path) -> tuple[str, ...]:
+    """The files of a DICOM folder; none where it cannot be listed, as on a drive that is gone."""
+    from ..data.listing import list_folder
+
+    try:
+        return list_folder(folder).slices
+    except OSError:
+        return ()
 
 
 def _of_nifti_2(path: Path) -> Header | None:

@@ -375,8 +375,12 @@ def _listed(folder: Path) -> Sequence[Path]:
 
 
 def _is_as_large(case: ProjectCase, image: Path) -> bool:
-    """Whether a file has as many voxels as a case's scan had, as far as both are known."""
+    """Whether a scan has as many voxels as a case's had, as far as both are known."""
     from .headers import read_header
 
     header = read_header(image) if case.size is not None else None
-    return header is None or case.size is None or tuple(header[0]) == tuple(case.size)
+    if header is None or case.size is None:
+        return True
+    # A folder's number of slices is that of its files, and one that is no slice may have come or gone.
+    axes = 2 if os.path.isdir(image) else 3
+    return tuple(header[0][:axes]) == tuple(case.size[:axes])
