@@ -279,6 +279,12 @@ def test_json_with_names_of_values(tmp_path, labels):
     assert load_cohort(tmp_path / "list.json").segments == (Segment("LA", 1),)
 
 
+def test_columns_of_a_csv_that_are_not_read_may_have_one_name(tmp_path):
+    touch(tmp_path, "a.nrrd")
+    (tmp_path / "list.csv").write_text("id,notes,image,Notes,name,name\nx,old,a.nrrd,new,Jane,Doe\n")
+    assert summary(load_cohort(tmp_path / "list.csv")) == {"x": (("a.nrrd",), None, "unlabeled")}
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -289,7 +295,11 @@ def test_json_with_names_of_values(tmp_path, labels):
         ("id,image,role\na,a.nrrd,labeled\n", "Case a has the role labeled but no label"),
         ("id,image,image2\na,a.nrrd,a.nrrd\nb,a.nrrd,a.nrrd\nc,a.nrrd,\n", "Case c has 1 image.*most cases have 2"),
         ("id,image,image2\na,a.nrrd,a.nrrd\nb,,a.nrrd\n", "line 3: image 1 is missing"),
-        ("id,image,image\na,a.nrrd,a.nrrd\n", "two columns called image"),
+        ("id,image,image\na,a.nrrd,a.nrrd\n", "two columns called image; .*image2"),
+        ("id,image, Image \na,a.nrrd,a.nrrd\n", "two columns called image; .*image2"),
+        ("id,image,label,label\na,a.nrrd,,\n", "two columns called label; .*remove or rename"),
+        ("id,image,role,Role\na,a.nrrd,,\n", "two columns called role; .*remove or rename"),
+        ("name,image,name\na,a.nrrd,b\n", "two columns called name; .*remove or rename"),
         ("id,image,image3\na,a.nrrd,a.nrrd\n", "images 1, 3"),
         ("id,image\na,\n", "line 2: no image"),
         ("id,volume\na,a.nrrd\n", "no column called image"),

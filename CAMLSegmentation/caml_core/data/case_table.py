@@ -26,10 +26,11 @@ def table_rows(path: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
     reader = csv.DictReader(io.StringIO(text), delimiter=max("\t;,", key=first.count))
     columns = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
     images = sorted((int(m[1] or 1), columns[m[0]]) for m in map(_IMAGE_COLUMN.match, columns) if m)
-    _check_header(path, reader.fieldnames or (), [number for number, _ in images])
     named: dict[str, str] = {name: columns[name] for name in ("label", "role") if name in columns}
     if identity := next((columns[name] for name in _IDENTITY if name in columns), None):
         named["id"] = identity
+    _check_channel_columns(path, [number for number, _ in images])
+    _check_single(path, reader.fieldnames or (), [*(name for _, name in images), *named.values()])
     rows: list[tuple[str, dict[str, Any]]] = []
     for line, row in enumerate(reader, 2):
         if not any(value.strip() for value in row.values() if isinstance(value, str)):
@@ -41,15 +42,24 @@ def table_rows(path: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
     return rows
 
 
-def _check_header(path: Path, names: Sequence[str], channels: Sequence[int]) -> None:
+def _check_channel_columns(path: Path, channels: Sequence[int]) -> None:
     """Raise DataError where the columns do not say which channel is which."""
     if not channels:
         raise DataError(f"{path} has no column called image; expected a header such as: id,image,label,role.")
-    counted = Counter((name or "").strip().lower() for name in names)
-    double = next((name for name, count in counted.items() if name and count > 1), None)
-    if double or list(channels) != list(range(1, len(channels) + 1)):
-        what = f"two columns called {double}" if double else f"columns for the images {', '.join(map(str, channels))}"
-        raise DataError(f"{path} has {what}; channels are called image, image2, image3, each once and none left out.")
+    if list(channels) != list(range(1, len(channels) + 1)):
+        raise DataError(
+            f"{path} has columns for the images {', '.join(map(str, channels))}; channels are called image, image2, "
+            "image3, each once and none left out."
+        )
+
+
+def _check_single(path: Path, names: Sequence[str], read: Sequence[str]) -> None:
+    """Raise DataError where one of the columns that are ``read`` is there twice; others may be called as they like."""
+    counted = Counter(name.strip().lower() for name in names if name)
+    double = next((name for name in (column.strip().lower() for column in read) if counted[name] > 1), None)
+    if double:
+        rename = "channels are called image, image2, image3" if _IMAGE_COLUMN.match(double) else "remove or rename one"
+        raise DataError(f"{path} has two columns called {double}; expected one of this name: {rename}.")
 
 
 def _check_channels(path: Path, line: int, files: Sequence[str]) -> None:
