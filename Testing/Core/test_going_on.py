@@ -80,6 +80,20 @@ def test_a_round_goes_on_on_the_device_that_is_named(tmp_path: Path, a_cohort: P
     assert result_of(folder)["ended"] == "finished"
 
 
+def test_a_training_in_fp16_goes_back_to_it_after_a_session_without() -> None:
+    """The processor's session has no scale for the losses: it is found anew, while one that is there is kept."""
+    fp16 = tiny_plan(numeric=NumericMode("fp16", threads=1))
+    after_processor = Engine(tiny_plan(numeric=ONE_THREAD), 1).state_dict()
+    back = Engine(fp16, 1)
+    first = back.scaler.get_scale()
+    back.load_state_dict(after_processor)
+    assert back.scaler.is_enabled() and back.scaler.get_scale() == first
+    found = Engine(fp16, 1)
+    found.scaler.load_state_dict({**found.scaler.state_dict(), "scale": first / 8})
+    back.load_state_dict(found.state_dict())
+    assert back.scaler.get_scale() == first / 8
+
+
 def test_where_nothing_is_missing_the_plan_stays_as_it_is() -> None:
     plan, told = a_plan(), list[str]()
     assert at_hand(plan, warnings_to(told)) == plan and not told

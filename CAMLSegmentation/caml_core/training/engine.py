@@ -126,7 +126,8 @@ class Engine:
             self.average.network.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.bank.load_state_dict(state["bank"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty after a session in other arithmetic: the scale is found anew
+            self.scaler.load_state_dict(state["scaler"])
         self.rate_scale = float(state["rate_scale"])
         begin_and_end = state.get("annealing")  # checkpoints of older versions lack it
         self.annealing = None if begin_and_end is None else (int(begin_and_end[0]), int(begin_and_end[1]))
