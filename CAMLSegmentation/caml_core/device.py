@@ -16,12 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import ResourceError, UsageError
+from .errors import DeviceBusyError, ResourceError, UsageError
 from .events import Listener, silent
 
 GIB = 1024**3
-#: What errors say that mean it; the last two are those of C++ on different systems.
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "bad allocation")
+#: What errors say that mean it; the last is that of NVIDIA's libraries, those before it are C++'s.
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "bad allocation",
+    "status_alloc_failed",
+)
 
 
 @dataclass(frozen=True)
@@ -55,9 +62,10 @@ def find_devices() -> tuple[Device, ...]:
 
 
 def choose_device(name: str = "auto", listener: Listener = silent) -> str:
-    """Return PyTorch's name of the device asked for; ``auto`` takes the first that works.
+    """Return PyTorch's name of the device asked for; ``auto`` takes the first that works now.
 
-    Raises UsageError for a name that is none, ResourceError where the device is absent or cannot run a network.
+    Raises UsageError for a name that is none, ResourceError where the device is absent or cannot run a network, and
+    DeviceBusyError, which is one, where it has no free memory now.
     """
     wanted = name.strip().lower()
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", wanted):
@@ -81,10 +89,7 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error).lower()
-    return any(
-        sign in text
-        for sign in ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "bad allocation")
-    )
+    return any(sign in text for sign in _NO_MEMORY)
 
 
 def use_threads(number: int) -> int:
@@ -162,15 +167,19 @@ def _cuda_device(index: int) -> Device:
 
 
 def _usable(device: Device, listener: Listener) -> bool:
-    fault = _fault(device.name)
+    try:
+        fault = _fault(device.name)
+    except DeviceBusyError as error:
+        listener("warning", {"message": f"{error} It is left aside."})
+        return False
     if fault:
         listener("warning", {"message": f"{device} cannot run the network ({fault}) and is left aside."})
     return not fault
 
 
-@functools.cache  # a round asks for each of its parts
+@functools.cache  # a round asks for each of its parts; errors are not remembered
 def _fault(name: str) -> str:
-    """Why the network cannot be used on this device; empty where it can."""
+    """Why the network cannot be used on this device; empty where it can. Raises DeviceBusyError."""
     if name == "cpu":
         return ""
     from .device_check import fault

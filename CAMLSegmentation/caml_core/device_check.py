@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .device import out_of_memory
+from .errors import DeviceBusyError
+
 #: Largest relative difference: GPUs multiply with fewer digits, which norms over few voxels magnify.
 OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 0.05, 0.3
 _SIDE, _FILTERS, _SEED = 32, 8, 0
@@ -17,11 +20,17 @@ def fault(name: str) -> str:
     """Return why the network cannot be used on the device ``name``; empty where it can.
 
     A small network of both sub-models is run forwards and backwards there and on the processor, with what else
-    training and prediction compute on a device.
+    training and prediction compute on a device. Raises DeviceBusyError where there is no memory for that now: it says
+    nothing of the device.
     """
     try:
         found, wanted = _computed(name), _computed("cpu")
-    except (RuntimeError, NotImplementedError, AssertionError) as error:
+    except (RuntimeError, NotImplementedError, AssertionError, MemoryError) as error:
+        if out_of_memory(error):
+            raise DeviceBusyError(
+                f"The device {name!r} has no free memory now: other programs use it. Close them or wait for them and "
+                "try again, or choose another device, such as cpu."
+            ) from error
         return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
     *outputs, gradient = zip(found, wanted)
     right = all(_near(*pair, OUTPUT_TOLERANCE) for pair in outputs) and _near(*gradient, GRADIENT_TOLERANCE)

@@ -40,6 +40,10 @@ class ResourceError(CamlError):
     exit_code = 5
 
 
+class DeviceBusyError(ResourceError):
+    """A device is there, and other programs have its memory now."""
+
+
 class TrainingError(CamlError):
     """Training cannot start, go on, or be resumed."""
 

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from ..training.run import plan_training, survey
 
     with options.reporting(args) as listener:
-        request = to_request(args)
+        request = to_request(args, listener)
         cohort, found = survey(args.cohort, request, listener)
         plan, _ = plan_training(cohort, found, request, listener, args.model)
         if output is not None:

@@ -11,6 +11,7 @@ from ..errors import UsageError
 from . import options
 
 if TYPE_CHECKING:
+    from ..events import Listener
     from ..training.request import Request
 
 
@@ -52,14 +53,14 @@ def add_round(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where prepared cases are kept")
 
 
-def to_request(args: argparse.Namespace) -> Request:
-    """Return the planner's request; asks for the device."""
+def to_request(args: argparse.Namespace, listener: Listener) -> Request:
+    """Return the planner's request; asks for the device, and tells of those that are left aside."""
     from ..device import choose_device
     from ..training.request import Request
 
     return Request(
         preset=args.preset,
-        device=choose_device(args.device),
+        device=choose_device(args.device, listener),
         threads=args.threads,
         seed=args.seed,
         labeled_only=args.labeled_only,

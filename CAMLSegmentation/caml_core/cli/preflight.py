@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
             options.check_stop(stop)
 
         extras = Extras(args.baseline, args.folds, args.output, args.cache)
-        result = preflight(args.cohort, to_request(args), listener, args.model, extras)
+        result = preflight(args.cohort, to_request(args, listener), listener, args.model, extras)
         told("finished", {"result": result})
         if args.progress != "json":
             more = [note for note in result["notes"] if note not in result["text"]]

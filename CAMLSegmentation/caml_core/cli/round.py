@@ -12,6 +12,7 @@ from . import options
 from .planning_options import add_planning, add_round, to_request
 
 if TYPE_CHECKING:
+    from ..events import Listener
     from ..rounds.request import RoundRequest
     from ..rounds.round_folder import RoundFolder
 
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         if args.lock:
             refusal = "Another training of this project is running; wait for it, or stop it first."
             held.enter_context(FileLock(args.lock, refusal))
-        _open(args, folder, held)
+        _open(args, folder, held, tell)
         events.open()
         listener = held.enter_context(Pulse(tell))
         request = folder.read_request()
@@ -74,7 +75,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("Name a cohort and a new folder: caml round COHORT -o ROUND_DIR (or --resume ROUND_DIR).")
 
 
-def _open(args: argparse.Namespace, folder: RoundFolder, held: ExitStack) -> None:
+def _open(args: argparse.Namespace, folder: RoundFolder, held: ExitStack, listener: Listener) -> None:
     """Lock the round's folder and make a new round there, or see that there is one to go on with."""
     from ..rounds.round import start_round
 
@@ -82,15 +83,15 @@ def _open(args: argparse.Namespace, folder: RoundFolder, held: ExitStack) -> Non
         folder.read_request()
     held.enter_context(folder.lock())
     if not args.resume:
-        start_round(folder, args.cohort, _request(args), args.model, args.preview)
+        start_round(folder, args.cohort, _request(args, listener), args.model, args.preview)
 
 
-def _request(args: argparse.Namespace) -> RoundRequest:
+def _request(args: argparse.Namespace, listener: Listener) -> RoundRequest:
     from ..data.files import relative_to
     from ..rounds.request import RoundRequest
 
     cache = relative_to(args.cache, args.output) if args.cache else ""
-    return RoundRequest(to_request(args), args.baseline, args.folds, args.name, cache)
+    return RoundRequest(to_request(args, listener), args.baseline, args.folds, args.name, cache)
 
 
 def _paths(folder: RoundFolder, found: dict[str, Any]) -> dict[str, str]:

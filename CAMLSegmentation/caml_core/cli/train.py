@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
             if args.resume:
                 outcome = resume_training(folder, session, args.device)
             else:
-                outcome = start_training(args.cohort, folder, to_request(args), session, args.model)
+                outcome = start_training(args.cohort, folder, to_request(args, listener), session, args.model)
         _draw(folder_path, listener)
         if outcome.reason == "failed":
             raise TrainingError(outcome.message)

@@ -10,7 +10,7 @@ import torch
 
 from ..config import NumericMode, Plan
 from ..device import choose_device, use_threads
-from ..errors import ResourceError
+from ..errors import DeviceBusyError, ResourceError
 from ..events import Listener
 from .planner import recomputed_stages
 
@@ -18,19 +18,10 @@ from .planner import recomputed_stages
 def at_hand(plan: Plan, listener: Listener, device: str = "auto") -> Plan:
     """Return ``plan`` as it can be gone on with here, and let PyTorch use its threads.
 
-    device: where to compute; ``auto``: where it was begun, or on the processor where that device is gone, with a
-    warning. Bit for bit the same training goes on only where nothing had to change. Raises ResourceError where a
-    device that was named is not there.
+    device: where to compute, as in ``device_at_hand``, which may raise. Bit for bit the same training goes on only
+    where nothing had to change.
     """
-    if device != "auto":
-        plan = _moved(plan, choose_device(device))
-    else:
-        try:
-            choose_device(plan.device)
-        except ResourceError as error:
-            message = f"{error} The training goes on on the processor, more slowly."
-            listener("warning", {"message": message})
-            plan = _moved(plan, "cpu")
+    plan = _moved(plan, device_at_hand(plan.device, listener, device))
     if plan.device == "cpu" and plan.numeric.dtype == "bf16" and not _knows_bf16():
         message = "This processor has no bfloat16, in which the training was begun; it goes on in float32."
         listener("warning", {"message": message})
@@ -39,6 +30,26 @@ def at_hand(plan: Plan, listener: Listener, device: str = "auto") -> Plan:
         plan = _with_numeric(plan, dataclasses.replace(plan.numeric, threads=0))
     use_threads(plan.numeric.threads)
     return plan
+
+
+def device_at_hand(begun: str, listener: Listener, device: str = "auto") -> str:
+    """Return the device to go on with of a training that was begun, or asked for, on ``begun``.
+
+    device: the one that is named; ``auto``: ``begun``, or the processor where that device is gone or computes wrongly,
+    with a warning. Raises ResourceError where a device that was named is not there, DeviceBusyError where it has no
+    free memory now: what takes a GPU an hour must not take the processor a day for that.
+    """
+    if device != "auto":
+        return choose_device(device)
+    try:
+        choose_device(begun)
+    except DeviceBusyError:
+        raise
+    except ResourceError as error:
+        message = f"{error} The training goes on on the processor, more slowly."
+        listener("warning", {"message": message})
+        return "cpu"
+    return begun
 
 
 def _moved(plan: Plan, device: str) -> Plan:

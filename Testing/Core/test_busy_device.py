@@ -1,0 +1,84 @@
+"""A device that other programs use now is not one that is gone: nobody is sent to the processor for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from round_tools import a_plan
+from synthetic import tiny_plan
+
+from caml_core import device, device_check
+from caml_core.config import NumericMode
+from caml_core.errors import DeviceBusyError, ResourceError
+from caml_core.events import silent
+from caml_core.training.at_hand import at_hand, device_at_hand
+
+NO_MEMORY = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"),
+)
+
+
+class Gpu:
+    """What a graphics card answers: it raises ``error`` where there is one, or computes as the processor does."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self._computed = device_check._computed
+
+    def __call__(self, name: str) -> Any:
+        if name != "cpu" and self.error is not None:
+            raise self.error
+        return self._computed("cpu")
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
+    """A card beside this machine's processor."""
+    found, made = device.find_devices(), Gpu()
+    card = device.Device("cuda:0", "Some GPU", 8 * device.GIB, 0)
+    monkeypatch.setattr(device, "find_devices", lambda: (card, found[-1]))
+    monkeypatch.setattr(device_check, "_computed", made)
+    device._fault.cache_clear()
+    yield made
+    device._fault.cache_clear()
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=["torch", "cublas", "mps"])
+def test_a_device_without_memory_for_the_check_is_busy_and_asked_again(gpu: Gpu, error: Exception) -> None:
+    gpu.error = error
+    with pytest.raises(DeviceBusyError, match="no free memory now.*Close them"):
+        device.choose_device("cuda:0")
+    gpu.error = None
+    assert device.choose_device("cuda:0") == "cuda:0"
+
+
+def test_auto_leaves_a_busy_device_aside_for_now_and_says_so(gpu: Gpu) -> None:
+    gpu.error, told = NO_MEMORY[0], list[str]()
+    assert device.choose_device("auto", lambda kind, fields: told.append(fields["message"])) == "cpu"
+    assert len(told) == 1 and "no free memory now" in told[0] and "left aside" in told[0]
+    gpu.error = None
+    assert device.choose_device("auto") == "cuda:0"
+
+
+def test_a_training_waits_for_its_busy_device(gpu: Gpu) -> None:
+    plan = tiny_plan(device="cuda:0", numeric=NumericMode("fp16", threads=1))
+    gpu.error = NO_MEMORY[0]
+    with pytest.raises(DeviceBusyError):
+        at_hand(plan, silent)
+    assert at_hand(plan, silent, "cpu").device == "cpu", "it may be named"
+    gpu.error = None
+    assert at_hand(plan, silent) == plan
+
+
+def test_a_training_leaves_a_device_that_computes_wrongly(gpu: Gpu) -> None:
+    gpu.error, told = RuntimeError("CUDA error: no kernel image is available"), list[str]()
+    moved = at_hand(a_plan(device="cuda:0"), lambda kind, fields: told.append(fields["message"]))
+    assert moved.device == "cpu" and "no kernel image" in told[0] and "goes on on the processor" in told[0]
+    with pytest.raises(ResourceError, match="no kernel image") as raised:
+        device_at_hand("cpu", silent, "cuda")
+    assert not isinstance(raised.value, DeviceBusyError)
