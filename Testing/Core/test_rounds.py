@@ -307,12 +307,10 @@ def test_the_words_tell_how_far_to_trust():
 def test_a_part_that_had_less_than_the_others_is_named(a_cohort, tmp_path):
     folder = planned_round(tmp_path / "round", a_cohort, a_plan(2))
     work = Round(folder, Surroundings(silent, lambda: False))
-    work._note_lesser("caml", Outcome("failed", 1, 1.0, None), False)
+    work._note_failed("caml", Outcome("failed", 1, 1.0, None))
     assert folder.read_notes() == [], "how the main training ended is told elsewhere"
-    work._note_lesser("labeled-only", Outcome("failed", 1, 1.0, None), False)
-    work._note_lesser("fold-2", Outcome("finished", 2, 1.0, None), True)
-    failed, shrunk = folder.read_notes()
-    assert "labeled-only ended early" in failed and "fold-2 went on with smaller batches or patches" in shrunk
+    work._note_failed("labeled-only", Outcome("failed", 1, 1.0, None))
+    assert "labeled-only ended early" in folder.read_notes()[0]
 
 
 def test_without_held_out_cases_the_folds_are_what_is_known(tmp_path):

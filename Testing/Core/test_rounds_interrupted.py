@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -33,6 +34,7 @@ from caml_core.rounds.request import RoundRequest
 from caml_core.rounds.round import start_round
 from caml_core.rounds.round_folder import RoundFolder
 from caml_core.training import trainer as trainer_module
+from caml_core.training.engine import Engine
 from caml_core.training.request import Request
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -190,6 +192,32 @@ def test_nothing_can_be_finished_before_a_step_was_made(a_round):
     with pytest.raises(TrainingError, match="Nothing has been trained"):
         work(folder, finish=True)
     assert work(folder)["ended"] == "finished"
+
+
+# Memory
+
+
+def test_a_round_says_of_its_main_training_too_that_memory_ran_out(a_cohort, tmp_path, monkeypatch):
+    """Also where the session in which it did was stopped."""
+    plan = a_plan(4, batch_labeled=2, batch_unlabeled=2)
+    plan = dataclasses.replace(plan, losses=dataclasses.replace(plan.losses, solo_share=0.0))
+    folder = planned_round(tmp_path / "round", a_cohort, plan)
+    step = Engine.step
+
+    def narrow(engine, batch, iteration):
+        if engine.plan.batch_labeled > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return step(engine, batch, iteration)
+
+    monkeypatch.setattr(Engine, "step", narrow)
+    monkeypatch.setattr(trainer_module, "MEMORY_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(trainer_module, "STEP_EVENT_SECONDS", 0.0)
+    stop = StopAt("step", iteration=2)
+    with pytest.raises(Cancelled, match="iteration 2"):
+        work(folder, listener=stop.listen, stop=stop)
+    found = work(folder)
+    told = [note for note in found["notes"] if "caml went on with smaller batches or patches" in note]
+    assert len(told) == 1 and row_of(found, "caml")["iterations"] == 4
 
 
 # The preview

@@ -11,6 +11,7 @@ import pytest
 import torch
 from synthetic import prepared, tiny_plan
 
+from caml_core.config import NumericMode
 from caml_core.data.sampler import Batch
 from caml_core.errors import ResourceError
 from caml_core.events import silent
@@ -18,8 +19,14 @@ from caml_core.model import CamlNetwork, CamlOutput
 from caml_core.training import trainer as trainer_module
 from caml_core.training.checkpoint import load_checkpoint
 from caml_core.training.engine import Engine
+from caml_core.training.memory import smaller_plan
 from caml_core.training.run_folder import RunFolder
-from caml_core.training.trainer import Streams, Trainer, smaller_plan
+from caml_core.training.trainer import Streams, Trainer
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_module, "MEMORY_PAUSE_SECONDS", 0.0)
 
 
 def test_losses_that_are_not_finite_end_it_with_the_last_good_weights(tmp_path: Path) -> None:
@@ -118,6 +125,53 @@ def test_a_training_that_runs_out_of_memory_goes_on_with_less(
     assert folder.read_plan().batch_labeled == 1
 
 
+def test_memory_that_is_back_after_a_pause_leaves_the_training_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.check_writable()
+    streams = Streams([prepared(0), prepared(1)], [prepared(2)], [])
+    plan = tiny_plan(iterations=4, batch_labeled=2, batch_unlabeled=2)
+    plan = dataclasses.replace(plan, losses=dataclasses.replace(plan.losses, solo_share=0.0))
+    folder.write_plan(plan)
+    told: list[str] = []
+    trainer = Trainer(plan, streams, folder, listener=lambda kind, _: told.append(kind), stop=lambda: False)
+    taken, pauses, step = [], [], trainer.engine.step
+
+    def held_until_a_pause(batch: Batch, iteration: int) -> dict[str, float] | None:
+        if iteration in (1, 2) and len(pauses) < iteration:
+            _no_memory_on_a_gpu()
+        taken.append((iteration, len(batch.labeled)))
+        return step(batch, iteration)
+
+    monkeypatch.setattr(trainer.engine, "step", held_until_a_pause)
+    monkeypatch.setattr(trainer_module.time, "sleep", pauses.append)
+    assert trainer.run().reason == "finished"
+    assert taken == [(0, 2), (1, 2), (2, 2), (3, 2)] and len(pauses) == 2
+    assert folder.read_plan() == plan and "warning" not in told
+
+
+def test_a_training_that_was_moved_keeps_where_it_was_begun_when_it_shrinks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the processor for this session alone: the next one may find the card again."""
+    folder = RunFolder(tmp_path / "run")
+    folder.check_writable()
+    here = tiny_plan(iterations=2, batch_labeled=2, batch_unlabeled=2)
+    begun = dataclasses.replace(here, device="cuda:0", numeric=NumericMode("fp16"))
+    folder.write_plan(begun)
+    trainer = Trainer(here, Streams([prepared(0), prepared(1)], [], []), folder, listener=silent, stop=lambda: False)
+    step = trainer.engine.step
+    monkeypatch.setattr(
+        trainer.engine,
+        "step",
+        lambda batch, iteration: _no_memory_on_a_gpu() if trainer.plan is here else step(batch, iteration),
+    )
+    assert trainer.run().reason == "finished" and trainer.plan.device == "cpu"
+    found = folder.read_plan()
+    assert (found.device, found.numeric, found.batch_labeled) == ("cuda:0", begun.numeric, 1)
+
+
 def test_where_there_is_room_for_one_patch_alone_every_step_takes_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +201,9 @@ def test_where_not_even_the_smallest_patch_fits_everything_is_saved(
     folder = RunFolder(tmp_path / "run")
     folder.check_writable()
     streams = Streams([prepared(0), prepared(1)], [prepared(2)], [])
-    trainer = Trainer(tiny_plan(iterations=9), streams, folder, listener=silent, stop=lambda: False)
+    plan = tiny_plan(iterations=5)
+    folder.write_plan(plan)
+    trainer = Trainer(plan, streams, folder, listener=silent, stop=lambda: False)
     step, patches = trainer.engine.step, []
 
     def full(batch: Batch, iteration: int) -> dict[str, float] | None:
@@ -162,6 +218,10 @@ def test_where_not_even_the_smallest_patch_fits_everything_is_saved(
         trainer.run()
     assert len(set(patches)) > 2 and min(patches) != (8, 8, 8), "smaller patches were tried, but no single deep voxel"
     assert load_checkpoint(folder.checkpoint)["iteration"] == 3
+    assert folder.read_plan() == plan, "no step succeeded with less, and a resumed training has what it was begun with"
+    resumed = Trainer(folder.read_plan(), streams, folder, listener=silent, stop=lambda: False)
+    resumed.resume()
+    assert resumed.run().iteration == 5
 
 
 @pytest.mark.parametrize("fail", [_no_memory_on_a_gpu, _no_memory_on_the_processor])

@@ -211,15 +211,16 @@ class Round:
                 part.create(*begin())
             plan, own = self._at_hand(part), part.read_cohort()
             resumed = part.checkpoint.is_file()
-            outcome = run_training(plan, own, part, session, start, resumed=resumed, finish=finish)
+            try:
+                outcome = run_training(plan, own, part, session, start, resumed=resumed, finish=finish)
+            finally:  # a session that ends early may have gone on with less, too
+                self._note_shrunk(name, plan, part.read_plan())
             if outcome.reason == "stopped" and not (finish and self._is_scored(own, outcome.held_out)):
                 raise Cancelled(
                     f"Stopped at iteration {outcome.iteration} with everything saved; "
                     f"go on with: caml round --resume {self.folder.path}"
                 )
-            after = part.read_plan()
-            shrunk = (after.batch_labeled, after.geometry.patch) != (plan.batch_labeled, plan.geometry.patch)
-            self._note_lesser(name, outcome, shrunk)
+            self._note_failed(name, outcome)
             done = {
                 "ended": outcome.reason,
                 "iterations": outcome.iteration,
@@ -232,13 +233,16 @@ class Round:
             self._tell_scores(result.row(name, outcome.held_out))
         return done
 
-    def _note_lesser(self, name: str, outcome: Outcome, shrunk: bool) -> None:
-        """Say of a part beside the main one that it did not have what the others had: its row looks like theirs."""
+    def _note_failed(self, name: str, outcome: Outcome) -> None:
+        """Say of a part beside the main one that it ended early: its row looks like the others'."""
         if name != MAIN and outcome.reason == "failed":
             self.folder.add_notes(
                 [f"The training {name} ended early, by losses that were no numbers; do not compare it."]
             )
-        if name != MAIN and shrunk:
+
+    def _note_shrunk(self, name: str, before: Plan, after: Plan) -> None:
+        """Say of any part that it did not have what was planned, where memory ran out."""
+        if (after.batch_labeled, after.geometry.patch) != (before.batch_labeled, before.geometry.patch):
             self.folder.add_notes(
                 [f"The training {name} went on with smaller batches or patches, as memory had run out."]
             )

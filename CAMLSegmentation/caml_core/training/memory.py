@@ -107,6 +107,26 @@ def smaller_patch(patch: Triple, divisor: Triple, model: MemoryModel) -> Triple 
     return x, y, z
 
 
+def smaller_plan(plan: Plan) -> Plan | None:
+    """Return ``plan`` with half the batch, or with one sample a stream with half the patch; None at the end.
+
+    One sample is never a single voxel in the deepest stage, where batch normalisation needs more.
+    """
+    if plan.batch_labeled > 1 or plan.batch_unlabeled > 1:
+        return dataclasses.replace(
+            plan, batch_labeled=max(plan.batch_labeled // 2, 1), batch_unlabeled=max(plan.batch_unlabeled // 2, 1)
+        )
+    patch, divisor = list(plan.geometry.patch), plan.network.divisor
+    axis = max(range(3), key=lambda a: patch[a] / divisor[a])
+    if patch[axis] <= divisor[axis]:
+        return None
+    patch[axis] = max(patch[axis] // 2 // divisor[axis], 1) * divisor[axis]
+    if patch == list(divisor):
+        return None
+    x, y, z = patch
+    return dataclasses.replace(plan, geometry=dataclasses.replace(plan.geometry, patch=(x, y, z)))
+
+
 def measure_memory(plan: Plan, labeled_cases: int) -> MemoryModel:
     """Perform steps on two small patches and tell from their peaks what larger ones need."""
     plan = dataclasses.replace(plan, numeric=NumericMode(recompute=plan.numeric.recompute))

@@ -22,6 +22,7 @@ from ..events import Listener
 from ..model import CamlNetwork
 from .checkpoint import load_checkpoint, save_checkpoint
 from .engine import Engine
+from .memory import smaller_plan
 from .plateau import Plateau, annealing, must_anneal
 from .run_folder import MetricsTable, RunFolder
 from .validation import Scores, validate
@@ -36,6 +37,8 @@ MOST_FAILURES = 5
 RATE_AFTER_FAILURE = 0.5
 #: Good steps in a row after which a rate that was lowered is doubled again.
 RECOVERY_STEPS = 200
+#: Before a step that ran out of memory is tried again as it is: other programs may have had it for a moment.
+MEMORY_PAUSE_SECONDS = 3.0
 #: Cases that a sentence names.
 MOST_NAMES = 5
 
@@ -107,6 +110,7 @@ class Trainer:
         self._sums: dict[str, float] = {}
         self._summed = 0
         self._owed = False  # the validation of the iteration that was done last
+        self._shrunk = False  # that the plan is smaller than the one on disk, and no step has succeeded with it yet
         self._told_table = False  # that the table of losses cannot be written now
         self._plateau = Plateau() if plan.optimizer.schedule == "plateau" else None
 
@@ -222,12 +226,14 @@ class Trainer:
     def _iterate(self, batch: Batch) -> str:
         """One step; returns a sentence where the training has to end."""
         try:
-            losses = self.engine.step(batch, self._iteration)
+            losses = self._step(batch)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
             self._shrink(error)
             return ""
+        if self._shrunk:
+            self._keep_plan()
         if losses is None:
             return self._failed()
         self._failures = 0
@@ -238,6 +244,18 @@ class Trainer:
         self._recover()
         self._tell_step(losses)
         return ""
+
+    def _step(self, batch: Batch) -> dict[str, float] | None:
+        """A step; where memory runs out with the plan as it was, once more after a pause."""
+        try:
+            return self.engine.step(batch, self._iteration)
+        except (RuntimeError, MemoryError) as error:
+            if self._shrunk or not out_of_memory(error):
+                raise
+        self.engine.discard()  # out here, where the error no longer holds what the step had made
+        _empty_cache()
+        time.sleep(MEMORY_PAUSE_SECONDS)
+        return self.engine.step(batch, self._iteration)
 
     def _failed(self) -> str:
         """A loss was not finite: skip the step with a lower rate; after several in a row end with the last weights."""
@@ -271,7 +289,10 @@ class Trainer:
             self._listener("log", {"message": f"The steps are good again; the learning rate is raised to {rate:.2g}."})
 
     def _shrink(self, error: BaseException) -> None:
-        """Out of device memory: go on with a smaller batch, then smaller patches, as long as there are such."""
+        """Out of device memory: go on with a smaller batch, then smaller patches, as long as there are such.
+
+        The plan on disk stays what it was until a step has succeeded: where none does, a resumed training has it again.
+        """
         self.engine.discard()
         smaller = smaller_plan(self.plan)
         if smaller is None:
@@ -284,10 +305,18 @@ class Trainer:
         note = f"Out of memory: went on with batch {smaller.batch_labeled} and patch {smaller.geometry.patch}."
         self.plan = dataclasses.replace(smaller, notes=(*self.plan.notes, note))
         self.engine.plan = self.plan
-        self._folder.write_plan(self.plan)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        self._shrunk = True
+        _empty_cache()
         self._listener("warning", {"message": note})
+
+    def _keep_plan(self) -> None:
+        """Write the plan with which a step has succeeded, after memory did not suffice for that of before.
+
+        Device and arithmetic stay what they are on disk: those of this session may be others (``at_hand``).
+        """
+        begun = self._folder.read_plan() if self._folder.plan.is_file() else self.plan
+        self._folder.write_plan(dataclasses.replace(self.plan, device=begun.device, numeric=begun.numeric))
+        self._shrunk = False
 
     def _after_iteration(self) -> None:
         iteration = self._iteration
@@ -397,24 +426,10 @@ def _loader(device: torch.device) -> AbstractContextManager[ThreadPoolExecutor |
     return nullcontext() if device.type == "cpu" else ThreadPoolExecutor(1, thread_name_prefix="batches")
 
 
-def smaller_plan(plan: Plan) -> Plan | None:
-    """Return ``plan`` with half the batch, or with one sample a stream with half the patch; None at the end.
-
-    One sample is never a single voxel in the deepest stage, where batch normalisation needs more.
-    """
-    if plan.batch_labeled > 1 or plan.batch_unlabeled > 1:
-        return dataclasses.replace(
-            plan, batch_labeled=max(plan.batch_labeled // 2, 1), batch_unlabeled=max(plan.batch_unlabeled // 2, 1)
-        )
-    patch, divisor = list(plan.geometry.patch), plan.network.divisor
-    axis = max(range(3), key=lambda a: patch[a] / divisor[a])
-    if patch[axis] <= divisor[axis]:
-        return None
-    patch[axis] = max(patch[axis] // 2 // divisor[axis], 1) * divisor[axis]
-    if patch == list(divisor):
-        return None
-    x, y, z = patch
-    return dataclasses.replace(plan, geometry=dataclasses.replace(plan.geometry, patch=(x, y, z)))
+def _empty_cache() -> None:
+    """Give back what PyTorch keeps of a GPU's memory beyond what is in use."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def check_streams(streams: Streams) -> None:
