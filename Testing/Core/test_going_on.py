@@ -22,6 +22,8 @@ from caml_core.presets import default_preset, paper_preset
 from caml_core.rounds import parts
 from caml_core.rounds import round as round_module
 from caml_core.rounds.request import RoundRequest
+from caml_core.rounds.round import start_round
+from caml_core.rounds.round_folder import RoundFolder
 from caml_core.training import at_hand as at_hand_module
 from caml_core.training import run as run_module
 from caml_core.training.at_hand import at_hand
@@ -92,6 +94,23 @@ def test_a_training_in_fp16_goes_back_to_it_after_a_session_without() -> None:
     found.scaler.load_state_dict({**found.scaler.state_dict(), "scale": first / 8})
     back.load_state_dict(found.state_dict())
     assert back.scaler.get_scale() == first / 8
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without the device")
+@pytest.mark.parametrize("named", ["auto", "cpu"])
+def test_a_round_that_was_not_planned_yet_is_planned_where_it_can_go_on(
+    tmp_path: Path, a_cohort: Path, caml: Any, named: str
+) -> None:
+    folder = RoundFolder(tmp_path / "round")
+    request = Request(device="cuda:0", iterations=1, base_filters=2, patch=(16, 16, 16), threads=1, dtype="fp32")
+    start_round(folder, a_cohort, RoundRequest(request))
+    assert caml("round", "--resume", folder.path, "--device", "cuda:0", "--progress", "none")[0] == 5
+    assert not folder.part("caml").plan.exists()
+    code, out, err = caml("round", "--resume", folder.path, "--device", named, "--progress", "json")
+    assert code == 0, err
+    told = [line for line in out.splitlines() if "no device" in line]
+    assert ["goes on on the processor" in line for line in told] == ([True] if named == "auto" else [])
+    assert result_of(folder)["ended"] == "finished" and folder.part("caml").read_plan().device == "cpu"
 
 
 def test_where_nothing_is_missing_the_plan_stays_as_it_is() -> None:

@@ -17,7 +17,7 @@ from ..errors import CamlError, Cancelled, TrainingError, UsageError
 from ..events import Listener, silent
 from ..inference.evaluation import empty_remarks
 from ..model_file import LoadedModel, load_model, save_model
-from ..training.at_hand import at_hand
+from ..training.at_hand import at_hand, device_at_hand
 from ..training.planner import from_scratch
 from ..training.preflight import seen_note
 from ..training.run import STOP_NOTE, Session, plan_training, run_training, survey
@@ -38,7 +38,7 @@ from .round_folder import BASELINE, FOLD, MAIN, RoundFolder, read_object, save_j
 class Surroundings:
     """Who listens to a round, who may end it, and where prepared cases are kept (None: the user's own place).
 
-    device: where to go on; ``auto``: where the round was begun, as long as that device is there.
+    device: where to go on; ``auto``: where the round was begun or asked for, as long as that device is there.
     """
 
     listener: Listener
@@ -125,7 +125,8 @@ class Round:
             return self._at_hand(main, self._listener), cohort
         if finish:
             raise TrainingError("Nothing has been trained yet; resume the round without finishing it.")
-        request = self.request.planning
+        device = device_at_hand(self.request.planning.device, self._listener, self._around.device)
+        request = dataclasses.replace(self.request.planning, device=device)
         _, found = survey(self.folder.cohort, request, self._checking, self._around.cache_folder)
         start = self.folder.start if self._start is not None else None
         plan, _ = plan_training(cohort, found, request, self._checking, start, self._check_stop)
