@@ -14,11 +14,10 @@ from caml_core.config import Segment
 from caml_core.data.cohort import load_cohort
 from caml_core.data.labels import write_labels
 from caml_core.data.segments import plain_name
-from caml_core.report.cases import compare, reference_segments
+from caml_core.report.cases import ComparedCase, compare, reference_segments, with_one_structure
 
 #: First voxels of the boxes of a map's values.
 FIRST = (2, 9, 16)
-AMBIGUOUS = "save the prediction as .seg.nrrd"
 
 
 def model_writes(path, values, present):
@@ -35,24 +34,84 @@ def write_references(folder, values, cases):
         write_labels(folder / f"{case}_label.nii.gz", a_map(*boxes), GRID, ())
 
 
+def write_plain(folder, end="", **cases):
+    """Label maps without names, by case: (value, first voxel) of each box."""
+    for case, boxes in cases.items():
+        write_labels(folder / f"{case}{end}.nii.gz", a_map(*boxes), GRID, ())
+
+
+def dice_of(document, case="p1"):
+    return {name: row["dice"] for name, row in document["cases"][case].items()}
+
+
 @pytest.mark.parametrize("ending", ["seg.nrrd", "nii.gz"])
 @pytest.mark.parametrize("values", [(255,), (2, 3), (1, 2, 4), (1, 2)])
 def test_perfect_predictions_of_renumbered_classes_are_perfect(caml, tmp_path, values, ending):
+    """By the names that a segmentation has, or by what a list declares; of a single structure anyway."""
     cases = {"p1": values, "p2": values[:1]}
     write_references(tmp_path / "references", values, cases)
     for case, present in cases.items():
         model_writes(tmp_path / "predictions" / f"{case}.{ending}", values, present)
-    document, _ = evaluated(caml, tmp_path)
+    declares = ending == "nii.gz" and len(values) > 1
+    if declares:
+        listed = [{"id": c, "image": f"{c}.nii.gz", "label": f"{c}_label.nii.gz", "role": "labeled"} for c in cases]
+        segments = [{"name": plain_name(value), "label": value} for value in values]
+        (tmp_path / "references" / "cohort.json").write_text(json.dumps({"segments": segments, "cases": listed}))
+    document, shown = evaluated(caml, tmp_path, "references/cohort.json" if declares else "references")
     dice = {name: row["dice"] for case in document["cases"].values() for name, row in case.items()}
     assert dice == {plain_name(value): 1.0 for value in values}
+    told = [note for note in document["notes"] if "taken for" in note]
+    numbers = tuple(range(1, len(values) + 1))
+    assert bool(told) == (ending == "nii.gz" and values != numbers)
+    if told:
+        ours, theirs = (", ".join(map(str, those)) for those in (numbers, values))
+        were = "value 1 of the predictions was" if len(values) == 1 else f"values {ours} of the predictions were"
+        assert told == [f"The {were} taken for {theirs} of the references."] and told[0] in shown
 
 
-def test_values_that_may_mean_two_things_give_no_figure(caml, tmp_path):
-    """2 alone may be the references' 2, or the second class of a model that was trained on 2 and 3."""
-    write_references(tmp_path / "references", (2, 3), {"p1": (2, 3)})
-    write_labels(tmp_path / "predictions" / "p1.nii.gz", a_map((2, FIRST[0])), GRID, ())
-    code, _, err = caml("evaluate", tmp_path / "predictions", tmp_path / "references", "--progress", "none")
-    assert code == 3 and AMBIGUOUS in err
+@pytest.mark.parametrize(
+    ("references", "predictions", "dice"),
+    [
+        # Class 3 called 2, where references happen to lack class 2.
+        (((1, 2), (3, 9)), ((1, 2), (2, 9)), {"segment_1": 1.0, "segment_2": 0.0, "segment_3": 0.0}),
+        (((2, 2), (3, 9)), ((1, 16), (2, 2), (3, 9)), {"segment_1": 0.0, "segment_2": 1.0, "segment_3": 1.0}),
+        (((2, 2),), ((1, 16), (2, 2)), {"segment_1": 0.0, "segment_2": 1.0}),
+        (((2, 2), (3, 9)), ((2, 2),), {"segment_2": 1.0, "segment_3": 0.0}),
+        (((1, 2), (3, 9)), ((2, 9),), {"segment_1": 0.0, "segment_2": 0.0, "segment_3": 0.0}),
+    ],
+)
+def test_values_are_compared_as_they_are_where_references_lack_a_class(caml, tmp_path, references, predictions, dice):
+    write_plain(tmp_path / "references", "_label", p1=references)
+    write_plain(tmp_path / "predictions", p1=predictions)
+    document, _ = evaluated(caml, tmp_path)
+    assert dice_of(document) == dice and not document["notes"]
+
+
+def test_a_single_value_in_one_case_is_no_single_structure(caml, tmp_path):
+    """p1's prediction has 1 alone, and p2's says that there are two: a mask's value is not to be guessed."""
+    write_plain(tmp_path / "references", "_label", p1=((2, 9),), p2=((2, 9),))
+    write_plain(tmp_path / "predictions", p1=((1, 2),), p2=((1, 2), (2, 9)))
+    document, _ = evaluated(caml, tmp_path)
+    assert dice_of(document) == {"segment_1": 0.0, "segment_2": 0.0}
+    assert dice_of(document, "p2") == {"segment_1": 0.0, "segment_2": 1.0}
+
+
+def test_the_names_of_a_segmentation_are_not_taken_for_other_values(caml, tmp_path):
+    """A model of plain maps calls its classes after their values: its second class may be the references' 3."""
+    write_plain(tmp_path / "references", "_label", p1=((1, 2), (2, 9)))
+    model_writes(tmp_path / "predictions" / "p1.seg.nrrd", (1, 3), (1, 3))
+    document, _ = evaluated(caml, tmp_path)
+    assert dice_of(document) == {"segment_1": 1.0, "segment_2": 0.0, "segment_3": 0.0}
+
+
+def test_masks_with_names_and_without_are_one_structure_of_one_name(caml, tmp_path):
+    write_plain(tmp_path / "references", "_label", p1=((255, 2),), p2=((255, 2),), p3=((255, 2),))
+    atrium = (Segment("Left atrium", 1),)
+    write_labels(tmp_path / "predictions" / "p1.seg.nrrd", a_map((1, 2)), GRID, atrium)
+    write_plain(tmp_path / "predictions", p2=((1, 2),), p3=())
+    document, _ = evaluated(caml, tmp_path)
+    assert [dice_of(document, case) for case in ("p1", "p2", "p3")] == [{"Left atrium": d} for d in (1.0, 1.0, 0.0)]
+    assert document["notes"] == ["The value 1 of the predictions was taken for 255 of the references."]
 
 
 def test_plain_predictions_with_the_references_values_stay_as_they_are(caml, tmp_path):
@@ -83,15 +142,39 @@ def test_a_single_named_structure_is_that_of_a_mask_of_any_value(caml, tmp_path,
     assert {name: row["dice"] for name, row in document["cases"]["p1"].items()} == {"Left atrium": 1.0}
 
 
-@pytest.mark.parametrize("ending", ["seg.nrrd", "nii.gz"])
-@pytest.mark.parametrize("values", [(255,), (2, 3)])
+def reported(tmp_path) -> ComparedCase:
+    """What a report shows of the first case."""
+    cohort, folders = load_cohort(tmp_path / "cohort"), {"CAML": tmp_path / "predictions"}
+    segments = reference_segments(cohort)
+    single = with_one_structure(cohort, folders, segments)
+    return compare(cohort.cases[0], folders, segments, cohort.segments, single=single)
+
+
+@pytest.mark.parametrize(("values", "ending"), [((255,), "seg.nrrd"), ((255,), "nii.gz"), ((2, 3), "seg.nrrd")])
 def test_a_report_reads_values_alike(tmp_path, values, ending):
     write_references(tmp_path / "cohort", values, {"p1": values, "p2": values})
-    model_writes(tmp_path / "predictions" / f"p1.{ending}", values, values)
-    cohort = load_cohort(tmp_path / "cohort")
-    segments = reference_segments(cohort)
-    found = compare(cohort.cases[0], {"CAML": tmp_path / "predictions"}, segments, cohort.segments)
+    for case in ("p1", "p2"):
+        model_writes(tmp_path / "predictions" / f"{case}.{ending}", values, values)
+    found = reported(tmp_path)
     assert {name: row["dice"] for name, row in found.figures["CAML"].items()} == {plain_name(v): 1.0 for v in values}
+    assert found.notes == (
+        ("The value 1 of the predictions was taken for 255 of the references.",) if ending == "nii.gz" else ()
+    )
+
+
+def test_a_report_compares_values_as_they_are_where_references_lack_a_class(tmp_path):
+    write_references(tmp_path / "cohort", (1, 3), {"p1": (1, 3)})
+    write_plain(tmp_path / "predictions", p1=((1, FIRST[0]), (2, FIRST[1])))
+    found = reported(tmp_path)
+    assert {name: row["dice"] for name, row in found.figures["CAML"].items()} == {"segment_1": 1.0, "segment_3": 0.0}
+    (note,) = found.notes
+    assert "value(s) 2, which no reference has" in note
+
+
+def test_a_report_takes_one_value_for_another_only_where_no_case_has_more(tmp_path):
+    write_references(tmp_path / "cohort", (2,), {"p1": (2,), "p2": (2,)})
+    write_plain(tmp_path / "predictions", p1=((1, FIRST[0]),), p2=((1, FIRST[1]), (2, FIRST[0])))
+    assert reported(tmp_path).figures["CAML"]["segment_2"]["dice"] == 0.0
 
 
 # Names of files

@@ -377,3 +377,12 @@ def test_labels_take_the_numbers_of_the_common_classes():
     np.testing.assert_array_equal(conform(array, plain(1, 2), common, "x"), array)
     with pytest.raises(DataError, match="Case 9.*'aorta'"):
         conform(array, named("aorta"), common, "Case 9")
+
+
+def test_a_value_is_not_taken_for_a_class_that_is_called_after_another():
+    """A mask of 3 is the first class of its model, and 1 is another mask's value."""
+    array = np.array([[[0, 1, 3]]], np.uint8)
+    common = match_segments({"a": plain(3)})
+    np.testing.assert_array_equal(conform(array, plain(3), common, "x"), [[[0, 0, 1]]])
+    with pytest.raises(DataError, match="'segment_1', which is none of 'segment_3'"):
+        conform(array, plain(1), common, "x")

@@ -23,6 +23,19 @@ PALETTE = (
 )
 
 
+def plain_name(value: int) -> str:
+    """The name of a class of which only the value in a label map is known."""
+    return f"segment_{value}"
+
+
+_PLAIN_NAMES = {plain_name(value): value for value in range(1, 256)}
+
+
+def plain_value(name: str) -> int | None:
+    """The value after which a class is called by ``plain_name``; None where it has a name of its own."""
+    return _PLAIN_NAMES.get(name)
+
+
 def match_segments(found: Mapping[str, Sequence[Segment]], declared: Sequence[Segment] = ()) -> tuple[Segment, ...]:
     """Return the classes that all labelled cases share, numbered 1, 2, ...; ``found`` goes by case id.
 
@@ -51,12 +64,12 @@ def match_segments(found: Mapping[str, Sequence[Segment]], declared: Sequence[Se
 def conform(array: np.ndarray, found: Sequence[Segment], segments: Sequence[Segment], who: str) -> np.ndarray:
     """Return ``array``, labelled as its file's segments ``found``, with the labels of the same classes in ``segments``.
 
-    A segment that the file does not name ("segment_3") falls back to its value. Raises DataError for a class that
-    is none of ``segments``.
+    A segment that the file does not name ("segment_3") falls back to its value, but never to a class that is called
+    after another one. Raises DataError for a class that is none of ``segments``.
     """
     table = np.zeros(256, dtype=np.uint8)
     by_name = {name_key(s.name): s.label for s in segments}
-    values = {s.label for s in segments}
+    values = {s.label for s in segments if plain_value(s.name) is None}
     for segment in found:
         label = by_name.get(name_key(segment.name))
         if label is None and segment.name == plain_name(segment.label) and segment.label in values:
@@ -72,7 +85,7 @@ def conform(array: np.ndarray, found: Sequence[Segment], segments: Sequence[Segm
 def named_as_references(
     found: Sequence[Segment], classes: Mapping[int, Segment], who: str, values: Collection[int] = ()
 ) -> tuple[Segment, ...]:
-    """Return the segments of a plain prediction with the names of the references' ``classes``.
+    """Return the segments of a plain prediction with the names of the references' declared ``classes``.
 
     ``classes``: value in the references -> class, in the order in which a model numbers them. A plain prediction has
     the references' values, or 1, 2, ... as ``caml predict`` writes them; ``values`` are those of all predictions that
@@ -97,15 +110,16 @@ def named_as_references(
     return tuple(replace(s, name=name) for s, name in zip(found, names[0]))
 
 
-def plain_classes(values: Collection[int]) -> dict[int, Segment]:
-    """Return value -> class of label maps without names; empty where the values are 1, 2, ... and tell nothing."""
-    in_order = sorted(values)
-    return {} if in_order == list(range(1, len(in_order) + 1)) else {v: Segment(plain_name(v), v) for v in in_order}
-
-
-def plain_name(value: int) -> str:
-    """The name of a class of which only the value in a label map is known."""
-    return f"segment_{value}"
+def taken_note(taken: Mapping[int, int]) -> tuple[str, ...]:
+    """Say which values of predictions were taken for others of the references; nothing where all are the same."""
+    if all(ours == theirs for ours, theirs in taken.items()):
+        return ()
+    ours, theirs = (", ".join(map(str, values)) for values in zip(*sorted(taken.items())))
+    one = len(taken) == 1
+    return (
+        f"The value{'' if one else 's'} {ours} of the predictions {'was' if one else 'were'} taken for {theirs} of the "
+        "references.",
+    )
 
 
 def palette_color(label: int) -> tuple[float, float, float]:

@@ -15,7 +15,8 @@ from ..config import Segment
 from ..data.files import replacing
 from ..data.io import grid_difference
 from ..data.labels import LabelMap, is_segmentation, labels_on_grid, read_labels
-from ..data.segments import conform, match_segments, named_as_references, plain_classes
+from ..data.segments import conform, match_segments, named_as_references, plain_name, plain_value, taken_note
+from ..data.structures import read_structures
 from ..errors import Cancelled, DataError
 from ..events import Listener, silent
 from ..metrics import COLUMNS, case_metrics, summarize
@@ -30,7 +31,8 @@ CaseRow = dict[str, dict[str, float]]
 class Evaluation:
     """``cases``: case id -> segment -> metrics; ``summary``: segment -> column -> mean and std, or count.
 
-    ``notes``: sentences on what label maps lost when they were read, such as overlaps.
+    ``notes``: sentences on what label maps lost when they were read, such as overlaps, and on values that were taken
+    for others.
     """
 
     cases: dict[str, CaseRow]
@@ -46,9 +48,11 @@ def evaluate_pairs(
 ) -> Evaluation:
     """Compare every pair on the reference's own grid; segments are matched by name, or by value without names.
 
-    Where the references' list declares classes, the values of plain references are theirs; else a class is called
-    after its value in them. Those of a plain prediction may be the same, or else 1, 2, ... in this order, as
-    ``caml predict`` writes them; DataError where both may be and differ.
+    Where the references' list declares classes, the values of plain references are theirs. Those of a plain prediction
+    may be the same, or else 1, 2, ... in this order, as ``caml predict`` writes them; DataError where both may be and
+    differ. Where nothing is declared, a class of a plain reference is called after its value, and so is one of a plain
+    prediction: that references lack a value may be chance. Only where all references and all predictions hold a single
+    structure it is the same, whatever its value (masks of 255). A note says which values were taken for others.
     A segment that no file of a case has, but other cases do, counts as found: both are empty. ``lines`` says so.
     """
     cases: dict[str, CaseRow] = {}
@@ -66,7 +70,7 @@ def evaluate_pairs(
     nothing = case_metrics(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)), (1.0, 1.0, 1.0), [Segment("none", 1)])["none"]
     whole = {case: {name: row.get(name, nothing) for name in names} for case, row in cases.items()}
     summary = {name: summarize(row[name] for row in whole.values()) for name in names}
-    return Evaluation(whole, summary, tuple(notes))
+    return Evaluation(whole, summary, (*notes, *taken_note(naming.taken)))
 
 
 def write_evaluation(path: Path, evaluation: Evaluation) -> None:
@@ -121,9 +125,7 @@ def _compare(case: str, pair: Pair, naming: _Naming) -> tuple[CaseRow, tuple[str
     if declared and not pair.declared:
         theirs = read_labels(reference, case, declared)
     if declared and not ours.named:
-        who = f"Case {case}: {prediction.name}"
-        named = named_as_references(ours.segments, {s.label: s for s in declared}, who, naming.predicted)
-        ours = replace(ours, segments=named, named=True)
+        ours = naming.named(ours, declared, f"Case {case}: {prediction.name}")
     notes = (*ours.notes, *theirs.notes)
     ours, theirs = _on_one_grid(case, ours, prediction, theirs, reference)
     found = {"prediction": ours.segments, "reference": theirs.segments}
@@ -142,42 +144,59 @@ def _compare(case: str, pair: Pair, naming: _Naming) -> tuple[CaseRow, tuple[str
 
 @dataclass(frozen=True)
 class _Naming:
-    """What values mean in label maps without names: ``classes`` of the references, values of all predictions."""
+    """What values mean in label maps without names.
 
-    classes: Mapping[int, Segment]
+    ``predicted``: values of all plain predictions beside declared references. ``lone``: where nothing is declared, the
+    only structure that both sides hold, with its value in plain references. ``taken``: value of predictions -> that of
+    references for which it was taken so far.
+    """
+
     predicted: frozenset[int]
+    lone: Segment | None
+    taken: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, pairs: Mapping[str, Pair], stop: Callable[[], bool]) -> _Naming:
-        """Read the values of all plain files: a single case may lack a class."""
-        predicted: set[int] = set()
-        referred: set[int] = set()
-        for case, pair in pairs.items():
+        """Look at all files, where one alone may lack a class."""
+
+        def check() -> None:
             if stop():
                 raise Cancelled("Stopped before the first case; nothing was written.")
-            if not is_segmentation(pair.prediction):
-                predicted |= _plain_values(pair.prediction, case)
-            if not pair.declared and not is_segmentation(pair.reference):
-                referred |= _plain_values(pair.reference, case)
-        return cls(plain_classes(referred), frozenset(predicted))
+
+        plain = {c: p.prediction for c, p in pairs.items() if p.declared and not is_segmentation(p.prediction)}
+        predicted = read_structures(plain, check).values
+        undeclared = {case: pair for case, pair in pairs.items() if not pair.declared}
+        theirs = read_structures({case: pair.reference for case, pair in undeclared.items()}, check)
+        if len(theirs.values) != 1 or not theirs.single:
+            return cls(predicted, None)
+        ours = read_structures({case: pair.prediction for case, pair in undeclared.items()}, check)
+        (value,) = theirs.values
+        name = next(iter(ours.names.values()), plain_name(value))
+        return cls(predicted, Segment(name, value) if ours.single else None)
 
     def implied(self, ours: LabelMap, theirs: LabelMap) -> tuple[Segment, ...]:
-        """The classes of a plain reference, where the prediction has no names or just such names.
-
-        A single structure in both is the same, whatever the mask's value.
-        """
+        """The classes of a plain reference where it is not its values alone that tell."""
         if theirs.named:
             return ()
-        names = {segment.name for segment in self.classes.values()}
-        if not ours.named or {segment.name for segment in ours.segments} <= names:
-            return tuple(self.classes.values())
-        single = len(self.classes) == len(ours.segments) == 1
-        return tuple(replace(ours.segments[0], label=value) for value in self.classes) if single else ()
+        if self.lone is not None:
+            if plain_value(self.lone.name) != self.lone.label:
+                self.taken.update({s.label: self.lone.label for s in ours.segments})
+            return (self.lone,)
+        values = [plain_value(segment.name) for segment in ours.segments] if ours.named else [None]
+        known = {value for value in values if value is not None}
+        if len(known) < len(values):
+            return ()
+        return tuple(Segment(plain_name(v), v) for v in sorted(known | {s.label for s in theirs.segments}))
 
-
-def _plain_values(path: Path, case: str) -> set[int]:
-    found = read_labels(path, case)
-    return set() if found.named else {segment.label for segment in found.segments}
+    def named(self, ours: LabelMap, declared: Sequence[Segment], who: str) -> LabelMap:
+        """A plain prediction with the names of its segments."""
+        if self.lone is not None:
+            named = tuple(replace(s, name=declared[0].name) for s in ours.segments)
+        else:
+            named = named_as_references(ours.segments, {s.label: s for s in declared}, who, self.predicted)
+        value = {s.name: s.label for s in declared}
+        self.taken.update({s.label: value[s.name] for s in named})
+        return replace(ours, segments=named, named=True)
 
 
 def _on_one_grid(

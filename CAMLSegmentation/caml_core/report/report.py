@@ -16,7 +16,7 @@ from ..errors import Cancelled, ResourceError
 from ..events import Listener, silent
 from ..serialization import write_json
 from . import figures, page
-from .cases import ComparedCase, compare, judged, reference_segments
+from .cases import ComparedCase, compare, judged, reference_segments, with_one_structure
 from .curves import RUNS_CAPTION, draw_curves, draw_runs
 from .description import Description, Section
 from .overlays import draw_case
@@ -86,10 +86,15 @@ def _cases(
     drawn = [page.heading(3, "Test cases")]
     cases = judged(cohort)
     notes: list[str] = []
-    for done, case in enumerate(cases, 1):
+
+    def check(done: int = 0) -> None:
         if stop():
-            raise Cancelled(f"Stopped after {done - 1} of {len(cases)} cases; the report is not complete.")
-        compared = compare(case, folders, segments, cohort.segments)
+            raise Cancelled(f"Stopped after {done} of {len(cases)} cases; the report is not complete.")
+
+    single = with_one_structure(cohort, folders, segments, check)
+    for done, case in enumerate(cases, 1):
+        check(done - 1)
+        compared = compare(case, folders, segments, cohort.segments, single=single)
         found[case.id] = compared.figures
         drawn.append(_drawn_case(compared, index, f"{slug}_{done}"))
         notes += compared.notes
@@ -99,7 +104,7 @@ def _cases(
         title = page.heading(3, segment.name) if len(segments) > 1 else ""
         rows = figures.rows(found, names, segment.name)
         tables.append(title + page.table(figures.header(names), rows, last_is_mean=True))
-    verdicts = [figures.verdict(found, names, segment.name) for segment in segments] + notes
+    verdicts = [figures.verdict(found, names, segment.name) for segment in segments] + list(dict.fromkeys(notes))
     return verdicts, ["".join(tables), *drawn], found
 
 
