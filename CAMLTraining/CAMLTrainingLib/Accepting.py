@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from CAMLSegmentationLib import SegmentationResult
 from slicer.i18n import tr as _
 
-from caml_core.errors import DataError
+from caml_core.errors import CamlError, DataError
 
-from . import CaseExchange, TakenLabels
+from . import CaseExchange, ScanFiles, TakenLabels
 
 if TYPE_CHECKING:
     from .Cohort import Cohort
@@ -46,7 +48,7 @@ def accept(cohort: Cohort, case: str, node: Any, role: str) -> tuple[str, ...]:
     named = [name.strip() for name in CaseExchange.segmentNames(node)]
     asTaken = TakenLabels.isLabel(node, cohort.project, case, state)
     asTaken = asTaken and tuple(named) == known.segments  # the state knows no names
-    if known.label is not None and known.label.exists() and asTaken:
+    if known.label is not None and os.path.exists(known.label) and asTaken and ScanFiles.areTogether(known):
         check_names(case, named, cohort.project.segments)
         cohort.project.update(case, role=role, status="accepted")
         return ()
@@ -69,15 +71,27 @@ def accept(cohort: Cohort, case: str, node: Any, role: str) -> tuple[str, ...]:
             ).format(case=case, name=empty[0])
         )
     state = SegmentationResult.fingerprint(node)  # voxels may have been made of surfaces meanwhile
-    cohort.ensureFile(case, labelFollows=True)
-    path = cohort.project.label_path(case)
-    CaseExchange.writeLabel(drawn, volumeNode, path)
-    if not cohort.project.segments:
-        cohort.setSegments([s.name for s in drawn.segments], drawn.segments)
+    path = _write(cohort, case, drawn, volumeNode)
     names = tuple(s.name for s in drawn.segments)
     cohort.project.update(case, label=path, role=role, status="accepted", segments=names)
     TakenLabels.remember(cohort.mark(node, case), cohort.project, case, state)
     return drawn.notes + _lacking(cohort, case, names)
+
+
+def _write(cohort: Cohort, case: str, drawn: CaseExchange.Drawn, volumeNode: Any) -> Path:
+    """Write a label, and its scan where that has to follow, and return the label's file; both or none of them."""
+    before = cohort.project.cases[case].images
+    try:
+        cohort.ensureFile(case, labelFollows=True)
+        path = cohort.project.label_path(case)
+        CaseExchange.writeLabel(drawn, volumeNode, path)
+        if not cohort.project.segments:
+            cohort.setSegments([s.name for s in drawn.segments], drawn.segments)
+    except CamlError:
+        if before:  # an older label lies there
+            cohort.project.update(case, images=before)
+        raise
+    return path
 
 
 def _lacking(cohort: Cohort, case: str, names: Sequence[str]) -> tuple[str, ...]:

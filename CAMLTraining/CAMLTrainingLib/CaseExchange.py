@@ -6,6 +6,7 @@ in the same coordinates as the scan's file.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,8 @@ _MOST_OUTSIDE = 0.05
 _SAME_PLACE = 0.01
 #: Whether a file holds a volume, by the state of both (``holds``). Times of change are unique in a process.
 _compared: dict[tuple[Any, ...], bool] = {}
+#: Grids that no header tells, as those of DICOM series, by the state of their files.
+_grids: dict[tuple[Any, ...], Grid] = {}
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def fileOf(volumeNode: Any) -> Path | None:
         return None
     name = storage.GetFullNameFromFileName() or ""
     path = Path(name)
-    if not name.lower().endswith(_SUFFIXES) or not path.is_file():
+    if not name.lower().endswith(_SUFFIXES) or not os.path.isfile(path):  # Path's raises where a network drive is gone
         return None
     doubtful = volumeNode.GetModifiedSinceRead() or _isPlacedOtherwise(storage)
     return path if not doubtful or holds(path, volumeNode) else None
@@ -86,19 +89,51 @@ def _isPlacedOtherwise(storage: Any) -> bool:
 
 def holds(path: Path, volumeNode: Any, anywhere: bool = False) -> bool:
     """Whether a file has the voxels of a volume, in the same places of the world; ``anywhere``: or in others."""
-    try:
-        found = path.stat()
-    except OSError:
+    file = _stateOf(path)
+    if file is None or VolumeExchange.checkVolume(volumeNode):  # no grey values
         return False
-    if VolumeExchange.checkVolume(volumeNode):  # no grey values
-        return False
-    matrix = VolumeExchange.worldMatrix(volumeNode)
-    place = tuple(matrix.GetElement(row, column) for row in range(3) for column in range(4))
-    where = () if anywhere else place
-    state = (str(path), found.st_mtime_ns, found.st_size, volumeNode.GetImageData().GetMTime(), where)
+    state = (*file, *_stateIn(volumeNode, anywhere))
     if state not in _compared:
         _compared[state] = _isSame(path, volumeNode, anywhere)
     return _compared[state]
+
+
+def fileGrid(path: Path) -> Grid | None:
+    """Return the grid of a scan's file as the engine reads it, None where it cannot be read."""
+    from caml_core.data.files import has_dicom_mark
+    from caml_core.data.io import read_volume
+    from caml_core.project.headers import read_grid
+
+    state = _stateOf(path)
+    if state is None:
+        return None
+    if state in _grids:
+        return _grids[state]
+    try:
+        header = None if not os.path.isfile(path) or has_dicom_mark(path) else read_grid(path)
+        if header is not None:
+            return header
+        grid = read_volume(path).grid
+    except (CamlError, OSError):
+        return None
+    _grids[state] = grid
+    return grid
+
+
+def _stateOf(path: Path) -> tuple[Any, ...] | None:
+    """What differs once a file has changed; None where it is not there."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return str(path), found.st_mtime_ns, found.st_size
+
+
+def _stateIn(volumeNode: Any, anywhere: bool) -> tuple[Any, ...]:
+    """What differs once a volume has changed in the scene; ``anywhere``: its voxels alone."""
+    matrix = VolumeExchange.worldMatrix(volumeNode)
+    place = tuple(matrix.GetElement(row, column) for row in range(3) for column in range(4))
+    return volumeNode.GetImageData().GetMTime(), () if anywhere else place
 
 
 def _isSame(path: Path, volumeNode: Any, anywhere: bool) -> bool:
@@ -251,17 +286,20 @@ def writeLabel(drawn: Drawn, volumeNode: Any, path: Path) -> None:
     write_labels(path, drawn.voxels.transpose(2, 1, 0), VolumeExchange.gridOf(volumeNode), drawn.segments)
 
 
-def loadLabel(path: Path, volumeNode: Any, case: str, segments: Sequence[Segment]) -> Any:
+def loadLabel(path: Path, volumeNode: Any, case: str, segments: Sequence[Segment], images: Sequence[Path] = ()) -> Any:
     """Return a new segmentation with the labels of a file, on its volume; raise DataError where it cannot be read.
 
-    segments: the cohort's, which give a plain label map its names by value, and every label its colours.
+    segments: the cohort's, which give a plain label map its names by value, and every label its colours. images: the
+    case's files; what lies on the grid of the first goes along with its voxels where these were moved in the scene.
     """
     from caml_core.data.labels import is_segmentation, read_labels
 
     found = read_labels(path, case, () if is_segmentation(path) else segments)
     known = {s.name.strip().casefold(): s for s in segments}
     node = newSegmentation(volumeNode, case, ())
-    labels = VolumeExchange.orientedLabels(found.array, found.grid, volumeNode)
+    moved = bool(images) and _wasMoved(images[0], found.grid, volumeNode)
+    grid = VolumeExchange.gridOf(volumeNode) if moved else found.grid
+    labels = VolumeExchange.orientedLabels(found.array, grid, volumeNode)
     for segment in found.segments:
         look = known.get(segment.name.strip().casefold(), segment)
         SegmentationResult.setSegment(
@@ -269,6 +307,16 @@ def loadLabel(path: Path, volumeNode: Any, case: str, segments: Sequence[Segment
         )
     addSegments(node, segments)
     return node
+
+
+def _wasMoved(image: Path, grid: Grid, volumeNode: Any) -> bool:
+    """Whether a volume has the voxels of a file, on the grid ``grid`` of a label, but lies elsewhere."""
+    from caml_core.data.io import grid_difference
+
+    there, here = fileGrid(image), VolumeExchange.gridOf(volumeNode)
+    if there is None or not grid_difference(there, here) or grid_difference(there, grid):
+        return False
+    return holds(image, volumeNode, anywhere=True)
 
 
 def _loadFile(path: Path, case: str) -> Any:
@@ -287,7 +335,11 @@ def _loadSeries(path: Path, case: str) -> Any:
     from caml_core.data.io import read_volume
 
     volume = read_volume(path, case)
-    return VolumeExchange.addVolume(volume.array, volume.grid, case)
+    node = VolumeExchange.addVolume(volume.array, volume.grid, case)
+    if (file := _stateOf(path)) is not None:  # nobody needs to read it again to know what it holds
+        _compared[(*file, *_stateIn(node, anywhere=False))] = True
+        _grids[file] = volume.grid
+    return node
 
 
 def _hasLabelmaps(node: Any) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from CAMLSegmentationLib import SceneVolumes, SegmentationResult, VolumeExchange
+from CAMLSegmentationLib import SceneVolumes, SegmentationResult
 from slicer.i18n import tr as _
 
 from caml_core.config import Segment
@@ -16,7 +16,7 @@ from caml_core.errors import CamlError, DataError
 from caml_core.project.cases import ProjectCase
 from caml_core.project.project import Project
 
-from . import Accepting, CaseExchange, LeftOut, Scans, TakenLabels
+from . import Accepting, CaseExchange, LeftOut, ScanFiles, Scans, TakenLabels
 from .CaseExchange import CASE, EXTRA, OPENED, PREDICTION
 from .ModelChoice import learnedBy
 
@@ -246,46 +246,13 @@ class Cohort:
         """Write the volume of a case that the scene alone has, once; raise DataError, ResourceError.
 
         A scan that was loaded from a file and then changed, or moved, in the scene is one that the scene alone has.
-        One that was written and has been moved since is written anew, unless its label lies on it as it was;
-        ``labelFollows``: that label is about to be replaced.
+        One that has been moved since it was written, or labelled, is written anew, unless its label lies on it as it
+        was; ``labelFollows``: that label is about to be replaced.
         """
         node = self.volumeNode(case)
         if node is not None:
             self._checkScan(case, node)
-        known = self.project.cases[case]
-        changed = node is not None and known.in_scene and CaseExchange.fileOf(node) is None
-        if known.images and known.images[0].exists() and not (changed and self._isOutdated(known, node, labelFollows)):
-            return
-        if node is None:
-            raise DataError(
-                _(
-                    "The scan of case {case} is neither in the scene nor in a file; load it again, or exclude it."
-                ).format(case=case)
-            )
-        path = CaseExchange.fileOf(node)
-        if path is None:
-            self.project.check_current()
-            path = self.project.volume_path(case)
-            CaseExchange.writeVolume(node, path)
-        self.project.update(case, images=(path,))
-
-    def _isOutdated(self, known: ProjectCase, node: Any, labelFollows: bool) -> bool:
-        """Whether a scan that the scene alone has is not what its file holds.
-
-        The project's own file is as the scan was written; that lies elsewhere now where the scan was moved since.
-        """
-        from caml_core.data.io import grid_difference
-        from caml_core.project.headers import read_grid
-
-        if known.images[0].parent != self.project.folder / "volumes":
-            return not any(CaseExchange.holds(path, node) for path in known.images)
-        written = read_grid(known.images[0])
-        if written is None:
-            return False
-        if not grid_difference(written, VolumeExchange.gridOf(node)):  # a new label was drawn on the voxels of now
-            return labelFollows and not CaseExchange.holds(known.images[0], node)
-        label = read_grid(known.label) if known.label is not None and known.label.exists() else None
-        return labelFollows or label is None or bool(grid_difference(written, label))
+        ScanFiles.ensure(self, case, labelFollows)
 
     def load(self, case: str) -> Any:
         """Return the volume of a case, loaded where it is not in the scene yet; raise DataError where it cannot be."""
@@ -413,6 +380,7 @@ class Cohort:
         for case in self.project.with_role("labeled", "unlabeled", "validation"):
             self.ensureFile(case.id)
         told = self.project.cohort()
+        ScanFiles.checkTogether(self.project)
         self.project.save()
         return told
 

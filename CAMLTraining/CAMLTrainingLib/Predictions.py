@@ -306,7 +306,7 @@ def showPrediction(cohort: Cohort, case: str, modelName: str = "") -> Any:
         return older
     elif older is not None:
         SegmentationResult.remove(older)
-    node = CaseExchange.loadLabel(known.prediction, volumeNode, case, cohort.project.segments)
+    node = CaseExchange.loadLabel(known.prediction, volumeNode, case, cohort.project.segments, known.images)
     cohort.mark(node, case).SetAttribute(PREDICTION, name)
     node.SetAttribute(WRITTEN, written)
     SegmentationResult.remember(node)
@@ -353,6 +353,6 @@ def correction(cohort: Cohort, case: str) -> Any:
     known = cohort.project.cases[case]
     if known.prediction is None or not known.prediction.is_file():
         raise DataError(_("There is no prediction of case {case}; press Segment unlabeled.").format(case=case))
-    node = CaseExchange.loadLabel(known.prediction, cohort.load(case), case, cohort.project.segments)
+    node = CaseExchange.loadLabel(known.prediction, cohort.load(case), case, cohort.project.segments, known.images)
     node.SetAttribute(WRITTEN, CaseExchange.writtenAt(known.prediction))
     return cohort.mark(node, case)

@@ -90,7 +90,8 @@ class PreviewSection:
             return
         self._unseen = ""
         try:
-            node = CaseExchange.loadLabel(path, volumeNode, case, logic.project.segments)
+            images = logic.project.cases[case].images
+            node = CaseExchange.loadLabel(path, volumeNode, case, logic.project.segments, images)
         except CamlError as error:  # the file may be replaced while it is read
             self._log(str(error))
             return
