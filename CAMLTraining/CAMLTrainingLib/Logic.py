@@ -443,7 +443,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
             self._preflight.end()
         if self.predictions is not None and not self.predictions.ended:
             self.predictions.end()
-        self.predictions, self.verdict = None, None
+        self.predictions, self.verdict, self._rounds = None, None, None
 
 
 __all__ = ["CAMLTrainingLogic", "CamlError", "Listener", "TrainingSettings"]

@@ -89,6 +89,10 @@ class LoopSection:
         self._ui.showDisagreementButton.checked = False
         self._shown, self._stops, self._stop = "", [], -1
 
+    def forget(self) -> None:
+        """Another project, or another scene: what was said is of the cases of the one before."""
+        self._ui.predictLabel.text = ""
+
     # What the logic reports
 
     def onPredictionProgress(self, share: float, text: str) -> None:

@@ -118,7 +118,7 @@ class TrainingPanel(Listener):
         """Another project, or this one read anew."""
         self._folder = None  # its rounds may be others, though the folder is the same
         if self._ready:
-            self.train.forget()
+            self._forget()
 
     def onRoundEvent(self, kind: str, fields: dict[str, Any]) -> None:
         """Follow the training."""
@@ -168,11 +168,15 @@ class TrainingPanel(Listener):
         if (isOpen and project.cases) or (self.cohort.practising and (isOpen or not told.folder)):
             self.logic.recognize()
             return
-        self.train.forget()
+        self._forget()
         self._opening(self.logic.recall)
         if not told.folder:
             self.logic.cohort.notes += SceneProject.left(self.logic.project, self.logic.lock.name)
         self.sceneChanged()  # a bundle's own folder is known only after its scene was read
+
+    def _forget(self) -> None:
+        for section in (self.train, self.loop):
+            section.forget()
 
     def _isMoved(self, told: SceneProject.Named) -> bool:
         """Whether the open project's folder is gone, and the scene that names it has come with it to another place."""

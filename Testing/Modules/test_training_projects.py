@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import SlicerHost
-from training_tools import accept, add_scan, case_of, message, roles, select, write_folder
+from training_tools import accept, add_scan, case_of, finish_round, message, roles, select, write_folder
 
 
 @pytest.fixture
@@ -184,3 +184,29 @@ def test_practice_for_a_project_that_was_left_says_where_its_scans_are(training,
     wait_for(lambda: not training.cohort.practising, 300)
     assert not roles(training) and str(tmp_path / "project" / "practice") in message(training)
     assert training.ui.practiceButton.enabled
+
+
+@pytest.mark.parametrize("entered", [True, False], ids=["in the module", "in another module"])
+def test_the_next_patient_begins_without_the_rounds_of_the_last_project(training, a_cohort, stand_in, entered):
+    import slicer
+
+    ui = training.ui
+    a_cohort(labeled=1, unlabeled=1)
+    finish_round(training, 1, stand_in, caml=0.8)
+    assert ui.startModelComboBox.currentText != "From scratch" and ui.historyTableWidget.rowCount == 1
+    assert ui.predictButton.enabled
+    ui.predictLabel.text = "Scan 01: said of the last project"
+    if not entered:
+        SlicerHost.leave("CAMLTraining")
+    slicer.mrmlScene.Clear()
+    if not entered:
+        SlicerHost.enter("CAMLTraining")
+    add_scan(7, "next patient")
+    training.update()
+    assert list(roles(training)) == ["next patient"]
+    assert not training.logic.rounds() and training.logic.latestModel() is None
+    assert ui.historyTableWidget.rowCount == 0 and ui.roundComboBox.count == 0
+    assert "no result yet" in ui.resultTextBrowser.plainText
+    assert ui.startModelComboBox.currentText == "From scratch"
+    assert not training.logic.getParameterNode().startModel and not training.logic.getParameterNode().startChosenFor
+    assert not ui.predictButton.enabled and not ui.predictLabel.text
