@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from .Cohort import Cohort, defaultFolder
 from .Listener import Listener
 from .Predictions import PredictionRun, PredictionSummary, rankedCases, unsegmented
 from .Preflight import PreflightRun, TrainingSettings, Verdict
-from .RoundProcess import RoundProcess
+from .RoundProcess import RoundProcess, pauseAll
 
 
 class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
@@ -73,9 +72,12 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         if self._sceneKnown:
             SceneProject.note(self.getParameterNode(), self.cohort)
 
-    def recognize(self) -> None:
-        """The scene is this project's still, though another one was loaded into it: tell it how the project stands."""
-        self._sceneKnown = True
+    def recognize(self, told: SceneProject.Named | None = None) -> None:
+        """The scene is this project's still, though another one was loaded into it: tell it how the project stands.
+
+        told: what that one said of a project that is not found so far (``lookAgain``).
+        """
+        self._sceneKnown, self._named = True, told
         self.remember()
 
     def recall(self) -> None:
@@ -348,11 +350,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         """Slicer quits: trainings go on or are paused, as the user chose; everything else ends."""
         if Parameters.storedOnQuit() == "pause":
             followed = [self.round] if self.round is not None and self.training else []
-            for found in dict.fromkeys([*followed, *(own for own in self._launched if own.alive())]):
-                try:
-                    found.pause()
-                except CamlError as error:  # nobody is there to read it, and Slicer must quit all the same
-                    logging.warning("CAML: the training goes on: %s", error)
+            pauseAll([*followed, *(own for own in self._launched if own.alive())])
         self.close()
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from slicer.i18n import tr as _
 
 from caml_core import events
 from caml_core.data.files import disk_error, make_folder
-from caml_core.errors import ResourceError, TrainingError
+from caml_core.errors import CamlError, ResourceError, TrainingError
 from caml_core.locking import is_locked
 from caml_core.rounds.round_folder import RoundFolder
 
@@ -327,3 +327,12 @@ class RoundProcess:
         if (state, message) != (self.state, getattr(self, "_message", "")):
             self.state, self._message = state, message
             self._listener.onRoundState(state, message)
+
+
+def pauseAll(rounds: Iterable[RoundProcess]) -> None:
+    """Ask trainings to end with everything saved, as Slicer quits."""
+    for found in dict.fromkeys(rounds):
+        try:
+            found.pause()
+        except CamlError as error:  # nobody is there to read it, and Slicer must quit all the same
+            logging.warning("CAML: the training goes on: %s", error)

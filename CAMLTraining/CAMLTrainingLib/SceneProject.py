@@ -96,6 +96,17 @@ def left(project: Project, lock: str) -> tuple[str, ...]:
     return (text, _("A training is at work there.")) if is_locked(folder / lock) else (text,)
 
 
+def notOpened(told: Named, project: Project) -> tuple[str, ...]:
+    """Say that the project of a scene that was added was not opened; nothing where it names none, or the open one."""
+    if not told.folder or told.id == project.id:
+        return ()
+    text = _(
+        "The project of the scene that was added was not opened: there is none in {named}. Its scans are listed in the "
+        "open project {folder}; for the roles that they had, close the scene and load that one alone."
+    )
+    return (text.format(named=told.folder, folder=project.folder),)
+
+
 def names(told: Named, project: Project) -> bool:
     """Whether a scene names this very project, in this place."""
     return told.folder == str(project.folder) and told.id in ("", project.id)

@@ -168,6 +168,12 @@ class TrainingPanel(Listener):
         if (isOpen and project.cases) or (self.cohort.practising and (isOpen or not told.folder)):
             self.logic.recognize()
             return
+        if project.is_kept and SceneProject.find(told) is None and self.logic.cohort.casesInScene():
+            # A scene was added to this one: what is open is not given up for what was never saved, or is gone.
+            self.logic.recognize(told)
+            self.logic.cohort.notes += SceneProject.notOpened(told, project)
+            self.sceneChanged()
+            return
         self._forget()
         self._opening(self.logic.recall)
         if not told.folder:

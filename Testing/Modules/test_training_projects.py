@@ -71,6 +71,45 @@ def test_a_scene_that_is_added_and_names_another_project_leaves_them_out_too(tra
     assert "left out (2)" in message(training)
 
 
+@pytest.fixture
+def unsaved(training, tmp_path) -> Path:
+    """A scene with one patient, whose project was never saved."""
+    import slicer
+
+    slicer.mrmlScene.Clear()
+    add_scan(7, "theirs")
+    training.update()
+    assert list(roles(training)) == ["theirs"] and not training.logic.project.is_kept
+    assert slicer.util.saveScene(str(tmp_path / "unsaved.mrb"))
+    slicer.mrmlScene.Clear()
+    training.ui.projectDirectoryButton.directory = str(tmp_path / "project")
+    return tmp_path / "unsaved.mrb"
+
+
+@pytest.mark.parametrize("entered", [True, False], ids=["in the module", "in another module"])
+def test_a_scene_that_is_added_closes_no_project_for_one_that_was_never_saved(training, unsaved, a_cohort, entered):
+    import slicer
+
+    a_cohort(labeled=2, unlabeled=1)
+    before, folder = roles(training), training.logic.project.folder
+    if not entered:
+        SlicerHost.leave("CAMLTraining")
+    slicer.util.loadScene(str(unsaved))
+    if not entered:
+        SlicerHost.enter("CAMLTraining")
+    SlicerHost.wait_for(lambda: not training._timer.isActive(), 5)
+    training.update()
+    assert training.logic.project.folder == folder
+    assert roles(training) == {**before, "theirs": "unlabeled"}
+    assert "was not opened" in message(training) and str(folder) in message(training)
+    training.logic.save()
+    assert training.logic.getParameterNode().projectFolder == str(folder)
+    slicer.mrmlScene.Clear()
+    slicer.util.loadScene(str(unsaved))
+    training.update()
+    assert list(roles(training)) == ["theirs"] and training.logic.project.folder != folder
+
+
 def test_a_scan_left_out_is_the_case_whose_file_is_added(training, second, a_cohort, tmp_path):
     import slicer
 
