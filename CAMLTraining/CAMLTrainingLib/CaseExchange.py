@@ -145,7 +145,7 @@ def _isSame(path: Path, volumeNode: Any, anywhere: bool) -> bool:
         return False  # without reading its voxels
     try:
         volume = read_volume(path)
-    except CamlError:
+    except (CamlError, OSError):
         return False
     voxels = VolumeExchange.voxelsOf(volumeNode).transpose(2, 1, 0)
     return not _differs(volume.grid, grid, anywhere) and _isEqual(volume.array, voxels)
@@ -187,13 +187,13 @@ def loadVolume(case: ProjectCase) -> Any:
             _("The scan of case {case} is neither in the scene nor in a file; load it again.").format(case=case.id)
         )
     path = case.images[0]
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(
             _("The scan of case {case} is not there ({path}); point to its folder with Locate.").format(
                 case=case.id, path=path
             )
         )
-    series = path.is_dir() or path.suffix.lower() == ".dcm"
+    series = os.path.isdir(path) or path.suffix.lower() == ".dcm"
     return _loadSeries(path, case.id) if series else _loadFile(path, case.id)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -397,6 +398,6 @@ def defaultFolder() -> Path:
     """
     base = Path.home() / "CAML Training"
     number = 1
-    while (base / f"project-{number}").exists():
+    while os.path.exists(base / f"project-{number}"):
         number += 1
     return base / f"project-{number}"

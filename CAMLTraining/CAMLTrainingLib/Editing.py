@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ def openCase(cohort: Cohort, case: str) -> tuple[Any, Any]:
         raise DataError(_("There is no case {case} any more; choose another.").format(case=case))
     volumeNode, known = cohort.load(case), cohort.project.cases[case]
     node = cohort.segmentationNode(case)
-    hasLabel = known.label is not None and known.label.exists()
-    hasPrediction = known.prediction is not None and known.prediction.is_file()
+    hasLabel = known.label is not None and os.path.exists(known.label)
+    hasPrediction = known.prediction is not None and os.path.isfile(known.prediction)
     outdated = hasPrediction and not hasLabel and node is not None and _isOldCopy(node, known.prediction)
     if node is not None and (outdated or (hasLabel or hasPrediction) and SegmentationResult.isEmpty(node)):
         SegmentationResult.remove(node)  # opened once and left without a stroke

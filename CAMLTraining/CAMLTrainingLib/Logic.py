@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -292,12 +293,12 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
 
     def latestModel(self) -> Path | None:
         """Return the model of the newest round that has one."""
-        models = [r.model for r in self.rounds() if r.model.is_file()]
+        models = [r.model for r in self.rounds() if os.path.isfile(r.model)]
         return models[-1] if models else None
 
     def addToModels(self, found: Round) -> Path:
         """Put a round's model into the user's models, where CAML Segmentation lists it; return the file."""
-        if not found.model.is_file():
+        if not os.path.isfile(found.model):
             raise DataError(_("Round {number} has no model yet.").format(number=found.number))
         return ModelChoice.libraryCopy(found, self.project.folder)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -262,7 +263,9 @@ def unsegmented(project: Project, card: ModelCard) -> list[str]:
     """Return the unlabelled cases that a model has not segmented yet; all of them where it has segmented all."""
     waiting = project.with_role("unlabeled")
     digest = digestOf(card)
-    left = [c.id for c in waiting if c.predicted_by != digest or c.prediction is None or not c.prediction.is_file()]
+    left = [
+        c.id for c in waiting if c.predicted_by != digest or c.prediction is None or not os.path.isfile(c.prediction)
+    ]
     return left or [c.id for c in waiting]
 
 
@@ -295,7 +298,7 @@ def showPrediction(cohort: Cohort, case: str, modelName: str = "") -> Any:
     Raises DataError where there is none, or where it cannot be read.
     """
     known = cohort.project.cases[case]
-    if known.prediction is None or not known.prediction.is_file():
+    if known.prediction is None or not os.path.isfile(known.prediction):
         raise DataError(_("There is no prediction of case {case}; press Segment unlabeled.").format(case=case))
     volumeNode, older = cohort.load(case), cohort.predictionNode(case)
     written = CaseExchange.writtenAt(known.prediction)
@@ -332,7 +335,7 @@ def disagreementMap(cohort: Cohort, case: str) -> Any:
     if known.prediction is None or volumeNode is None:
         return None
     path = known.prediction.with_name(known.prediction.name.removesuffix(".seg.nrrd") + "_disagreement.nrrd")
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     maps = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
     older = next((n for n in maps if n.GetAttribute(MAP_CASE) is not None and cohort.owns(n, case)), None)
@@ -351,7 +354,7 @@ def disagreementMap(cohort: Cohort, case: str) -> Any:
 def correction(cohort: Cohort, case: str) -> Any:
     """Return a copy of the prediction that a hand may correct; it becomes a label only when the user says so."""
     known = cohort.project.cases[case]
-    if known.prediction is None or not known.prediction.is_file():
+    if known.prediction is None or not os.path.isfile(known.prediction):
         raise DataError(_("There is no prediction of case {case}; press Segment unlabeled.").format(case=case))
     node = CaseExchange.loadLabel(known.prediction, cohort.load(case), case, cohort.project.segments, known.images)
     node.SetAttribute(WRITTEN, CaseExchange.writtenAt(known.prediction))

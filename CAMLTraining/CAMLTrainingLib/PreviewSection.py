@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -80,7 +81,7 @@ class PreviewSection:
         """Show what the model says now, where it is the chosen case and its volume is in the scene."""
         logic = self._logic
         path = logic.round.folder / "preview.seg.nrrd" if logic.round is not None else None
-        if path is None or not path.is_file() or not case or case != self.case:
+        if path is None or not os.path.isfile(path) or not case or case != self.case:
             return
         volumeNode = logic.cohort.volumeNode(case)
         if volumeNode is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,9 +19,9 @@ _TAIL = 2**16
 def isOpen(folder: Path) -> bool:
     """Whether a round was begun and neither ended nor was given up; between result and report it is open still."""
     files = RoundFolder(folder)
-    if not files.exists or (folder / GIVEN_UP).exists():
+    if not os.path.isfile(files.round) or os.path.exists(folder / GIVEN_UP):
         return False
-    if not files.result.is_file():
+    if not os.path.isfile(files.result):
         return True
     # A round whose report failed has ended, too, and has said so.
     return _lastEvent(files.events) != "finished" and (files.read_result() or {}).get("report") is None
@@ -32,28 +33,28 @@ def toFollow(folders: Sequence[Path], atWork: bool) -> Path | None:
     atWork: whether the project's lock is held; the newest round may have taken it and said nothing yet.
     """
     waiting = folders[-1:] if atWork else [folder for folder in folders if isOpen(folder)]
-    told = [f for f in folders if RoundFolder(f).events.is_file() and not (f / GIVEN_UP).exists()]
+    told = [f for f in folders if os.path.isfile(RoundFolder(f).events) and not os.path.exists(f / GIVEN_UP)]
     return next(iter((waiting or told)[-1:]), None)
 
 
 def setPreviewCase(folder: Path, case: str) -> None:
     """Tell a round on which case it is to show its progress; raise ResourceError."""
-    if folder.is_dir():
+    if os.path.isdir(folder):
         with replacing(folder / "preview-case.txt") as temporary:
             temporary.write_text(case, encoding="utf-8")
 
 
 def hasResult(folder: Path) -> bool:
     """Whether there are figures and a model, be the report there or not."""
-    return RoundFolder(folder).result.is_file()
+    return os.path.isfile(RoundFolder(folder).result)
 
 
 def learnt(folder: Path) -> bool:
     """Whether the main training has made a step, so that there is something to finish."""
     main = RoundFolder(folder).part(MAIN)
-    if main.outcome.is_file():  # its checkpoint went when it ended; baseline or folds may be at work
+    if os.path.isfile(main.outcome):  # its checkpoint went when it ended; baseline or folds may be at work
         return True
-    return main.checkpoint.is_file() and _hasSavedStep(folder)
+    return os.path.isfile(main.checkpoint) and _hasSavedStep(folder)
 
 
 def giveUp(folder: Path) -> None:

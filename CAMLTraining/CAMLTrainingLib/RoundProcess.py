@@ -202,9 +202,9 @@ class RoundProcess:
         if os.name == "nt":
             flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW  # type: ignore[attr-defined]
             apart = {"creationflags": flags}
-        if self.eventsFile.exists():  # what is told again by a resumed process is told once
+        try:  # what is told again by a resumed process is told once
             self._seen = _Seen(offset=self.eventsFile.stat().st_size)
-        else:
+        except OSError:
             self._seen = _Seen()
         try:
             with self._log.open("ab") as log:

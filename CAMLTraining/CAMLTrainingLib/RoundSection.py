@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ class RoundSection:
         """Once for each round and computer: a model that the user has removed from the list does not come back by
         itself.
         """
-        if not found.model.is_file():
+        if not os.path.isfile(found.model):
             return
         try:
             again = ModelChoice.wasListed(found)
@@ -94,9 +95,9 @@ class RoundSection:
         ui.resultTextBrowser.html = (
             Results.resultHtml(found) if found is not None else _("<p>There is no result yet; press Train.</p>")
         )
-        ui.reportButton.enabled = found is not None and found.report.is_file()
+        ui.reportButton.enabled = found is not None and os.path.isfile(found.report)
         for name in ("useModel", "exportModel"):
-            getattr(ui, f"{name}Button").enabled = found is not None and found.model.is_file()
+            getattr(ui, f"{name}Button").enabled = found is not None and os.path.isfile(found.model)
 
     def _showHistory(self, finished: list[Round]) -> None:
         table = self._ui.historyTableWidget

@@ -7,6 +7,7 @@ not its present voxels: a scan that was filtered or moved since is still the one
 from __future__ import annotations
 
 import hashlib
+import os
 import uuid
 from typing import Any
 
@@ -74,7 +75,7 @@ def isAnother(volumeNode: Any, known: ProjectCase) -> bool:
     """
     if CaseExchange.fileOf(volumeNode) in known.images or (known.scan and known.scan == nameOf(volumeNode)):
         return False
-    files = [path for path in known.images if path.exists()]
+    files = [path for path in known.images if os.path.exists(path)]
     if files:
         return not any(CaseExchange.holds(path, volumeNode, anywhere=True) for path in files)
     return bool(known.scan) or not looksLike(volumeNode, known)
