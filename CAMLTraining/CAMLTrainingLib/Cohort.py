@@ -31,6 +31,8 @@ class Cohort:
     def __init__(self, project: Project) -> None:
         self.project = project
         self.notes: list[str] = []
+        #: The project's folder on the other system that its scene comes from; empty for scenes of this one.
+        self.sentFrom = ""
         #: Cases that were in the scene since the project was opened.
         self._met: set[str] = set()
 

@@ -24,7 +24,7 @@ from caml_core.locking import is_locked
 from caml_core.project.project import FILE, Project
 
 from . import Parameters
-from .Cohort import Cohort
+from .Cohort import Cohort, defaultFolder
 
 if TYPE_CHECKING:
     from .Parameters import CAMLTrainingParameterNode
@@ -55,10 +55,16 @@ def named(node: CAMLTrainingParameterNode) -> Named:
 
 
 def note(node: CAMLTrainingParameterNode, cohort: Cohort) -> None:
-    """Let the scene name a project, with the cases of the scene."""
+    """Let the scene name a project, with the cases of the scene.
+
+    A folder of another system stays named until the project is kept in one of this: there alone it can be found.
+    """
     at, project = root(), cohort.project
     listed = project.write(cohort.casesInScene() if project.is_kept else None)
-    told = (str(project.folder), relative_to(project.folder, at) if at is not None else "", listed)
+    if cohort.sentFrom and not project.is_kept:
+        told = (cohort.sentFrom, node.projectBeside, listed)
+    else:
+        told = (str(project.folder), relative_to(project.folder, at) if at is not None else "", listed)
     if told != (node.projectFolder, node.projectBeside, node.cohort):
         node.projectFolder, node.projectBeside, node.cohort = told
 
@@ -66,10 +72,18 @@ def note(node: CAMLTrainingParameterNode, cohort: Cohort) -> None:
 def remembered(told: Named) -> Cohort:
     """Return what a scene remembers of a project that is not found, and say so; raise DataError where it is damaged."""
     folder = Path(told.folder)
-    cohort = Cohort(Project(folder))
+    isOurs = folder.is_absolute()  # a path of another system would be taken for one below the working folder
+    cohort = Cohort(Project(folder if isOurs else defaultFolder()))
     if told.cohort:
         cohort.project.read(told.cohort, _("The scene"))
-    if Project.exists(folder):
+    if not isOurs:
+        cohort.sentFrom = told.folder
+        text = _(
+            "The scene comes from another system, where its project is in {named}; the cohort comes from the scene. It "
+            "will be kept in {folder}, unless you choose another project folder."
+        )
+        cohort.notes.append(text.format(named=told.folder, folder=cohort.project.folder))
+    elif Project.exists(folder):
         text = _(
             "In {folder} there is another project than the scene's; the cohort comes from the scene. Choose an empty "
             "project folder for it, or the one that it was moved to."
@@ -107,9 +121,10 @@ def notOpened(told: Named, project: Project) -> tuple[str, ...]:
     return (text.format(named=told.folder, folder=project.folder),)
 
 
-def names(told: Named, project: Project) -> bool:
+def names(told: Named, cohort: Cohort) -> bool:
     """Whether a scene names this very project, in this place."""
-    return told.folder == str(project.folder) and told.id in ("", project.id)
+    project = cohort.project
+    return told.folder in (str(project.folder), cohort.sentFrom or None) and told.id in ("", project.id)
 
 
 def root() -> Path | None:

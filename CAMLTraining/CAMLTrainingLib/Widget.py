@@ -164,7 +164,7 @@ class TrainingPanel(Listener):
     def _recall(self, node: Any) -> None:
         """Take up the project of the scene, unless it is the one that is open."""
         told, project = SceneProject.named(node), self.logic.project
-        isOpen = SceneProject.names(told, project) and not self._isMoved(told)
+        isOpen = SceneProject.names(told, self.logic.cohort) and not self._isMoved(told)
         if (isOpen and project.cases) or (self.cohort.practising and (isOpen or not told.folder)):
             self.logic.recognize()
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -98,3 +99,55 @@ def test_a_project_that_no_folder_has_is_in_the_scene_as_a_whole(training, tmp_p
     assert not training.logic.project.is_kept
     listed = json.loads(training.logic.getParameterNode().cohort)
     assert [case["id"] for case in listed["cases"]] == ["case-00", "case-01", "case-02"] and "others" not in listed
+
+
+#: A folder that no system but the sender's knows.
+THEIRS = "/data/atria" if os.name == "nt" else "D:\\studies\\atria"
+
+
+def receive(panel, tmp_path: Path) -> Path:
+    """Load a scene of a colleague with another operating system, whose project did not come along."""
+    import slicer
+
+    add_scan(0)
+    panel.update()
+    panel.logic.setRole(["Scan 00"], "excluded")
+    assert slicer.util.saveScene(str(tmp_path / "theirs.mrml"))
+    slicer.mrmlScene.Clear()
+    text = (tmp_path / "theirs.mrml").read_text()
+    assert str(tmp_path / "project") in text
+    shutil.rmtree(tmp_path / "project")
+    (tmp_path / "sent").mkdir()
+    for file in tmp_path.glob("*.nrrd"):
+        shutil.copy(file, tmp_path / "sent")
+    scene = tmp_path / "sent" / "theirs.mrml"
+    scene.write_text(text.replace(str(tmp_path / "project"), THEIRS))
+    slicer.util.loadScene(str(scene))
+    panel.update()
+    return scene
+
+
+def test_a_scene_from_another_system_puts_its_project_into_a_folder_of_this_one(training, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    receive(training, tmp_path)
+    folder = training.logic.project.folder
+    assert folder.parent == tmp_path / "home" / "CAML Training" and not folder.exists()
+    assert roles(training) == {"Scan 00": "excluded"}
+    assert THEIRS in message(training) and str(folder) in message(training)
+    SlicerHost.leave("CAMLTraining")
+    SlicerHost.enter("CAMLTraining")
+    add_scan(5)
+    training.update()
+    assert roles(training) == {"Scan 00": "excluded", "Scan 05": "unlabeled"}
+    assert training.logic.project.folder == folder
+    assert training.logic.getParameterNode().projectFolder == THEIRS, "until it is kept here it is found there alone"
+    training.logic.save()
+    training.update()
+    assert training.logic.getParameterNode().projectFolder == str(folder) and training.logic.project.is_kept
+
+
+def test_the_project_of_a_scene_from_another_system_may_be_put_elsewhere(training, tmp_path):
+    receive(training, tmp_path)
+    training.ui.projectDirectoryButton.directory = str(tmp_path / "mine")
+    assert roles(training) == {"Scan 00": "excluded"} and training.logic.project.is_kept
+    assert training.logic.getParameterNode().projectFolder == str(tmp_path / "mine")
