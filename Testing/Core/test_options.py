@@ -16,7 +16,7 @@ import pytest
 
 from caml_core.cli import options, parent
 from caml_core.cli.progress import ProgressBar, warnings_only
-from caml_core.errors import DataError, UsageError
+from caml_core.errors import DataError, ResourceError, UsageError
 
 
 @pytest.fixture
@@ -94,6 +94,15 @@ def test_json_lines_begin_with_started_and_end_with_the_error(a_parser, capsys):
     assert events[0]["pid"] == os.getpid()
     assert (events[-1]["message"], events[-1]["exit_code"]) == ("Case p1 is empty.", 3)
     assert out.isascii() and not err
+
+
+def test_memory_that_runs_out_anywhere_is_one_sentence(a_parser, capsys):
+    args = a_parser.parse_args(["--progress", "json"])
+    with pytest.raises(ResourceError, match="Memory ran out .*Close other programs"), options.reporting(args):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["event"] == "error" and told["exit_code"] == ResourceError.exit_code
+    assert told["message"].startswith("Memory ran out")
 
 
 def test_an_unexpected_fault_is_told_and_goes_on(a_parser, capsys):

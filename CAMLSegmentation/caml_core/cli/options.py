@@ -16,7 +16,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from .. import __version__
-from ..errors import CamlError, Cancelled, UsageError
+from ..errors import CamlError, Cancelled, ResourceError, UsageError
 from ..events import JsonLines, Listener
 from .parent import ParentProcess
 from .progress import ProgressBar, warnings_only
@@ -147,6 +147,12 @@ def reporting(args: argparse.Namespace, *more: Listener) -> Iterator[Listener]:
         _tell_error(listeners, "Interrupted.", 130)
         raise
     except Exception as error:
+        from ..device import out_of_memory
+
+        if out_of_memory(error):
+            fault = ResourceError(f"Memory ran out ({error}). Close other programs and scenes, then start this again.")
+            _tell_error(listeners, str(fault), fault.exit_code)
+            raise fault from error
         _tell_error(listeners, f"Unexpected fault: {type(error).__name__}: {error}", 1)
         raise
     finally:
