@@ -417,3 +417,14 @@ def test_rounds_are_read_from_their_folders(project):
     assert (one.number, one.finished, one.labeled, one.minutes) == (1, True, 3, 2.0)
     assert one.row("caml").mean_dice == 0.8 and one.row("start").mean_dice == 0.5
     assert (two.number, two.finished) == (2, False)
+
+
+def test_a_project_that_is_out_of_reach_is_not_said_to_be_changed(tmp_path):
+    project = Project(tmp_path / "project")
+    project.save()
+    moved = (tmp_path / "project").rename(tmp_path / "gone")
+    with pytest.raises(ResourceError, match="was removed, or its drive does not answer"):
+        project.save()
+    assert not (tmp_path / "project").exists()
+    moved.rename(tmp_path / "project")
+    project.save()

@@ -131,8 +131,14 @@ class Project:
         self._seen = self._state()
 
     def check_current(self) -> None:
-        """Raise ResourceError where somebody else has written the project since it was read."""
-        if self._state() != self._seen:
+        """Raise ResourceError where somebody else has written the project since it was read, or it is out of reach."""
+        state = self._state()
+        if state is None and self._seen is not None:
+            raise ResourceError(
+                f"The project's list {self.file} was removed, or its drive does not answer now; wait for the drive, or "
+                "choose another folder."
+            )
+        if state != self._seen:
             raise ResourceError(
                 f"The project {self.folder} was changed by another Slicer or script meanwhile; open it again to go on "
                 "with what is there, or choose another folder."
