@@ -365,7 +365,8 @@ class Cohort:
     def fixSplit(self, startModel: Path | None = None) -> None:
         """Hold cases out once for all rounds, where there are enough: each round would choose anew otherwise."""
         labeled = self.project.with_role("labeled")
-        if self.project.with_role("validation") or len(labeled) < ENOUGH_TO_HOLD_OUT:
+        enough = self.project.spares and len(labeled) >= ENOUGH_TO_HOLD_OUT
+        if self.project.with_role("validation") or not enough:
             return
         chosen = self.holdOut(max(1, round(0.2 * len(labeled))), startModel)
         self.notes.append(

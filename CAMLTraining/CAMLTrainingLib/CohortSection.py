@@ -133,8 +133,7 @@ class CohortSection:
         loaded = bool(one) and self._logic.cohort.volumeNode(one) is not None
         ui.caseSegmentationSelector.enabled = loaded
         ui.caseSegmentationSelector.setCurrentNode(self._logic.cohort.segmentationNode(one) if loaded else None)
-        labeled = len(self._logic.project.with_role("labeled"))
-        ui.holdOutButton.enabled = labeled > 1
+        ui.holdOutButton.enabled = len(self._logic.project.with_role("labeled", "validation")) > 1
         listed = bool(self._logic.project.cases)
         ui.locateButton.enabled = listed
         ui.practiceButton.enabled = not listed and not self._practice.running
@@ -297,8 +296,17 @@ class CohortSection:
             self._onEdit(selected[0])
 
     def _onHoldOut(self, checked: bool = False) -> None:
-        count = int(self._ui.holdOutSpinBox.value)
-        self._trying(lambda: self._logic.cohort.holdOut(count, modelNamed(self._parameterNode.startModel)))
+        self._trying(lambda: self._holdOut(int(self._ui.holdOutSpinBox.value)))
+
+    def _holdOut(self, count: int) -> None:
+        cohort = self._logic.cohort
+        if count:
+            cohort.holdOut(count, modelNamed(self._parameterNode.startModel))
+            return
+        cohort.project.hold_none_out()
+        cohort.notes.append(
+            _("All labelled cases are learnt from, and none is held out: how good the model is will not be known.")
+        )
 
     def _setRole(self, role: str) -> None:
         selected = self.table.selected()

@@ -51,7 +51,8 @@ class TrainingSettings:
         arguments += ["--model", str(self.startModel)] if self.startModel is not None else []
         arguments += ["--baseline"] if self.baseline else []
         arguments += ["--folds", str(self.folds)] if self.folds else []
-        return [*arguments, "--device", self.device, "--seed", str(self.seed)]
+        # The project has its split already (``Cohort.fixSplit``), also where it is to have none.
+        return [*arguments, "--hold-out", "0", "--device", self.device, "--seed", str(self.seed)]
 
     def training(self) -> list[str]:
         """Return the arguments of ``caml round`` besides cohort and folder."""

@@ -362,6 +362,24 @@ def test_validation_cases_are_held_out_by_chance_once(a_cohort, training):
     ] == held
 
 
+def test_none_is_held_out_by_itself_where_the_user_wants_all(a_cohort, training):
+    a_cohort(labeled=5, unlabeled=1)
+    training.ui.holdOutSpinBox.value = 0
+    training.ui.holdOutButton.click()
+    assert "none is held out" in message(training)
+    training.logic.openProject(training.logic.project.folder)
+    training.update()
+    told = load_cohort(training.logic._trainingCohort())
+    assert sorted(case.role for case in told.cases) == ["labeled"] * 5 + ["unlabeled"]
+
+    training.ui.holdOutSpinBox.value = 1
+    training.ui.holdOutButton.click()
+    assert list(roles(training).values()).count("validation") == 1
+    training.ui.holdOutSpinBox.value = 0
+    training.ui.holdOutButton.click()
+    assert list(roles(training).values()).count("labeled") == 5
+
+
 def test_a_second_channel_in_the_scene_is_no_case_of_its_own(training, tmp_path):
     import slicer
 

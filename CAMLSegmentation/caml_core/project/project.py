@@ -49,6 +49,8 @@ class Project:
         self.id = uuid.uuid4().hex[:12]
         #: How many more cases it had where it came back from a scene, which names its own alone.
         self.others = 0
+        #: Whether labelled cases may be held out by themselves, where there are enough and nobody has named any.
+        self.spares = True
         self._seen: tuple[int, int] | None = None
 
     @property
@@ -108,6 +110,7 @@ class Project:
             raise DataError(f"{where} has two cases of one name; give each its own id.")
         self.id = str(content.get("id") or self.id)
         self.others = others if isinstance(others := content.get("others"), int) else 0
+        self.spares = content.get("hold_out") is not False
         self.segments = declared_segments(content, where)
         self.cases = {case.id: case for case in cases}
 
@@ -117,6 +120,8 @@ class Project:
         head = {"format": FORMAT, "id": self.id, "segments": to_json(list(self.segments))}
         if others := self.others + len(self.cases) - len(rows):
             head["others"] = others
+        if not self.spares:
+            head["hold_out"] = False
         return json.dumps({**head, "cases": rows}, indent=1)
 
     def save(self) -> None:
@@ -312,7 +317,16 @@ class Project:
             chosen += draw.sample([identity for identity in labeled if identity in known], count - len(chosen))
         for identity in chosen:
             self.update(identity, role="validation")
+        self.spares = True
         return tuple(chosen)
+
+    def hold_none_out(self) -> tuple[str, ...]:
+        """Let all cases with labels be learnt from, now and in later rounds; return those that were held out."""
+        held_out = tuple(case.id for case in self.with_role("validation"))
+        for identity in held_out:
+            self.update(identity, role="labeled")
+        self.spares = False
+        return held_out
 
     def cohort(self) -> Cohort:
         """Return the cohort for the engine; raise DataError that names what keeps it from training."""
