@@ -21,6 +21,10 @@ _ENDED = {
         "The training ended early because its losses were no numbers any more; the last good weights were kept."
     ),
 }
+_MEANING = _(
+    "Means over the held-out cases, +- their standard deviation. Dice: overlap with the label, 100 % where both are "
+    "the same. 95HD: how far the surfaces lie apart, but for the worst 5 %."
+)
 
 
 def resultHtml(found: Round) -> str:
@@ -31,7 +35,7 @@ def resultHtml(found: Round) -> str:
     if found.ended in _ENDED:
         parts.append(f"<p>{html.escape(_ENDED[found.ended])}</p>")
     if any(row.count for row in found.rows):
-        parts += [_summary(found), _cases(found)]
+        parts += [_summary(found), f"<p><i>{html.escape(_MEANING)}</i></p>", _cases(found)]
     return "".join(parts)
 
 
