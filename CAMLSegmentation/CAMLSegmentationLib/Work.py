@@ -253,19 +253,29 @@ class FileWork:
         note = note.format(kept=self.kept.name, result=path.name) if self.kept is not None else ""
         if not self._load:
             return Delivery(path=path, note=note)
+        volumeNode = None
+        try:
+            volumeNode = self._loadVolume()
+        except (CamlError, RuntimeError) as error:  # the result is good, and its file is there
+            note = f"{note} {error}".strip()
         node = slicer.util.loadSegmentation(str(path))
-        if self._images[0].is_file():
-            volumeNode = slicer.util.loadVolume(str(self._images[0]), {"show": self._mayShow()})
-        else:  # a DICOM series, read as the engine has read it
-            from caml_core.data.io import read_volume
-
-            volume = read_volume(self._images[0], self.title)
-            volumeNode = VolumeExchange.addVolume(volume.array, volume.grid, self.title)
-            if self._mayShow():
-                slicer.util.setSliceViewerLayers(background=volumeNode, fit=True)
-        SegmentationResult.attach(node, volumeNode)
+        if volumeNode is not None:
+            SegmentationResult.attach(node, volumeNode)
         SegmentationResult.sign(node, card.spec.segments, card.info.name, card.sha256)
         return Delivery(node, path=path, note=note)
+
+    def _loadVolume(self) -> Any:
+        """Load the scan; raises CamlError or RuntimeError."""
+        image = self._images[0]
+        if not image.is_dir():
+            return slicer.util.loadVolume(str(image), {"show": self._mayShow()})
+        from caml_core.data.io import read_volume
+
+        volume = read_volume(image, self.title)  # a DICOM series, read as the engine has read it
+        volumeNode = VolumeExchange.addVolume(volume.array, volume.grid, self.title)
+        if self._mayShow():
+            slicer.util.setSliceViewerLayers(background=volumeNode, fit=True)
+        return volumeNode
 
     def writing(self) -> None:
         """Remember the file that is there, to know later whether the worker replaced it."""

@@ -47,7 +47,8 @@ def accept(cohort: Cohort, case: str, node: Any, role: str) -> tuple[str, ...]:
     known, state = cohort.project.cases[case], SegmentationResult.fingerprint(node)
     named = [name.strip() for name in CaseExchange.segmentNames(node)]
     asTaken = TakenLabels.isLabel(node, cohort.project, case, state)
-    asTaken = asTaken and tuple(named) == known.segments  # the state knows no names
+    # The state knows no names; of two of one name the empty one is none.
+    asTaken = asTaken and list(dict.fromkeys(map(str.casefold, named))) == [s.casefold() for s in known.segments]
     if known.label is not None and os.path.exists(known.label) and asTaken and ScanFiles.areTogether(known):
         check_names(case, named, cohort.project.segments)
         cohort.project.update(case, role=role, status="accepted")

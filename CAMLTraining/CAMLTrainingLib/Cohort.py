@@ -362,12 +362,17 @@ class Cohort:
         """
         return self.project.hold_out(count, learned=learnedBy(startModel))
 
+    @property
+    def willSplit(self) -> bool:
+        """Whether cases are held out by themselves before the next check or training."""
+        enough = self.project.spares and len(self.project.with_role("labeled")) >= ENOUGH_TO_HOLD_OUT
+        return enough and not self.project.with_role("validation")
+
     def fixSplit(self, startModel: Path | None = None) -> None:
         """Hold cases out once for all rounds, where there are enough: each round would choose anew otherwise."""
-        labeled = self.project.with_role("labeled")
-        enough = self.project.spares and len(labeled) >= ENOUGH_TO_HOLD_OUT
-        if self.project.with_role("validation") or not enough:
+        if not self.willSplit:
             return
+        labeled = self.project.with_role("labeled")
         chosen = self.holdOut(max(1, round(0.2 * len(labeled))), startModel)
         self.notes.append(
             _("{cases} became validation cases, chosen at random, and stay so in all rounds.").format(

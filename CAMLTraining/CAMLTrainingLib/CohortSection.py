@@ -326,6 +326,10 @@ class CohortSection:
 
     def _onRemove(self, checked: bool = False) -> None:
         selected = self.table.selected()
+        labelled = [case for case in selected if self._logic.project.cases[case].has_own_label]
+        question = _("{count} of these cases have a label that was taken. Take them off the list, with their roles?")
+        if labelled and not slicer.util.confirmYesNoDisplay(question.format(count=len(labelled))):
+            return
         if selected:
             self._trying(lambda: LeftOut.takeOff(self._logic.cohort, selected))
 

@@ -62,7 +62,7 @@ def takeOff(cohort: Cohort, cases: Iterable[str]) -> None:
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         if cohort.caseOf(node) in chosen:
             cohort.release(node)
-    labels = [case for case in chosen if project.cases[case].status == "accepted"]
+    labels = [case for case in chosen if project.cases[case].has_own_label]
     project.remove(chosen)
     text = _("{count} cases were taken off the list; their files are where they were.").format(count=len(chosen))
     if labels:
@@ -86,7 +86,7 @@ def _isKept(project: Project) -> bool:
 
 
 def _isOthers(node: Any, project: Project) -> bool:
-    marks = [name for name in node.GetAttributeNames() if name.startswith((f"{CASE}.", f"{EXTRA}."))]
+    marks = [n for n in node.GetAttributeNames() if n.startswith((f"{CASE}.", f"{EXTRA}.", f"{LEFT_OUT}."))]
     return bool(marks) and not any(name.endswith(f".{project.id}") for name in marks)
 
 

@@ -18,7 +18,12 @@ from caml_core.project.project import Project
 from . import CaseExchange
 
 if TYPE_CHECKING:
+    from caml_core.data.grid import Grid
+
     from .Cohort import Cohort
+
+#: Share of a voxel by which the corners of a label may lie off those of its scan.
+_SAME_CORNER = 0.2
 
 
 def ensure(cohort: Cohort, case: str, labelFollows: bool) -> None:
@@ -44,7 +49,11 @@ def ensure(cohort: Cohort, case: str, labelFollows: bool) -> None:
         cohort.project.check_current()
         path = cohort.project.volume_path(case)
         CaseExchange.writeVolume(node, path)
-    cohort.project.update(case, images=(path,))
+    outdated: dict[str, Any] = {}
+    if known.images:  # what was said of the file of before does not lie on the new one
+        outdated = {"prediction": None, "predicted_by": "", "agreement": {}, "volumes_ml": {}}
+        outdated |= {"status": ""} if known.status == "predicted" else {}
+    cohort.project.update(case, images=(path,), **outdated)
 
 
 def areTogether(known: ProjectCase) -> bool:
@@ -71,7 +80,7 @@ def checkTogether(project: Project) -> None:
         scan, label = read_grid(case.images[0]), read_grid(case.label)
         if scan is None or label is None or scan.size != label.size:  # the file was cropped since, which does no harm
             continue
-        if difference := grid_difference(scan, label):
+        if (difference := grid_difference(scan, label)) and not _fillOneBox(scan, label):
             raise DataError(
                 _(
                     "Case {case}: its label does not lie on its scan ({difference}). Look at both with Edit, and press "
@@ -79,6 +88,14 @@ def checkTogether(project: Project) -> None:
                 ).format(case=case.id, difference=difference),
                 case.id,
             )
+
+
+def _fillOneBox(first: Grid, second: Grid) -> bool:
+    """Whether two grids lie in one place, in whatever order and direction their axes are, which reading puts right."""
+    from caml_core.data.io import corners
+
+    gaps = [min(abs(one - other).max() for other in corners(second)) for one in corners(first)]
+    return bool(max(gaps) <= _SAME_CORNER * min(second.spacing))
 
 
 def _isOutdated(project: Project, known: ProjectCase, node: Any, labelFollows: bool) -> bool:

@@ -116,6 +116,14 @@ class TrainSection:
             node.startChosenFor = about
         self.refreshModels()
 
+    def _whatCheckDoes(self) -> str:
+        text = _(
+            "Look at cohort and computer before anything runs: what was found, what will be done, how long it takes."
+        )
+        if self._logic.cohort.willSplit:
+            text += " " + _("A fifth of the labelled cases is first set aside at random.")
+        return text
+
     def settings(self) -> TrainingSettings:
         """Return what the panel says; raise DataError where the start model is gone."""
         node = self._parameterNode
@@ -160,7 +168,7 @@ class TrainSection:
         ui.trainButton.enabled = not problem
         ui.trainButton.toolTip = problem or _("Check, then train on this computer, in the background.")
         ui.checkButton.enabled = not problem
-        ui.checkButton.toolTip = problem or _("Look at cohort and computer before anything runs.")
+        ui.checkButton.toolTip = problem or self._whatCheckDoes()
         ui.pauseButton.enabled = logic.training and not logic.pausing
         ui.resumeButton.enabled = logic.resumable and not logic.checking
         ui.stopButton.enabled = logic.training or logic.resumable or logic.checking

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from round_tools import a_plan
-from synthetic import tiny_plan
+from round_tools import QUICK, a_plan
+from synthetic import tiny_plan, write_cohort
 
 from caml_core import device, device_check
+from caml_core.cli import main
 from caml_core.config import NumericMode
 from caml_core.errors import DeviceBusyError, ResourceError
 from caml_core.events import silent
@@ -63,6 +65,17 @@ def test_auto_leaves_a_busy_device_aside_for_now_and_says_so(gpu: Gpu) -> None:
     assert len(told) == 1 and "no free memory now" in told[0] and "left aside" in told[0]
     gpu.error = None
     assert device.choose_device("auto") == "cuda:0"
+
+
+def test_the_check_warns_of_a_busy_device_that_is_left_aside(gpu: Gpu, tmp_path, capsys) -> None:
+    gpu.error = NO_MEMORY[0]
+    cohort = write_cohort(tmp_path / "cohort", labeled=2, unlabeled=1, validation=1)
+    words = (*QUICK[:-1], "json", "--iterations", "10", "--device", "auto", "--cache", str(tmp_path / "cache"))
+    assert main(["preflight", str(cohort), *words]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    result = next(event["result"] for event in events if event["event"] == "finished")
+    for told in (result["cautions"], result["notes"]):
+        assert "no free memory now" in told[0] and "left aside" in told[0]
 
 
 def test_a_training_waits_for_its_busy_device(gpu: Gpu) -> None:

@@ -101,6 +101,22 @@ def test_a_dicom_series_is_loaded_with_its_result_where_that_is_wanted(panel, tm
     assert shown == volume.GetID()
 
 
+def test_a_result_whose_scan_has_gone_is_loaded_as_the_models(panel, done, scans, wait_for, monkeypatch):
+    from CAMLSegmentationLib import SegmentationResult, Work
+
+    loaded = Work.FileWork._loadVolume
+
+    def gone(work):
+        work._images[0].unlink()
+        return loaded(work)
+
+    monkeypatch.setattr(Work.FileWork, "_loadVolume", gone)
+    panel.ui.loadResultsCheckBox.checked = True
+    apply(panel, wait_for)
+    assert len(results()) == 2 and panel.ui.statusLabel.text.startswith("2 done in"), panel.ui.logTextEdit.plainText
+    assert all(node.GetAttribute(SegmentationResult.MODEL) for node in results())
+
+
 def test_untouched_results_are_replaced_without_a_question(panel, done, wait_for, answers):
     assert again(panel, wait_for, answers) == []
     assert files(done) == ["p0.seg.nrrd", "p1.seg.nrrd"]

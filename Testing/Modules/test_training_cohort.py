@@ -258,6 +258,9 @@ def test_a_segment_that_was_drawn_is_not_missed_for_an_empty_one_of_its_name(tra
     accept(training, "Scan 01")
     assert roles(training)["Scan 01"] == "labeled", message(training)
     assert case_of(training, "Scan 01").segments == ("Ball",)
+    written = case_of(training, "Scan 01").label
+    accept(training, "Scan 01")
+    assert case_of(training, "Scan 01").label == written, "an untouched drawing is not written again"
 
 
 def test_a_case_without_a_segmentation_is_told_what_to_do(training):

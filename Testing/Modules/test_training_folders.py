@@ -364,6 +364,7 @@ def test_validation_cases_are_held_out_by_chance_once(a_cohort, training):
 
 def test_none_is_held_out_by_itself_where_the_user_wants_all(a_cohort, training):
     a_cohort(labeled=5, unlabeled=1)
+    assert "set aside" in training.ui.checkButton.toolTip
     training.ui.holdOutSpinBox.value = 0
     training.ui.holdOutButton.click()
     assert "none is held out" in message(training)
@@ -371,6 +372,9 @@ def test_none_is_held_out_by_itself_where_the_user_wants_all(a_cohort, training)
     training.update()
     told = load_cohort(training.logic._trainingCohort())
     assert sorted(case.role for case in told.cases) == ["labeled"] * 5 + ["unlabeled"]
+    planning = training.train.settings().planning()
+    assert planning[planning.index("--hold-out") + 1] == "0", "the engine spares none by itself, either"
+    assert "set aside" not in training.ui.checkButton.toolTip
 
     training.ui.holdOutSpinBox.value = 1
     training.ui.holdOutButton.click()

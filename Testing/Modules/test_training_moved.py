@@ -15,14 +15,16 @@ from training_tools import (
     case_of,
     draw,
     message,
+    predict,
     roles,
     scan,
     write_folder,
     write_two_channels,
 )
 
+from caml_core.config import Segment
 from caml_core.data.io import grid_difference, read_volume
-from caml_core.data.labels import read_case_labels, read_labels
+from caml_core.data.labels import read_case_labels, read_labels, write_labels
 from caml_core.errors import CamlError
 
 CASE = "case-00"
@@ -282,3 +284,35 @@ def test_a_series_that_was_moved_is_written_with_its_label(training, tmp_path, h
     draw(node, volume, np.roll(mask, 1, 2))
     accept(training, "patient")
     assert is_at(check_labelled(training, "patient", np.roll(mask, 1, 2), voxels), volume)
+
+
+def test_a_label_of_other_axes_is_none_that_was_left_behind(training, tmp_path):
+    """Renamed, the label of others lies in the project, on a grid of its own that fills its scan's box."""
+    import SimpleITK as sitk
+
+    folder = write_folder(tmp_path / "scans", 1, labels=1)
+    path = folder / f"{CASE}_label.nii.gz"
+    sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(path)), "RPS"), str(path))
+    turned = read_volume(path)
+    write_labels(folder / f"{CASE}.seg.nrrd", turned.array.astype(np.uint8), turned.grid, [Segment("ball", 1)])
+    path.unlink()
+    training.logic.addFolder(folder)
+    training.update()
+    accept(training, CASE)
+    assert roles(training)[CASE] == "labeled", message(training)
+    training.logic.cohort.setSegments(["globe"])
+    known = case_of(training, CASE)
+    assert known.label.parent == training.logic.project.folder / "labels"
+    assert grid_difference(read_volume(known.images[0]).grid, read_labels(known.label, CASE).grid)
+    training.logic.cohort.ready()
+
+
+def test_a_prediction_does_not_outlive_the_place_it_was_made_for(training, tmp_path):
+    volume, _path = added(training, tmp_path)
+    predict(training, CASE, ball(0))
+    assert case_of(training, CASE).prediction is not None
+    move(volume, by=SHIFTS["parts of voxels"], hard=True)
+    training.logic.cohort.ready()
+    known = case_of(training, CASE)
+    assert known.images[0].parent == training.logic.project.folder / "volumes"
+    assert known.prediction is None and known.status == "" and known.uncertainty is None

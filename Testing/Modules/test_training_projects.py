@@ -156,9 +156,10 @@ def test_a_new_scene_says_where_the_last_project_is(training, a_cohort):
     assert not message(training), "a project that is gone is not spoken of"
 
 
-def test_cases_that_are_removed_stay_off_the_list_until_the_user_says_so(training, a_cohort, tmp_path):
+def test_cases_that_are_removed_stay_off_the_list_until_the_user_says_so(training, a_cohort, tmp_path, monkeypatch):
     import slicer
 
+    asked: list[str] = []
     names = a_cohort(labeled=2, unlabeled=1)
     training.logic.addFolder(write_folder(tmp_path / "more", 2, first=5))
     training.update()
@@ -166,6 +167,10 @@ def test_cases_that_are_removed_stay_off_the_list_until_the_user_says_so(trainin
     assert not training.ui.removeButton.enabled
     select(training, [names[0], "case-05"])
     label, scan = case_of(training, names[0]).label, case_of(training, "case-05").images[0]
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda text: asked.append(text))
+    training.ui.removeButton.click()
+    assert len(roles(training)) == 5 and asked[0].startswith("1 of these cases have a label")
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda text: True)
     training.ui.removeButton.click()
     assert list(roles(training)) == [*names[1:], "case-06"]
     assert "2 cases were taken off the list" in message(training)
@@ -179,6 +184,14 @@ def test_cases_that_are_removed_stay_off_the_list_until_the_user_says_so(trainin
     assert roles(training)[names[0]] == "unlabeled"
     accept(training, names[0])
     assert roles(training)[names[0]] == "labeled", "what was drawn on it is there"
+
+
+def test_what_was_removed_from_one_project_is_no_case_of_the_next(training, second, a_cohort):
+    names = a_cohort(labeled=2, unlabeled=1)
+    select(training, names[2:])
+    training.ui.removeButton.click()
+    training.ui.projectDirectoryButton.directory = str(second)
+    assert list(roles(training)) == ["case-08"] and "left out (3)" in message(training)
 
 
 def test_no_case_is_removed_while_something_knows_it_by_name(training, a_cohort, wait_for):

@@ -35,8 +35,17 @@ def run(args: argparse.Namespace) -> int:
             told(kind, fields)
             options.check_stop(stop)
 
+        left_aside: list[str] = []
+
+        def choosing(kind: str, fields: dict[str, Any]) -> None:
+            listener(kind, fields)
+            if kind == "warning":
+                left_aside.append(str(fields["message"]))
+
         extras = Extras(args.baseline, args.folds, args.output, args.cache)
-        result = preflight(args.cohort, to_request(args, listener), listener, args.model, extras)
+        result = preflight(args.cohort, to_request(args, choosing), listener, args.model, extras)
+        for key in ("notes", "cautions"):  # a device that is busy now may make the difference of a night
+            result[key] = [*left_aside, *result[key]]
         told("finished", {"result": result})
         if args.progress != "json":
             more = [note for note in result["notes"] if note not in result["text"]]

@@ -22,7 +22,7 @@ from .memos import Memos
 from .preparation import uses_label
 
 #: Raised with every change of what is seen, or of how it is kept.
-_FORMAT = 1
+_FORMAT = 2
 _COUNTS = np.dtype("<i8")
 
 
