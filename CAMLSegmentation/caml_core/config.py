@@ -166,6 +166,8 @@ class LossConfig:
     #: Pseudo-labels of the averaged (EMA) networks on the unlabelled voxels, in bidirectional copy-paste.
     mixing: Literal["none", "copy-paste"] = "none"
     pseudo_label: float = 0.0
+    #: Who makes them: the average as it moves on, or as it was when the sub-models began to learn from each other.
+    teacher: Literal["moving", "fixed"] = "moving"
     #: Share of all iterations in which the sub-models learn from the labels alone, before they learn from each other.
     solo_share: float = 0.0
     #: Keep only the largest component of each class of a pseudo-label (set where the labels are like that; predictions

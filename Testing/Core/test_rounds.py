@@ -245,6 +245,7 @@ def test_what_the_start_model_has_seen_is_said(a_cohort, tmp_path):
     main, fold = (folder.part(name).read_plan() for name in ("caml", "fold-1"))
     assert (main.from_model, fold.from_model) == (True, False), "a fold starts from random weights, and trains so"
     assert fold.optimizer.learning_rate == pytest.approx(main.optimizer.learning_rate / planner.FINE_TUNING_RATE)
+    assert (main.losses.teacher, fold.losses.teacher) == ("fixed", "moving")
     origin = load_model(folder.model).info.provenance
     assert origin["start_model"] == "start" and {"case0", "case4"} <= set(origin["learned"])
     labeled = {name for name, entry in origin["cases"].items() if entry["role"] == "labeled"}

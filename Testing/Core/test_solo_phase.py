@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -137,6 +138,43 @@ def test_both_learn_after_it_and_what_is_resumed_is_the_same(a_batch: Batch) -> 
         resumed.step(a_batch, iteration)
     assert _parts(_state(whole), _state(resumed)) == set()
     assert {"encoder1", "decoder1", "encoder2", "decoder2"} <= _parts(before, _state(whole))
+
+
+def test_a_fixed_teacher_stays_what_it_was_when_they_began_to_learn_from_each_other(a_batch: Batch) -> None:
+    plan = _plan()
+    plan = dataclasses.replace(plan, losses=dataclasses.replace(plan.losses, teacher="fixed"))
+    whole = Engine(plan, 3)
+    for iteration in range(ALONE):
+        whole.step(a_batch, iteration)
+    assert whole.average is not None
+    learnt = {name: value.clone() for name, value in whole.average.network.state_dict().items()}
+    whole.step(a_batch, ALONE)
+    resumed = Engine(plan, 3)
+    resumed.load_state_dict(copy.deepcopy(whole.state_dict()))
+    for engine in (whole, resumed):
+        engine.step(a_batch, ALONE + 1)
+        teacher = engine._teacher().state_dict()
+        assert all(torch.equal(value, teacher[name]) for name, value in learnt.items())
+        assert engine.average is not None
+        moved = engine.average.network.state_dict()
+        assert not all(torch.equal(value, moved[name]) for name, value in learnt.items()), "the average goes on"
+    assert _parts(_state(whole), _state(resumed)) == set()
+
+
+def test_pseudo_labels_are_those_of_the_teacher(a_batch: Batch) -> None:
+    """They change with the average where the teacher moves with it, and do not where it is fixed."""
+    made = {}
+    for teacher in ("moving", "fixed"):
+        plan = _plan()
+        engine = Engine(dataclasses.replace(plan, losses=dataclasses.replace(plan.losses, teacher=teacher)), 3)
+        before = engine._pseudo_labels(a_batch)
+        assert engine.average is not None
+        with torch.no_grad():  # the average has come to call all of it by another class
+            for decoder in (engine.average.network.decoder1, engine.average.network.decoder2):
+                decoder.out_conv.bias.copy_(torch.tensor([0.0, 0.0, 1e6]))
+        made[teacher] = (before, engine._pseudo_labels(a_batch))
+    assert torch.equal(*made["fixed"])
+    assert bool((made["moving"][1] > 0).any()) and not torch.equal(*made["moving"])
 
 
 def test_labels_alone_know_no_such_phase(a_batch: Batch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -50,6 +51,7 @@ class Engine:
             self.network.threads = plan.numeric.threads or torch.get_num_threads()
         ema = plan.optimizer.ema
         self.average = AveragedNetwork(self.network, ema, settled=plan.from_model) if ema > 0 else None
+        self._fixed: CamlNetwork | None = None
         self.optimizer = _optimizer(self.network, plan.optimizer)
         self.bank = MemoryBank(
             labeled_cases,
@@ -112,6 +114,7 @@ class Engine:
         return {
             "network": self.network.state_dict(),
             "average": None if self.average is None else self.average.network.state_dict(),
+            "teacher": None if self._fixed is None else self._fixed.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "bank": self.bank.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -124,6 +127,9 @@ class Engine:
         self.network.load_state_dict(state["network"])
         if self.average is not None:
             self.average.network.load_state_dict(state["average"])
+            if state.get("teacher") is not None:  # checkpoints of older versions lack it
+                self._fixed = copy.deepcopy(self.average.network)
+                self._fixed.load_state_dict(state["teacher"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.bank.load_state_dict(state["bank"])
         if state["scaler"]:  # empty after a session in other arithmetic: the scale is found anew
@@ -189,13 +195,22 @@ class Engine:
 
     def _pseudo_labels(self, batch: Batch) -> Tensor:
         image = batch.unlabeled if batch.plain is None else batch.plain
-        assert self.average is not None and image is not None
+        assert image is not None
         with autocast(self.plan.numeric, self.device):
             return pseudo_labels(
-                self.average.network,
+                self._teacher(),
                 image.contiguous(memory_format=_memory_format(self.plan.numeric)),
                 largest_component=self.plan.losses.pseudo_largest_component,
             )
+
+    def _teacher(self) -> CamlNetwork:
+        """The network that makes the pseudo-labels."""
+        assert self.average is not None
+        if self.plan.losses.teacher == "moving":
+            return self.average.network
+        if self._fixed is None:
+            self._fixed = copy.deepcopy(self.average.network)
+        return self._fixed
 
     def _descend(self, loss: Tensor) -> bool:
         """Backward and optimiser step; False, with nothing changed, where the gradient is not finite."""

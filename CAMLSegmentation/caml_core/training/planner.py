@@ -182,21 +182,29 @@ def _refuse_other_shapes(request: Request, spec: ModelSpec) -> None:
 
 
 def _fine_tuning(preset: Preset) -> Preset:
-    """The preset with gentler steps, for a network that knows something already; the published one stays as it is."""
+    """The preset for a network that knows something already; the published one stays as it is.
+
+    Steps are gentler, and pseudo-labels are made once and for all by the network that has learnt from the labels:
+    taught by what it has itself become, it makes segments larger and larger.
+    """
     if preset.losses.solo_share <= 0:
         return preset
     rate = FINE_TUNING_RATE * preset.optimizer.learning_rate
-    return dataclasses.replace(preset, optimizer=dataclasses.replace(preset.optimizer, learning_rate=rate))
+    return dataclasses.replace(
+        preset,
+        optimizer=dataclasses.replace(preset.optimizer, learning_rate=rate),
+        losses=dataclasses.replace(preset.losses, teacher="fixed"),
+    )
 
 
 def from_scratch(plan: Plan) -> Plan:
     """Return a plan that starts from a model as one that starts from random weights; others as they are."""
     if not plan.from_model:
         return plan
-    optimizer = plan.optimizer
-    if plan.losses.solo_share > 0:
+    optimizer, losses = plan.optimizer, dataclasses.replace(plan.losses, teacher="moving")
+    if losses.solo_share > 0:
         optimizer = dataclasses.replace(optimizer, learning_rate=optimizer.learning_rate / FINE_TUNING_RATE)
-    return dataclasses.replace(plan, from_model=False, optimizer=optimizer)
+    return dataclasses.replace(plan, from_model=False, optimizer=optimizer, losses=losses)
 
 
 def _assemble(

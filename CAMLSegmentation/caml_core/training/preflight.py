@@ -208,10 +208,10 @@ def _cache_mb(plan: Plan, found: Fingerprint) -> float:
 
 
 def _run_mb(network: NetworkConfig, extras: Extras) -> float:
-    """Checkpoints (weights, their average, two moments; twice while one replaces another) and model files."""
+    """Checkpoints (weights, average, teacher, two moments; twice while one replaces another) and model files."""
     numbers = sum(math.prod(shape) for shape, _ in network_shapes(network).values())
     models = 2 + extras.baseline
-    return numbers * (2 * 4 * 4 + 2 * models) / MB
+    return numbers * (2 * 5 * 4 + 2 * models) / MB
 
 
 def _disk_free_mb(extras: Extras) -> float:
