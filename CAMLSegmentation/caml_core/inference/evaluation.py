@@ -70,7 +70,7 @@ def evaluate_pairs(
     nothing = case_metrics(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)), (1.0, 1.0, 1.0), [Segment("none", 1)])["none"]
     whole = {case: {name: row.get(name, nothing) for name in names} for case, row in cases.items()}
     summary = {name: summarize(row[name] for row in whole.values()) for name in names}
-    return Evaluation(whole, summary, (*notes, *taken_note(naming.taken)))
+    return Evaluation(whole, summary, (*notes, *taken_note(naming.taken), *_numbering_note(cases)))
 
 
 def write_evaluation(path: Path, evaluation: Evaluation) -> None:
@@ -116,6 +116,24 @@ def empty_remarks(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> lis
                 f"{remark}; mean Dice of the other {len(others)}: {np.mean(others):.3f}." if others else f"{remark}."
             )
     return remarks
+
+
+def _numbering_note(cases: Mapping[str, CaseRow]) -> tuple[str, ...]:
+    """Say so where values of plain label maps may have been numbered anew, as ``caml predict`` writes them."""
+    volumes: dict[str, np.ndarray] = {}
+    for row in cases.values():
+        for name, figures in row.items():
+            own = np.array([figures["prediction_ml"], figures["reference_ml"]])
+            volumes[name] = volumes.get(name, 0.0) + own
+    missed = [name for name, (predicted, _) in volumes.items() if plain_value(name) is not None and not predicted]
+    invented = [name for name, (_, referred) in volumes.items() if plain_value(name) is not None and not referred]
+    if not (missed and invented):
+        return ()
+    return (
+        f"No prediction has {', '.join(missed)} and no reference has {', '.join(invented)}: label maps without names "
+        "are compared by their values. Where the classes were numbered anew, list them with the references' values in "
+        "a JSON cohort, or save segmentations as .seg.nrrd.",
+    )
 
 
 def _compare(case: str, pair: Pair, naming: _Naming) -> tuple[CaseRow, tuple[str, ...]]:
