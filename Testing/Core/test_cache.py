@@ -240,7 +240,7 @@ def test_beyond_the_limit_the_disk_keeps_some_room(tmp_path, monkeypatch):
     cache = CaseCache(tmp_path / "cache", limit_bytes=1000)
     held = prepare(cache, cases[0])
     _a_disk(monkeypatch, 10**9)
-    with pytest.raises(ResourceError, match="c1.*disk has 1 GB free.*another folder"):
+    with pytest.raises(ResourceError, match="c1.*disk has 1 GB free.*exclude some cases"):
         prepare(cache, cases[1])
     assert entries(cache) == [held.folder.name] and not leftovers(cache)
     _a_disk(monkeypatch, 10**9 + 10**6)

@@ -216,7 +216,7 @@ def a_plan(tmp_path: Path) -> Plan:
     request = Request(budget_seconds=20.0, base_filters=2, patch=(16, 16, 16))
     cohort, found = survey(write_cohort(tmp_path / "cohort"), Request(), silent)
     plan, _ = plan_training(cohort, found, request, silent)
-    assert found.one_component and "largest part alone" in describe(plan, found)
+    assert found.one_component and "only the largest part of each" in describe(plan, found)
     return plan
 
 
