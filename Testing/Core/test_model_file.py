@@ -138,17 +138,6 @@ def test_a_packed_file_holds_the_same_and_coarse_weights_make_it_much_smaller(tm
         assert torch.allclose(loaded[name], rounded[name], rtol=0, atol=2.0**-24), name
 
 
-@pytest.mark.parametrize("values, steps", [(400_000, 2**3), (100_000, 2**4), (99_999, 2**8)])
-def test_the_larger_a_kernel_is_the_fewer_bits_it_keeps(values, steps):
-    weights = torch.randn(values, 1, generator=torch.Generator().manual_seed(3))
-    rounded = coarse({"kernel": weights, "bias": weights[:, 0]})
-    assert torch.equal(rounded["bias"], weights[:, 0])
-    assert torch.all((rounded["kernel"] - weights).abs() <= weights.abs() / steps)
-    halves, _ = torch.frexp(rounded["kernel"])
-    # Nothing is kept below the last of the bits, and all of the values that they allow are there.
-    assert halves.abs().unique().tolist() == [place / steps for place in range(steps // 2, steps)]
-
-
 def test_a_value_too_large_for_half_precision_survives(tmp_path, a_state):
     name = "encoder1.block_one.conv.0.weight"
     a_state[name][0, 0, 0, 0, 0] = 1e6

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import train_models
-from cards import MOST_BYTES, faults, write_model
+from cards import MOST_BYTES, coarse, faults, write_model
 from recipes import BUNDLED, FOR_MEASURING, RECIPES
 from synthetic import tiny_plan, write_cohort
 
@@ -250,3 +250,14 @@ def test_what_trained_on_others_or_otherwise_is_no_twin(benchmarked, runs, tmp_p
     (benchmarked / "validation.json").unlink()
     with pytest.raises(CamlError, match="no finished"):
         train_models.finished_twin(benchmarked, own)
+
+
+@pytest.mark.parametrize("values, steps", [(400_000, 2**3), (100_000, 2**4), (99_999, 2**8)])
+def test_the_larger_a_kernel_is_the_fewer_bits_it_keeps(values, steps):
+    weights = torch.randn(values, 1, generator=torch.Generator().manual_seed(3))
+    rounded = coarse({"kernel": weights, "bias": weights[:, 0]})
+    assert torch.equal(rounded["bias"], weights[:, 0])
+    assert torch.all((rounded["kernel"] - weights).abs() <= weights.abs() / steps)
+    halves, _ = torch.frexp(rounded["kernel"])
+    # Nothing is kept below the last of the bits, and all of the values that they allow are there.
+    assert halves.abs().unique().tolist() == [place / steps for place in range(steps // 2, steps)]

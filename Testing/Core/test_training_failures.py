@@ -29,11 +29,22 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer_module, "MEMORY_PAUSE_SECONDS", 0.0)
 
 
-def test_losses_that_are_not_finite_end_it_with_the_last_good_weights(tmp_path: Path) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    """Where a training may begin."""
+    made = RunFolder(tmp_path / "run")
+    made.check_writable()
+    return made
+
+
+def _streams() -> Streams:
+    """Two labelled cases and one without a label."""
+    return Streams([prepared(0), prepared(1)], [prepared(2)], [])
+
+
+def test_losses_that_are_not_finite_end_it_with_the_last_good_weights(folder: RunFolder) -> None:
     image = np.full((1, 22, 18, 20), np.nan, np.float16)
     streams = Streams([prepared(0, image=image)], [], [])
-    folder = RunFolder(tmp_path / "run")
-    folder.check_writable()
     warnings: list[str] = []
     trainer = Trainer(
         tiny_plan(iterations=50),
@@ -53,13 +64,11 @@ def test_losses_that_are_not_finite_end_it_with_the_last_good_weights(tmp_path: 
 
 @pytest.mark.parametrize("rests", [0, 2])
 def test_a_lowered_rate_rises_again_after_good_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rests: int
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, rests: int
 ) -> None:
     """Step by step up to the planned rate and no further, also where the training was interrupted in between."""
     monkeypatch.setattr(trainer_module, "RECOVERY_STEPS", 3)
-    streams = Streams([prepared(0), prepared(1)], [prepared(2)], [])
-    folder = RunFolder(tmp_path / "run")
-    folder.check_writable()
+    streams = _streams()
     scales: list[float] = []
 
     def trainer(steps: int) -> Trainer:
@@ -102,12 +111,10 @@ def _no_memory_on_the_processor(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize("fail", [_no_memory_on_a_gpu, _no_memory_on_the_processor])
 def test_a_training_that_runs_out_of_memory_goes_on_with_less(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail: Callable[[], None]
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, fail: Callable[[], None]
 ) -> None:
     """A step that has failed, and what was loaded ahead for the next one, are made anew by the smaller plan."""
-    folder = RunFolder(tmp_path / "run")
-    folder.check_writable()
-    streams = Streams([prepared(0), prepared(1)], [prepared(2)], [])
+    streams = _streams()
     plan = tiny_plan(iterations=4, batch_labeled=2, batch_unlabeled=2)
     plan = dataclasses.replace(plan, losses=dataclasses.replace(plan.losses, solo_share=0.0))
     trainer = Trainer(plan, streams, folder, listener=silent, stop=lambda: False)
@@ -126,11 +133,9 @@ def test_a_training_that_runs_out_of_memory_goes_on_with_less(
 
 
 def test_memory_that_is_back_after_a_pause_leaves_the_training_as_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = RunFolder(tmp_path / "run")
-    folder.check_writable()
-    streams = Streams([prepared(0), prepared(1)], [prepared(2)], [])
+    streams = _streams()
     plan = tiny_plan(iterations=4, batch_labeled=2, batch_unlabeled=2)
     plan = dataclasses.replace(plan, losses=dataclasses.replace(plan.losses, solo_share=0.0))
     folder.write_plan(plan)
@@ -152,11 +157,9 @@ def test_memory_that_is_back_after_a_pause_leaves_the_training_as_it_is(
 
 
 def test_a_training_that_was_moved_keeps_where_it_was_begun_when_it_shrinks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the processor for this session alone: the next one may find the card again."""
-    folder = RunFolder(tmp_path / "run")
-    folder.check_writable()
     here = tiny_plan(iterations=2, batch_labeled=2, batch_unlabeled=2)
     begun = dataclasses.replace(here, device="cuda:0", numeric=NumericMode("fp16"))
     folder.write_plan(begun)
@@ -173,7 +176,7 @@ def test_a_training_that_was_moved_keeps_where_it_was_begun_when_it_shrinks(
 
 
 def test_where_there_is_room_for_one_patch_alone_every_step_takes_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps on the labels, on pasted and on unpasted cases: with a batch of one, none passes two patches."""
     passed: list[int] = []
@@ -186,21 +189,17 @@ def test_where_there_is_room_for_one_patch_alone_every_step_takes_one(
         return forward(network, for_v, for_a, **more)
 
     monkeypatch.setattr(CamlNetwork, "forward_each", narrow)
-    folder = RunFolder(tmp_path / "run")
-    folder.check_writable()
     plan = tiny_plan(iterations=20, batch_labeled=2, batch_unlabeled=2)
     plan = dataclasses.replace(plan, losses=dataclasses.replace(plan.losses, solo_share=0.3))
-    streams = Streams([prepared(0), prepared(1)], [prepared(2)], [])
+    streams = _streams()
     outcome = Trainer(plan, streams, folder, listener=silent, stop=lambda: False).run()
     assert (outcome.reason, outcome.iteration, passed) == ("finished", 20, [1] * 20)
 
 
 def test_where_not_even_the_smallest_patch_fits_everything_is_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = RunFolder(tmp_path / "run")
-    folder.check_writable()
-    streams = Streams([prepared(0), prepared(1)], [prepared(2)], [])
+    streams = _streams()
     plan = tiny_plan(iterations=5)
     folder.write_plan(plan)
     trainer = Trainer(plan, streams, folder, listener=silent, stop=lambda: False)
@@ -226,10 +225,8 @@ def test_where_not_even_the_smallest_patch_fits_everything_is_saved(
 
 @pytest.mark.parametrize("fail", [_no_memory_on_a_gpu, _no_memory_on_the_processor])
 def test_a_validation_that_runs_out_of_memory_says_so_and_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail: Callable[[], None]
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, fail: Callable[[], None]
 ) -> None:
-    folder = RunFolder(tmp_path / "run")
-    folder.check_writable()
     streams = Streams([prepared(0), prepared(1)], [prepared(2)], [prepared(3, "validation")])
     made = [Trainer(tiny_plan(iterations=4), streams, folder, listener=silent, stop=lambda: False) for _ in range(2)]
     with monkeypatch.context() as patch, pytest.raises(ResourceError, match="held-out cases"):
@@ -240,9 +237,7 @@ def test_a_validation_that_runs_out_of_memory_says_so_and_loses_nothing(
     assert outcome.reason == "finished" and outcome.iteration == 4 and outcome.scores is not None
 
 
-def test_an_error_that_is_not_about_memory_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = RunFolder(tmp_path / "run")
-    folder.check_writable()
+def test_an_error_that_is_not_about_memory_is_passed_on(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(tiny_plan(), Streams([prepared(0)], [], []), folder, listener=silent, stop=lambda: False)
     monkeypatch.setattr(trainer.engine, "step", lambda *_: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="size"):
