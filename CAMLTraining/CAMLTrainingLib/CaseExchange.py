@@ -48,8 +48,8 @@ _LABELMAP = "Binary labelmap"
 _MOST_OUTSIDE = 0.05
 #: Share of a voxel by which a volume may lie off its file for the file to be its own; headers keep fewer digits.
 _SAME_PLACE = 0.01
-#: Whether a file holds a volume, by the state of both (``holds``). Times of change are unique in a process.
-_compared: dict[tuple[Any, ...], bool] = {}
+#: How a file's slices run in a volume, by the state of both (``orderIn``). Times of change are unique in a process.
+_compared: dict[tuple[Any, ...], int] = {}
 #: Grids that no header tells, as those of DICOM series, by the state of their files.
 _grids: dict[tuple[Any, ...], Grid] = {}
 
@@ -89,13 +89,28 @@ def _isPlacedOtherwise(storage: Any) -> bool:
 
 def holds(path: Path, volumeNode: Any, anywhere: bool = False) -> bool:
     """Whether a file has the voxels of a volume, in the same places of the world; ``anywhere``: or in others."""
+    return orderIn(path, volumeNode, anywhere) != 0
+
+
+def orderIn(path: Path, volumeNode: Any, anywhere: bool = False) -> int:
+    """Return how a file's slices run in a volume that has its voxels, as ``holds`` says: 1 or -1; 0 where it has not.
+
+    Slicer reverses the slices of left-handed files as it loads them; the engine reads them as they are.
+    """
     file = _stateOf(path)
     if file is None or VolumeExchange.checkVolume(volumeNode):  # no grey values
-        return False
+        return 0
     state = (*file, *_stateIn(volumeNode, anywhere))
     if state not in _compared:
-        _compared[state] = _isSame(path, volumeNode, anywhere)
+        _compared[state] = _compare(path, volumeNode, anywhere)
     return _compared[state]
+
+
+def gridDifference(first: Grid, second: Grid, tolerance: float = 0.2) -> str:
+    """Say how two grids differ, as the engine does, in whichever order a file or the scene has their slices."""
+    from caml_core.data.io import grid_difference
+
+    return grid_difference(first.right_handed(), second.right_handed(), tolerance)
 
 
 def fileGrid(path: Path) -> Grid | None:
@@ -136,25 +151,28 @@ def _stateIn(volumeNode: Any, anywhere: bool) -> tuple[Any, ...]:
     return volumeNode.GetImageData().GetMTime(), () if anywhere else place
 
 
-def _isSame(path: Path, volumeNode: Any, anywhere: bool) -> bool:
+def _compare(path: Path, volumeNode: Any, anywhere: bool) -> int:
+    """What ``orderIn`` returns, by reading the file."""
     from caml_core.data.io import read_volume
     from caml_core.project.headers import read_grid
 
     grid, header = VolumeExchange.gridOf(volumeNode), read_grid(path)
     if header is not None and _differs(header, grid, anywhere):
-        return False  # without reading its voxels
+        return 0  # without reading its voxels
     try:
         volume = read_volume(path)
     except (CamlError, OSError):
-        return False
+        return 0
+    if _differs(volume.grid, grid, anywhere):
+        return 0
     voxels = VolumeExchange.voxelsOf(volumeNode).transpose(2, 1, 0)
-    return not _differs(volume.grid, grid, anywhere) and _isEqual(volume.array, voxels)
+    likely = 1 if volume.grid.is_left_handed == grid.is_left_handed else -1
+    orders = (likely, -likely) if anywhere else (likely,)  # a volume may be mirrored by its transform
+    return next((order for order in orders if _isEqual(volume.array[:, :, ::order], voxels)), 0)
 
 
 def _differs(first: Grid, second: Grid, anywhere: bool) -> bool:
-    from caml_core.data.io import grid_difference
-
-    return first.size != second.size if anywhere else bool(grid_difference(first, second, _SAME_PLACE))
+    return first.size != second.size if anywhere else bool(gridDifference(first, second, _SAME_PLACE))
 
 
 def _isEqual(read: Any, voxels: Any) -> bool:
@@ -297,8 +315,7 @@ def loadLabel(path: Path, volumeNode: Any, case: str, segments: Sequence[Segment
     found = read_labels(path, case, () if is_segmentation(path) else segments)
     known = {s.name.strip().casefold(): s for s in segments}
     node = newSegmentation(volumeNode, case, ())
-    moved = bool(images) and _wasMoved(images[0], found.grid, volumeNode)
-    grid = VolumeExchange.gridOf(volumeNode) if moved else found.grid
+    grid = _gridInScene(found.grid, volumeNode, images)
     labels = VolumeExchange.orientedLabels(found.array, grid, volumeNode)
     for segment in found.segments:
         look = known.get(segment.name.strip().casefold(), segment)
@@ -309,14 +326,21 @@ def loadLabel(path: Path, volumeNode: Any, case: str, segments: Sequence[Segment
     return node
 
 
-def _wasMoved(image: Path, grid: Grid, volumeNode: Any) -> bool:
-    """Whether a volume has the voxels of a file, on the grid ``grid`` of a label, but lies elsewhere."""
-    from caml_core.data.io import grid_difference
+def _gridInScene(grid: Grid, volumeNode: Any, images: Sequence[Path]) -> Grid:
+    """Return where in the scene the voxels of a file of the engine lie, which has them on ``grid``.
 
-    there, here = fileGrid(image), VolumeExchange.gridOf(volumeNode)
-    if there is None or not grid_difference(there, here) or grid_difference(there, grid):
-        return False
-    return holds(image, volumeNode, anywhere=True)
+    That is there. Only where a case's file (the first of ``images``) has this grid, and its volume was moved in the
+    scene, they go along with it.
+    """
+    there, here = fileGrid(images[0]) if images else None, VolumeExchange.gridOf(volumeNode)
+    if there is None or not gridDifference(there, here) or gridDifference(there, grid):
+        return grid
+    order = orderIn(images[0], volumeNode, anywhere=True)
+    if not order:
+        return grid
+    if grid.is_left_handed != there.is_left_handed:
+        order = -order
+    return here if order > 0 else here.reversed()
 
 
 def _loadFile(path: Path, case: str) -> Any:
@@ -337,7 +361,7 @@ def _loadSeries(path: Path, case: str) -> Any:
     volume = read_volume(path, case)
     node = VolumeExchange.addVolume(volume.array, volume.grid, case)
     if (file := _stateOf(path)) is not None:  # nobody needs to read it again to know what it holds
-        _compared[(*file, *_stateIn(node, anywhere=False))] = True
+        _compared[(*file, *_stateIn(node, anywhere=False))] = 1
         _grids[file] = volume.grid
     return node
 

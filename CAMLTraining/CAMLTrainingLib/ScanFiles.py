@@ -58,12 +58,11 @@ def ensure(cohort: Cohort, case: str, labelFollows: bool) -> None:
 
 def areTogether(known: ProjectCase) -> bool:
     """Whether the label of a case lies on the grid of its scan's file, as far as both can be read."""
-    from caml_core.data.io import grid_difference
     from caml_core.project.headers import read_grid
 
     scan = CaseExchange.fileGrid(known.images[0]) if known.images else None
     label = read_grid(known.label) if known.label is not None else None
-    return scan is None or label is None or not grid_difference(scan, label)
+    return scan is None or label is None or not CaseExchange.gridDifference(scan, label)
 
 
 def checkTogether(project: Project) -> None:
@@ -71,7 +70,6 @@ def checkTogether(project: Project) -> None:
 
     Label files of others may be smaller than their scan, or have other axes; whether they fit is checked elsewhere.
     """
-    from caml_core.data.io import grid_difference
     from caml_core.project.headers import read_grid
 
     for case in project.with_role("labeled", "validation"):
@@ -80,7 +78,7 @@ def checkTogether(project: Project) -> None:
         scan, label = read_grid(case.images[0]), read_grid(case.label)
         if scan is None or label is None or scan.size != label.size:  # the file was cropped since, which does no harm
             continue
-        if (difference := grid_difference(scan, label)) and not _fillOneBox(scan, label):
+        if (difference := CaseExchange.gridDifference(scan, label)) and not _fillOneBox(scan, label):
             raise DataError(
                 _(
                     "Case {case}: its label does not lie on its scan ({difference}). Look at both with Edit, and press "
@@ -104,14 +102,12 @@ def _isOutdated(project: Project, known: ProjectCase, node: Any, labelFollows: b
     A file that the project wrote is as the scan was then: voxels that were changed since do not concern a label, or a
     prediction, of before. Raises DataError for a new label that no file could follow to where it was drawn.
     """
-    from caml_core.data.io import grid_difference
-
     first, here = known.images[0], VolumeExchange.gridOf(node)
     isOwn = first.parent == project.folder / "volumes"
     there = CaseExchange.fileGrid(first)
     if there is None:
         return not isOwn and (labelFollows or _hasLabelAt(known, node))
-    isElsewhere = bool(grid_difference(there, here))
+    isElsewhere = bool(CaseExchange.gridDifference(there, here))
     if len(known.images) > 1:  # the scene has one of its images alone
         if isElsewhere and labelFollows:
             raise DataError(
@@ -130,10 +126,9 @@ def _isOutdated(project: Project, known: ProjectCase, node: Any, labelFollows: b
 
 def _hasLabelAt(known: ProjectCase, node: Any) -> bool:
     """Whether the label of a case, if it has one, lies where its volume is in the scene."""
-    from caml_core.data.io import grid_difference
     from caml_core.project.headers import read_grid
 
     if known.label is None or not os.path.exists(known.label):
         return True
     label = read_grid(known.label)
-    return label is not None and not grid_difference(label, VolumeExchange.gridOf(node))
+    return label is not None and not CaseExchange.gridDifference(label, VolumeExchange.gridOf(node))

@@ -18,6 +18,9 @@ from caml_core.data.labels import write_labels
 
 SIZE = (24, 22, 20)
 SEGMENT = "ball"
+#: Axes of files (LPS, row by row): right-handed ones, and left-handed ones as "radiological" NIfTI files have them, of
+#: which Slicer reverses the slices as it loads them.
+AXES = {"right-handed": (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0), "left-handed": (1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0)}
 #: A network that trains in the blink of an eye; its arithmetic is not measured.
 SMALL = ("--base-filters", "4", "--patch", "16,16,16", "--dtype", "fp32")
 
@@ -66,17 +69,18 @@ def add_segmentation(volume, mask: np.ndarray, name: str = SEGMENT):
     return node
 
 
-def write_folder(folder: Path, count: int, labels: int = 0, suffix: str = ".nii.gz", first: int = 0) -> Path:
+def write_folder(
+    folder: Path, count: int, labels: int = 0, suffix: str = ".nii.gz", first: int = 0, axes=AXES["right-handed"]
+) -> Path:
     """Write scans ``case-NN`` and the labels of the first few, as files."""
     folder.mkdir(parents=True, exist_ok=True)
     for seed in range(first, first + count):
-        image = sitk.GetImageFromArray(scan(seed))
-        image.SetSpacing((1.5, 1.5, 1.5))
-        sitk.WriteImage(image, str(folder / f"case-{seed:02d}{suffix}"))
-        if seed < first + labels:
-            label = sitk.GetImageFromArray(ball(seed).astype(np.uint8))
-            label.SetSpacing((1.5, 1.5, 1.5))
-            sitk.WriteImage(label, str(folder / f"case-{seed:02d}_label{suffix}"))
+        voxels = {"": scan(seed), "_label": ball(seed).astype(np.uint8)}
+        for end, array in list(voxels.items())[: 2 if seed < first + labels else 1]:
+            image = sitk.GetImageFromArray(array)
+            image.SetSpacing((1.5, 1.5, 1.5))
+            image.SetDirection(axes)
+            sitk.WriteImage(image, str(folder / f"case-{seed:02d}{end}{suffix}"))
     return folder
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,3 +22,20 @@ class Grid:
     def voxel_ml(self) -> float:
         """Volume of one voxel in mL."""
         return float(np.prod(self.spacing)) / 1000.0
+
+    @property
+    def is_left_handed(self) -> bool:
+        """Whether the axes are a left hand's, as in files in "radiological" order (LAS)."""
+        return bool(np.linalg.det(np.reshape(self.direction, (3, 3))) < 0)
+
+    def reversed(self) -> Grid:
+        """Return the grid of the same voxels in the same places with the slices (third axis) in reverse order."""
+        axes = np.reshape(self.direction, (3, 3))
+        last = np.asarray(self.origin) + (self.size[2] - 1) * self.spacing[2] * axes[:, 2]
+        turned = axes * (1.0, 1.0, -1.0)
+        x, y, z = (float(c) for c in last)
+        return replace(self, origin=(x, y, z), direction=tuple(float(c) for c in turned.ravel()))
+
+    def right_handed(self) -> Grid:
+        """Return the grid of the same voxels in the order in which Slicer has a file's: never left-handed."""
+        return self.reversed() if self.is_left_handed else self
