@@ -1,8 +1,9 @@
 """The one place where volumes go from the scene to files and come back.
 
 Volumes are written in world coordinates: a linear transform above the volume is part of where the patient lies, and
-the engine must see the patient as the user does. Results come back voxel by voxel, so they are put on the volume's own
-grid, under the same transform.
+the engine must see the patient as the user does. What was written so comes back voxel by voxel, on the volume's own
+grid, under the same transform. What the engine made of files that Slicer reads itself is put in its place of the world:
+Slicer reverses the slices of left-handed files.
 """
 
 from __future__ import annotations
@@ -187,7 +188,10 @@ def readLabels(path: Path, volumeNode: Any, frame: Frame) -> Any:
 
 
 def readMap(path: Path, volumeNode: Any, frame: Frame, mapNode: Any) -> None:
-    """Put a map that the worker wrote (uint8) into a volume node, on the volume's grid and under its transform."""
+    """Put a map (uint8) of a volume that was written here into a volume node, on that grid and under its transform.
+
+    Raises DataError where file and volume do not fit.
+    """
     image = _readOnto(path, volumeNode, frame)
     matrix, first = vtk.vtkMatrix4x4(), [frame.extent[0], frame.extent[2], frame.extent[4], 1.0]
     volumeNode.GetIJKToRASMatrix(matrix)
@@ -239,19 +243,31 @@ def gridOf(volumeNode: Any) -> Grid:
 
 def orientedLabels(array: Any, grid: Grid, volumeNode: Any) -> Any:
     """Return labels [X, Y, Z] of the engine as vtkOrientedImageData in the volume's own coordinates."""
-    import numpy
-    from vtk.util.numpy_support import numpy_to_vtk
-
-    matrix = _matrixOf(grid)
     labels = slicer.vtkOrientedImageData()
-    labels.SetDimensions(*grid.size)
-    labels.GetPointData().SetScalars(numpy_to_vtk(numpy.ascontiguousarray(array.transpose(2, 1, 0)).ravel(), deep=True))
-    fromWorld = _straightToWorld(volumeNode)
-    if fromWorld is not None:  # files are in world coordinates, as worldMatrix has them
-        fromWorld.Invert()
-        vtk.vtkMatrix4x4.Multiply4x4(fromWorld, matrix, matrix)
-    labels.SetImageToWorldMatrix(matrix)
+    _fill(labels, array)
+    labels.SetImageToWorldMatrix(_ownMatrixOf(grid, volumeNode))
     return labels
+
+
+def placeMap(array: Any, grid: Grid, volumeNode: Any, mapNode: Any) -> None:
+    """Put a map [X, Y, Z] of the engine into a volume node where it lies in the world, under a volume's transform.
+
+    Its numbers stay as they are. Where it has the volume's voxels it is on the volume's own grid, so that both have the
+    same slices; else on ``grid``.
+    """
+    from caml_core.data.placement import place
+
+    placed, isWhole = place(array, grid, gridOf(volumeNode))
+    image, matrix = vtk.vtkImageData(), vtk.vtkMatrix4x4()
+    if isWhole:
+        _fill(image, placed)
+        volumeNode.GetIJKToRASMatrix(matrix)
+    else:
+        _fill(image, array)
+        matrix = _ownMatrixOf(grid, volumeNode)
+    mapNode.SetIJKToRASMatrix(matrix)
+    mapNode.SetAndObserveImageData(image)
+    mapNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
 
 
 def addVolume(array: Any, grid: Grid, name: str) -> Any:
@@ -292,6 +308,24 @@ def _matrixOf(grid: Grid) -> Any:
             matrix.SetElement(row, axis, sign * grid.direction[3 * row + axis] * grid.spacing[axis])
         matrix.SetElement(row, 3, sign * grid.origin[row])
     return matrix
+
+
+def _ownMatrixOf(grid: Grid, volumeNode: Any) -> Any:
+    """The matrix from voxel indices of a grid in the world to RAS in a volume's own coordinates."""
+    matrix, fromWorld = _matrixOf(grid), _straightToWorld(volumeNode)
+    if fromWorld is not None:  # files are in world coordinates, as worldMatrix has them
+        fromWorld.Invert()
+        vtk.vtkMatrix4x4.Multiply4x4(fromWorld, matrix, matrix)
+    return matrix
+
+
+def _fill(image: Any, array: Any) -> None:
+    """Give an empty image the voxels of an array [X, Y, Z]."""
+    import numpy
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    image.SetDimensions(*array.shape)
+    image.GetPointData().SetScalars(numpy_to_vtk(numpy.ascontiguousarray(array.transpose(2, 1, 0)).ravel(), deep=True))
 
 
 def _readOnto(path: Path, volumeNode: Any, frame: Frame) -> Any:

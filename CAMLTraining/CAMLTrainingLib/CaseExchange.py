@@ -315,7 +315,7 @@ def loadLabel(path: Path, volumeNode: Any, case: str, segments: Sequence[Segment
     found = read_labels(path, case, () if is_segmentation(path) else segments)
     known = {s.name.strip().casefold(): s for s in segments}
     node = newSegmentation(volumeNode, case, ())
-    grid = _gridInScene(found.grid, volumeNode, images)
+    grid = gridInScene(found.grid, volumeNode, images)
     labels = VolumeExchange.orientedLabels(found.array, grid, volumeNode)
     for segment in found.segments:
         look = known.get(segment.name.strip().casefold(), segment)
@@ -326,7 +326,7 @@ def loadLabel(path: Path, volumeNode: Any, case: str, segments: Sequence[Segment
     return node
 
 
-def _gridInScene(grid: Grid, volumeNode: Any, images: Sequence[Path]) -> Grid:
+def gridInScene(grid: Grid, volumeNode: Any, images: Sequence[Path]) -> Grid:
     """Return where in the scene the voxels of a file of the engine lie, which has them on ``grid``.
 
     That is there. Only where a case's file (the first of ``images``) has this grid, and its volume was moved in the

@@ -329,7 +329,10 @@ def _keepEdits(cohort: Cohort, case: str, node: Any) -> None:
 
 
 def disagreementMap(cohort: Cohort, case: str) -> Any:
-    """Return the map of where the sub-models disagree on a case, loaded where it is not in the scene; None without."""
+    """Return the map of where the sub-models disagree on a case, loaded where it is not in the scene; None without.
+
+    It lies where ``showPrediction`` puts the prediction. Raises DataError where its file cannot be read.
+    """
     known = cohort.project.cases[case]
     volumeNode = cohort.volumeNode(case)
     if known.prediction is None or volumeNode is None:
@@ -337,6 +340,10 @@ def disagreementMap(cohort: Cohort, case: str) -> Any:
     path = known.prediction.with_name(known.prediction.name.removesuffix(".seg.nrrd") + "_disagreement.nrrd")
     if not os.path.isfile(path):
         return None
+    from caml_core.data.labels import read_scalar
+
+    array, grid = read_scalar(path)
+    grid = CaseExchange.gridInScene(grid, volumeNode, known.images)
     maps = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
     older = next((n for n in maps if n.GetAttribute(MAP_CASE) is not None and cohort.owns(n, case)), None)
     mapNode = older or slicer.mrmlScene.AddNewNodeByClass(
@@ -344,7 +351,7 @@ def disagreementMap(cohort: Cohort, case: str) -> Any:
     )
     mapNode.SetAttribute(SegmentationResult.MAP, "disagreement")
     cohort.mark(mapNode, case).SetAttribute(MAP_CASE, case)
-    VolumeExchange.readMap(path, volumeNode, VolumeExchange.frameOf(volumeNode), mapNode)
+    VolumeExchange.placeMap(array, grid, volumeNode, mapNode)
     if older is None:
         Review.prepareMap(mapNode, legend=True)
         SegmentationResult.placeBeside(mapNode, volumeNode)

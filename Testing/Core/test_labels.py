@@ -19,9 +19,11 @@ from caml_core.data.labels import (
     match_segments,
     read_case_labels,
     read_labels,
+    read_scalar,
     write_labels,
     write_scalar,
 )
+from caml_core.data.placement import place
 from caml_core.errors import DataError, ResourceError
 
 COS, SIN = np.cos(0.3), np.sin(0.3)
@@ -188,6 +190,18 @@ def test_axes_stored_in_another_order_are_put_right(tmp_path, axes, name):
     grid = Grid(array.shape, spacing, tuple(np.asarray(A_GRID.origin) + last), tuple(columns.ravel()))
     write_labels(tmp_path / name, array, grid, (ATRIUM, VEIN))
     np.testing.assert_array_equal(labels_on_grid(read_labels(tmp_path / name), A_GRID, tmp_path / name), a_label())
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
+def test_a_map_is_read_with_its_own_numbers_and_put_in_its_place(tmp_path, kind):
+    values = (np.arange(a_label().size).reshape(A_GRID.size) / 8).astype(kind)
+    for array in (values, np.zeros_like(values)):  # one that is the same everywhere is no fault
+        write_scalar(tmp_path / "map.nrrd", array[:, :, ::-1], A_GRID.reversed())
+        found, grid = read_scalar(tmp_path / "map.nrrd")
+        assert found.dtype == kind and grid.is_left_handed
+        placed, whole = place(found, grid, A_GRID)
+        assert whole and placed.dtype == kind
+        np.testing.assert_array_equal(placed, array)
 
 
 # Bad input

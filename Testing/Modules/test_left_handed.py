@@ -6,8 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_training_moved import opened
+import vtk
+from CAMLSegmentationLib import VolumeExchange
+from test_training_moved import move, opened
 from training_tools import AXES, accept, ball, case_of, draw, message, predict, roles, scan, write_folder
+
+from caml_core.data.io import read_volume
+from caml_core.data.labels import write_scalar
+from caml_core.errors import DataError
 
 CASE = "case-00"
 handed = pytest.mark.parametrize("axes", AXES.values(), ids=AXES)
@@ -125,3 +131,75 @@ def test_a_label_goes_along_with_its_scans_voxels_wherever_these_were_moved(trai
     volume.HardenTransform()
     volume, node = opened(training)
     assert np.array_equal(shown(node, volume), expected)
+
+
+# Maps
+
+
+def a_prediction(panel, path: Path, kind=np.uint8) -> np.ndarray:
+    """A prediction on the last slices of a scan's file, and its map; return where, bool [k, j, i] of the file."""
+    mask = np.zeros(scan(0).shape, bool)
+    mask[15:18, 8:13, 5:15] = True
+    predict(panel, CASE, mask)
+    disagreement = (mask * (50 + 10 * np.arange(20))[:, None, None] / 2.5).astype(kind)
+    target = panel.logic.project.folder / "predictions" / f"{CASE}_disagreement.nrrd"
+    write_scalar(target, disagreement.transpose(2, 1, 0), read_volume(path).grid)
+    return mask
+
+
+@handed
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+@pytest.mark.parametrize("moved", ["", "under a transform", "hardened"])
+def test_the_map_of_the_disagreement_lies_on_the_prediction(training, tmp_path, axes, kind, moved):
+    import slicer
+    from CAMLSegmentationLib import Review
+    from CAMLTrainingLib.Predictions import disagreementMap, showPrediction
+
+    path = a_folder(training, tmp_path, axes)
+    expected = in_file_order(a_prediction(training, path, kind), axes)
+    volume = training.logic.cohort.load(CASE)
+    if moved:
+        move(volume, by=(0.7, 3.0, -0.4), hard=moved == "hardened")
+    node = showPrediction(training.logic.cohort, CASE)
+    mapNode = disagreementMap(training.logic.cohort, CASE)
+    values = slicer.util.arrayFromVolume(mapNode)
+    assert values.dtype == kind and VolumeExchange.sameGrid([volume, mapNode])
+    assert np.array_equal(values > 0, expected) and np.array_equal(shown(node, volume), expected)
+    stops = Review.findStops(mapNode)
+    assert stops[0].slice in np.flatnonzero(expected.any(axis=(1, 2)))
+    fromWorld = vtk.vtkMatrix4x4()
+    vtk.vtkMatrix4x4.Invert(VolumeExchange.worldMatrix(volume), fromWorld)
+    i, j, k = (round(c) for c in fromWorld.MultiplyPoint((*stops[0].position, 1.0))[:3])
+    assert expected[k, j, i], "the first place to look at lies in the segment"
+    assert disagreementMap(training.logic.cohort, CASE) is mapNode, "shown again, it is the same"
+
+
+def test_a_map_of_a_scan_that_has_been_cropped_since_stays_in_its_place(training, tmp_path):
+    import slicer
+    from CAMLTrainingLib.Predictions import disagreementMap
+
+    path = a_folder(training, tmp_path, AXES["left-handed"])
+    a_prediction(training, path)
+    volume = training.logic.cohort.load(CASE)
+    before = disagreementMap(training.logic.cohort, CASE)
+    voxels, place = slicer.util.arrayFromVolume(before).copy(), vtk.vtkMatrix4x4()
+    before.GetIJKToRASMatrix(place)
+    slicer.util.updateVolumeFromArray(volume, slicer.util.arrayFromVolume(volume)[:, :-2].copy())
+    after = disagreementMap(training.logic.cohort, CASE)
+    assert VolumeExchange.gridOf(after).right_handed().size == voxels.shape[::-1]
+    corner = np.array(place.MultiplyPoint((0.0, 0.0, 0.0, 1.0)))
+    k = voxels.shape[0] - 1  # on the grid of its file
+    assert np.allclose(VolumeExchange.worldMatrix(after).MultiplyPoint((0.0, 0.0, k, 1.0)), corner)
+    assert np.array_equal(slicer.util.arrayFromVolume(after)[::-1], voxels)
+
+
+def test_a_damaged_map_is_said_and_leaves_nothing_behind(training, tmp_path):
+    import slicer
+    from CAMLTrainingLib.Predictions import disagreementMap
+
+    a_prediction(training, a_folder(training, tmp_path, AXES["right-handed"]))
+    training.logic.cohort.load(CASE)
+    (training.logic.project.folder / "predictions" / f"{CASE}_disagreement.nrrd").write_bytes(b"NRRD0004\ntorn")
+    with pytest.raises(DataError, match="disagreement"):
+        disagreementMap(training.logic.cohort, CASE)
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 1

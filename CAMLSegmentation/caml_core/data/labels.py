@@ -16,6 +16,7 @@ from .counting import count_values
 from .files import is_segmentation
 from .grid import Grid
 from .io import describe, grid_difference, grid_of, naming, read_image, write_image
+from .placement import place
 from .segments import conform, match_segments, name_key, palette_color, plain_name
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "match_segments",
     "read_case_labels",
     "read_labels",
+    "read_scalar",
     "write_labels",
     "write_scalar",
 ]
@@ -72,7 +74,7 @@ def labels_on_grid(label_map: LabelMap, grid: Grid, path: Path, case_id: str | N
     """
     if tuple(label_map.grid.size) == tuple(grid.size) and not grid_difference(label_map.grid, grid):
         return label_map.array
-    placed, whole = _place(label_map, grid)
+    placed, whole = place(label_map.array, label_map.grid, grid)
     if placed is None or not (whole or is_segmentation(path)):
         raise DataError(
             f"{describe(path, case_id)} and the image lie on different grids "
@@ -108,6 +110,17 @@ def write_labels(path: Path, array: np.ndarray, grid: Grid, segments: Sequence[S
 def write_scalar(path: Path, array: np.ndarray, grid: Grid) -> None:
     """Write a map of uint8, int16 or floating values [X, Y, Z] on ``grid``; float16 becomes float32. Atomic."""
     write_image(path, array.astype(np.float32) if array.dtype == np.float16 else array, grid)
+
+
+def read_scalar(path: Path) -> tuple[np.ndarray, Grid]:
+    """Read a map that :func:`write_scalar` wrote: its numbers [X, Y, Z] as they are in the file, and its own grid.
+
+    Unlike a scan it may be the same everywhere. Raises DataError where it cannot be read.
+    """
+    image = read_image(path)
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise DataError(f"{path} has several values a voxel; expected a map with one.")
+    return sitk.GetArrayFromImage(image).T, grid_of(image)
 
 
 def _as_labels(array: np.ndarray, who: str) -> np.ndarray:
@@ -218,34 +231,6 @@ def _terminology(tags: str) -> str | None:
         if name == "TerminologyEntry" and value:
             return value
     return None
-
-
-def _place(label_map: LabelMap, grid: Grid) -> tuple[np.ndarray | None, bool]:
-    """Return the labels moved onto ``grid`` by whole voxels, and whether both have the same voxels.
-
-    None where their voxels do not coincide.
-    """
-    source = label_map.grid
-    to_index = np.linalg.inv(np.reshape(grid.direction, (3, 3)) * np.asarray(grid.spacing))
-    step = to_index @ (np.reshape(source.direction, (3, 3)) * np.asarray(source.spacing))
-    start = to_index @ np.subtract(source.origin, grid.origin)
-    turn, first = np.rint(step), np.rint(start)
-    far = np.abs(step - turn) @ np.asarray(source.size) + np.abs(start - first)
-    if far.max() > 0.2 or not np.array_equal(np.abs(turn).sum(axis=0), [1, 1, 1]) or abs(np.linalg.det(turn)) != 1:
-        return None, False
-    axes = np.abs(turn).argmax(axis=1)  # which axis of the source runs along each axis of the grid
-    signs = turn[np.arange(3), axes]
-    moved = label_map.array.transpose(axes)
-    corner = first + np.where(signs < 0, -(np.asarray(moved.shape) - 1), 0)
-    moved = moved[tuple(slice(None, None, int(s)) for s in signs)]
-    low = np.maximum(corner, 0).astype(int)
-    high = np.minimum(corner + moved.shape, grid.size).astype(int)
-    if np.any(high <= low):
-        return None, False
-    result = np.zeros(tuple(grid.size), dtype=np.uint8, order="F")
-    inside = tuple(slice(int(a - c), int(b - c)) for a, b, c in zip(low, high, corner))
-    result[tuple(slice(a, b) for a, b in zip(low, high))] = moved[inside]
-    return result, moved.shape == result.shape and not np.any(corner)
 
 
 def _outside(before: np.ndarray, placed: np.ndarray, who: str) -> tuple[str, ...]:
