@@ -242,10 +242,16 @@ def gridOf(volumeNode: Any) -> Grid:
 
 
 def orientedLabels(array: Any, grid: Grid, volumeNode: Any) -> Any:
-    """Return labels [X, Y, Z] of the engine as vtkOrientedImageData in the volume's own coordinates."""
+    """Return labels [X, Y, Z] of the engine as vtkOrientedImageData in the volume's own coordinates.
+
+    Slices are in the order that makes axes right-handed there; Slicer's surfaces would be inside out otherwise.
+    """
+    matrix = _ownMatrixOf(grid, volumeNode)
+    if matrix.Determinant() < 0:
+        array, matrix = array[:, :, ::-1], _ownMatrixOf(grid.reversed(), volumeNode)
     labels = slicer.vtkOrientedImageData()
     _fill(labels, array)
-    labels.SetImageToWorldMatrix(_ownMatrixOf(grid, volumeNode))
+    labels.SetImageToWorldMatrix(matrix)
     return labels
 
 

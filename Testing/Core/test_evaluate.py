@@ -11,6 +11,7 @@ from test_predict import GRID, SEGMENTS, rows_of, write_scan
 from caml_core.config import Segment
 from caml_core.data.grid import Grid
 from caml_core.data.labels import write_labels
+from caml_core.metrics import case_metrics
 
 
 def write_pair(folder, case, shift, grid=GRID):
@@ -24,8 +25,6 @@ def write_pair(folder, case, shift, grid=GRID):
 
 
 def test_folders_are_matched_by_case_and_figures_are_those_of_metrics(caml, tmp_path):
-    from caml_core.metrics import case_metrics
-
     pairs = {case: write_pair(tmp_path, case, shift) for case, shift in (("p1", 0), ("p2", 2))}
     write_scan(tmp_path / "references" / "p1_image.nii.gz")
     (tmp_path / "predictions" / "predictions.csv").write_text("case\n")
@@ -91,6 +90,23 @@ def test_a_cropped_segmentation_is_put_back_in_place(caml, tmp_path):
     code, _, err = caml("evaluate", tmp_path / "predictions", tmp_path / "references", "-o", out, "--progress", "none")
     assert code == 0, err
     assert json.loads(out.read_text())["cases"]["p1"]["aorta"]["dice"] == 1.0
+
+
+def test_figures_of_left_handed_scans_do_not_depend_on_how_their_labels_are_stored(caml, tmp_path):
+    """Segmentations are stored right-handed, plain label maps on their scan's own grid."""
+    assert GRID.is_left_handed
+    prediction, reference = write_pair(tmp_path / "made", "p1", 2)
+    found = {}
+    for ours in ("seg.nrrd", "nii.gz"):
+        for theirs in ("seg.nrrd", "nii.gz"):
+            folder = tmp_path / f"{ours}-{theirs}"
+            write_labels(folder / "predictions" / f"p1.{ours}", prediction, GRID, SEGMENTS)
+            write_labels(folder / "references" / f"p1.{theirs}", reference, GRID, SEGMENTS)
+            document, _shown = evaluated(caml, folder)
+            found[ours, theirs] = list(document["cases"]["p1"].values())
+    expected = list(case_metrics(prediction, reference, GRID.spacing, SEGMENTS).values())
+    for figures in found.values():
+        assert figures == [pytest.approx(metrics) for metrics in expected]
 
 
 def test_what_cannot_be_compared_is_refused(caml, tmp_path):

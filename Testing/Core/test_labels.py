@@ -192,6 +192,38 @@ def test_axes_stored_in_another_order_are_put_right(tmp_path, axes, name):
     np.testing.assert_array_equal(labels_on_grid(read_labels(tmp_path / name), A_GRID, tmp_path / name), a_label())
 
 
+@pytest.mark.parametrize("name", ["case.seg.nrrd", "case.nii.gz"])
+@pytest.mark.parametrize("low", [(0, 0, 0), (1, 2, 1)], ids=["whole", "cropped"])
+def test_a_segmentation_of_a_left_handed_scan_is_stored_right_handed_and_comes_back_as_it_was(tmp_path, name, low):
+    path, scan = tmp_path / name, A_GRID.reversed()
+    array = a_label()[:, :, ::-1]
+    part, grid = crop(array, scan, low, scan.size)
+    write_labels(path, part, grid, (ATRIUM, VEIN))
+    stored = sitk.ReadImage(str(path))
+    determinant = np.linalg.det(np.reshape(stored.GetDirection(), (3, 3)))
+    assert determinant == pytest.approx(1 if name.endswith(".seg.nrrd") else -1)
+    for label, (x, y, z) in ((1, (2, 3, 5)), (2, (6, 6, 1))):  # the very voxel, wherever the file has it
+        place = np.asarray(scan.origin) + np.reshape(scan.direction, (3, 3)) @ (np.array([x, y, z]) * scan.spacing)
+        assert array[x, y, z] == stored[stored.TransformPhysicalPointToIndex(place)] == label
+    whole = grid if name.endswith(".nii.gz") else scan  # a plain label map must be all of its image
+    np.testing.assert_array_equal(labels_on_grid(read_labels(path), whole, path), part if whole is grid else array)
+
+
+def test_a_left_handed_segmentation_of_before_is_read_where_it_lies(tmp_path):
+    path, scan = tmp_path / "case.seg.nrrd", A_GRID.reversed()
+    write_labels(path, a_label(), A_GRID, (ATRIUM, VEIN))
+    image = sitk.ReadImage(str(path))
+    old = sitk.GetImageFromArray(sitk.GetArrayFromImage(image)[::-1])
+    for key in image.GetMetaDataKeys():
+        old.SetMetaData(key, image.GetMetaData(key))
+    old.SetSpacing(scan.spacing)
+    old.SetOrigin(scan.origin)
+    old.SetDirection(scan.direction)
+    sitk.WriteImage(old, str(path))
+    for grid, array in ((scan, a_label()[:, :, ::-1]), (A_GRID, a_label())):
+        np.testing.assert_array_equal(labels_on_grid(read_labels(path), grid, path), array)
+
+
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
 def test_a_map_is_read_with_its_own_numbers_and_put_in_its_place(tmp_path, kind):
     values = (np.arange(a_label().size).reshape(A_GRID.size) / 8).astype(kind)

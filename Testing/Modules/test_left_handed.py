@@ -9,10 +9,12 @@ import pytest
 import vtk
 from CAMLSegmentationLib import VolumeExchange
 from test_training_moved import move, opened
-from training_tools import AXES, accept, ball, case_of, draw, message, predict, roles, scan, write_folder
+from training_tools import AXES, accept, add_scan, ball, case_of, draw, message, predict, roles, scan, write_folder
+from vtk.util.numpy_support import vtk_to_numpy
 
+from caml_core.config import Segment
 from caml_core.data.io import read_volume
-from caml_core.data.labels import write_scalar
+from caml_core.data.labels import read_case_labels, write_scalar
 from caml_core.errors import DataError
 
 CASE = "case-00"
@@ -203,3 +205,54 @@ def test_a_damaged_map_is_said_and_leaves_nothing_behind(training, tmp_path):
     with pytest.raises(DataError, match="disagreement"):
         disagreementMap(training.logic.cohort, CASE)
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 1
+
+
+# Surfaces
+
+
+def enclosed(node) -> float:
+    """The volume (mm3) that the surface of the first segment encloses; negative where it is inside out."""
+    assert node.CreateClosedSurfaceRepresentation()
+    surface = vtk.vtkPolyData()
+    node.GetClosedSurfaceRepresentation(node.GetSegmentation().GetNthSegmentID(0), surface)
+    triangles = vtk.vtkTriangleFilter()
+    triangles.SetInputData(surface)
+    triangles.Update()
+    points = vtk_to_numpy(triangles.GetOutput().GetPoints().GetData()).astype(float)
+    corners = vtk_to_numpy(triangles.GetOutput().GetPolys().GetConnectivityArray()).reshape(-1, 3)
+    a, b, c = (points[corner] for corner in corners.T)
+    return float(np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6)
+
+
+@handed
+def test_surfaces_are_the_right_way_round(training, tmp_path, axes):
+    import slicer
+    from CAMLTrainingLib import CaseExchange
+    from CAMLTrainingLib.Predictions import showPrediction
+
+    path = a_folder(training, tmp_path, axes, labels=1)
+    predict(training, CASE, ball(0))
+    nodes = [showPrediction(training.logic.cohort, CASE)]
+    nodes.append(slicer.util.loadSegmentation(str(case_of(training, CASE).prediction)))
+    volume = training.logic.cohort.volumeNode(CASE)
+    plain = path.with_name(f"{CASE}_label.nii.gz")
+    nodes.append(CaseExchange.loadLabel(plain, volume, CASE, [Segment("ball", 1)]))
+    for node in nodes:
+        assert np.array_equal(shown(node, volume), in_file_order(ball(0), axes))
+        assert enclosed(node) == pytest.approx(ball(0).sum() * 1.5**3, rel=0.15)
+
+
+def test_a_left_handed_volume_that_was_made_in_the_scene_is_corrected_like_any_other(training):
+    volume = add_scan(0, "LH", axes=np.diag([-1.0, -1.0, -1.0]))
+    training.update()
+    training.logic.cohort.setSegments(["ball"])
+    training.logic.save()
+    predict(training, "LH", ball(0))
+    volume, node = opened(training, "LH")
+    assert np.array_equal(shown(node, volume), ball(0)) and enclosed(node) > 0
+    draw(node, volume, ball(5))
+    accept(training, "LH")
+    training.logic.cohort.ready()
+    known = case_of(training, "LH")
+    found = read_case_labels(known.as_case, read_volume(known.images[0]).grid)
+    assert np.array_equal(found.array > 0, ball(5).transpose(2, 1, 0))

@@ -39,3 +39,11 @@ class Grid:
     def right_handed(self) -> Grid:
         """Return the grid of the same voxels in the order in which Slicer has a file's: never left-handed."""
         return self.reversed() if self.is_left_handed else self
+
+
+def right_handed(array: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
+    """Return voxels [X, Y, Z] on ``grid``, as a view, and the grid in right-handed order; every voxel stays in place.
+
+    Slicer makes surfaces of a left-handed label map inside out.
+    """
+    return (array[:, :, ::-1], grid.reversed()) if grid.is_left_handed else (array, grid)

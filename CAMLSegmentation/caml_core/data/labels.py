@@ -14,7 +14,7 @@ from ..errors import DataError
 from .case import Case
 from .counting import count_values
 from .files import is_segmentation
-from .grid import Grid
+from .grid import Grid, right_handed
 from .io import describe, grid_difference, grid_of, naming, read_image, write_image
 from .placement import place
 from .segments import conform, match_segments, name_key, palette_color, plain_name
@@ -102,8 +102,14 @@ def read_case_labels(case: Case, grid: Grid, declared: Sequence[Segment] = ()) -
 def write_labels(path: Path, array: np.ndarray, grid: Grid, segments: Sequence[Segment]) -> None:
     """Write labels uint8 [X, Y, Z] on ``grid``: as Slicer's segmentation where the name ends in .seg.nrrd (names,
     colours and terminology in it), else as a plain label map. Atomic; raises ResourceError where the disk fails.
+
+    Slices of a segmentation on a left-handed grid are stored in reverse order, on the grid that goes with it: Slicer
+    would make its surfaces inside out. ``labels_on_grid`` puts them back.
     """
-    metadata = _segmentation_metadata(array, segments) if is_segmentation(path) else {}
+    metadata: dict[str, str] = {}
+    if is_segmentation(path):
+        array, grid = right_handed(array, grid)
+        metadata = _segmentation_metadata(array, segments)
     write_image(path, array.astype(np.uint8, copy=False), grid, metadata)
 
 
