@@ -26,7 +26,7 @@ LONGEST_FILE = 450
 LIGHT = (
     *("__init__", "__main__", "config", "errors", "events", "serialization", "presets", "model_archive", "data.case"),
     *("data.files", "data.cohort", "cache_location", "model_file", "model_library", "model_fit", "anatomy", "project"),
-    *("project.cases", "project.headers", "project.history", "project.labels", "project.project"),
+    *("project.cases", "project.headers", "project.history", "project.labels", "project.outdated", "project.project"),
     *("locking", "training.request", "training.run_folder", "rounds.request", "rounds.round_folder"),
     *("data.cohort_folder", "data.case_table", "data.listing"),
 )

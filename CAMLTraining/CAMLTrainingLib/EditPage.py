@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 from caml_core.errors import CamlError
 
-from . import Editing
+from . import Editing, Predictions
 from .Logic import CAMLTrainingLogic
 
 _TAG = "CAMLTrainingSegmentEditor"
@@ -71,7 +71,7 @@ class EditPage:
         editor.installKeyboardShortcuts()
         self.case = case
         self._ui.editCaseLabel.text = f"<b>{html.escape(case)}</b>"
-        self._ui.editMessageLabel.text = self._progress()
+        self._ui.editMessageLabel.text = self._progress() + self._outdated()
         self._ui.pagesStackedWidget.currentIndex = _EDIT
         return True
 
@@ -123,6 +123,12 @@ class EditPage:
     def _noteEdits(self) -> None:
         if self.case and self.case in self._logic.project.cases:
             self._logic.cohort.noteEdits(self.case)
+
+    def _outdated(self) -> str:
+        """Why a case that is to be labelled does not begin with its prediction, where that is of another scan."""
+        known = self._logic.project.cases[self.case]
+        words = "" if known.has_own_label else Predictions.outdatedWords(known)
+        return f" <b>{html.escape(words)}</b>" if words else ""
 
     def _progress(self) -> str:
         project = self._logic.project

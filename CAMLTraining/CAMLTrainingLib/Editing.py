@@ -21,15 +21,18 @@ def openCase(cohort: Cohort, case: str) -> tuple[Any, Any]:
     """Return (volume node, segmentation node) of a case, ready to be drawn in; raise CamlError where it cannot be.
 
     The segmentation is the one in the scene, else the accepted label or the label file, else a copy of the prediction,
-    else a new one with the cohort's segments. A copy that no hand has touched gives way to a newer prediction.
+    else a new one with the cohort's segments. A copy that no hand has touched gives way to a newer prediction, and goes
+    where the scan was replaced since: the prediction is of another one (``Predictions.outdatedWords``).
     """
     if case not in cohort.project.cases:
         raise DataError(_("There is no case {case} any more; choose another.").format(case=case))
     volumeNode, known = cohort.load(case), cohort.project.cases[case]
     node = cohort.segmentationNode(case)
     hasLabel = known.label is not None and os.path.exists(known.label)
-    hasPrediction = known.prediction is not None and os.path.isfile(known.prediction)
-    outdated = hasPrediction and not hasLabel and node is not None and _isOldCopy(node, known.prediction)
+    isReplaced = bool(Predictions.outdatedWords(known))
+    hasPrediction = known.prediction is not None and os.path.isfile(known.prediction) and not isReplaced
+    outdated = (hasPrediction or isReplaced) and not hasLabel and node is not None
+    outdated = outdated and _isOldCopy(node, known.prediction if hasPrediction else None)
     if node is not None and (outdated or (hasLabel or hasPrediction) and SegmentationResult.isEmpty(node)):
         SegmentationResult.remove(node)  # opened once and left without a stroke
         node = None
@@ -69,8 +72,9 @@ def nextCases(cohort: Cohort, after: str, ranked: list[str]) -> list[str]:
     return [case for case in (*order[place:], *order[:place]) if case in waiting]
 
 
-def _isOldCopy(node: Any, prediction: Path) -> bool:
-    """Whether a segmentation is as it was copied from a prediction that another one has replaced since."""
-    if node.GetAttribute(WRITTEN) == CaseExchange.writtenAt(prediction) or node.GetAttribute(ACCEPTED) is not None:
+def _isOldCopy(node: Any, prediction: Path | None) -> bool:
+    """Whether a segmentation is as it was copied from a prediction that is not the case's any more; None: none is."""
+    isPresent = prediction is not None and node.GetAttribute(WRITTEN) == CaseExchange.writtenAt(prediction)
+    if isPresent or node.GetAttribute(ACCEPTED) is not None:
         return False
     return bool(node.GetAttribute(OPENED) == SegmentationResult.fingerprint(node))

@@ -20,6 +20,8 @@ from slicer.i18n import tr as _
 from caml_core.data.files import make_folder, remove_quietly
 from caml_core.errors import CamlError, DataError
 from caml_core.model_file import ModelCard
+from caml_core.project.cases import ProjectCase
+from caml_core.project.outdated import is_outdated
 from caml_core.project.project import Project
 from caml_core.project.suggestion import Ranked, rank_at_random, rank_by_disagreement
 
@@ -260,13 +262,24 @@ def digestOf(card: ModelCard) -> str:
 
 
 def unsegmented(project: Project, card: ModelCard) -> list[str]:
-    """Return the unlabelled cases that a model has not segmented yet; all of them where it has segmented all."""
+    """Return the unlabelled cases that a model has not segmented yet; all of them where it has segmented all.
+
+    A scan that was replaced since is one that it has not segmented.
+    """
     waiting = project.with_role("unlabeled")
     digest = digestOf(card)
-    left = [
-        c.id for c in waiting if c.predicted_by != digest or c.prediction is None or not os.path.isfile(c.prediction)
-    ]
+    left = [c.id for c in waiting if c.predicted_by != digest or not _hasFile(c) or is_outdated(c)]
     return left or [c.id for c in waiting]
+
+
+def outdatedWords(known: ProjectCase) -> str:
+    """Say that the scan of a case was replaced after its prediction had been made; empty where it was not."""
+    if not _hasFile(known) or not is_outdated(known):
+        return ""
+    return _(
+        "Case {case}: its scan was replaced after the prediction was made, which is not shown on another scan; press "
+        "Segment unlabeled, which makes it anew."
+    ).format(case=known.id)
 
 
 def rankedCases(project: Project, ranking: str, seed: int) -> tuple[Ranked, ...]:
@@ -279,6 +292,18 @@ def rankedCases(project: Project, ranking: str, seed: int) -> tuple[Ranked, ...]
         return rank_at_random({c.id: any(v > 0 for v in c.volumes_ml.values()) for c in known}, seed)
     judged = [c for c in known if c.agreement]
     return rank_by_disagreement({c.id: c.agreement for c in judged}, {c.id: c.volumes_ml for c in judged})
+
+
+def _hasFile(known: ProjectCase) -> bool:
+    return known.prediction is not None and os.path.isfile(known.prediction)
+
+
+def _checkPrediction(known: ProjectCase) -> None:
+    """Raise DataError where a case has no prediction, or one of a scan that was replaced since."""
+    if not _hasFile(known):
+        raise DataError(_("There is no prediction of case {case}; press Segment unlabeled.").format(case=known.id))
+    if words := outdatedWords(known):
+        raise DataError(words)
 
 
 def _died(case: str, exitCode: int, crashed: bool) -> str:
@@ -295,11 +320,10 @@ def _died(case: str, exitCode: int, crashed: bool) -> str:
 def showPrediction(cohort: Cohort, case: str, modelName: str = "") -> Any:
     """Put the prediction of a case into the scene, in place of an older one, and return its node.
 
-    Raises DataError where there is none, or where it cannot be read.
+    Raises DataError where there is none, where it cannot be read, and where the scan was replaced since.
     """
     known = cohort.project.cases[case]
-    if known.prediction is None or not os.path.isfile(known.prediction):
-        raise DataError(_("There is no prediction of case {case}; press Segment unlabeled.").format(case=case))
+    _checkPrediction(known)
     volumeNode, older = cohort.load(case), cohort.predictionNode(case)
     written = CaseExchange.writtenAt(known.prediction)
     name = modelName or (older.GetAttribute(PREDICTION) if older is not None else "") or _("model")
@@ -359,10 +383,12 @@ def disagreementMap(cohort: Cohort, case: str) -> Any:
 
 
 def correction(cohort: Cohort, case: str) -> Any:
-    """Return a copy of the prediction that a hand may correct; it becomes a label only when the user says so."""
+    """Return a copy of the prediction that a hand may correct; it becomes a label only when the user says so.
+
+    Raises DataError as ``showPrediction`` does.
+    """
     known = cohort.project.cases[case]
-    if known.prediction is None or not os.path.isfile(known.prediction):
-        raise DataError(_("There is no prediction of case {case}; press Segment unlabeled.").format(case=case))
+    _checkPrediction(known)
     node = CaseExchange.loadLabel(known.prediction, cohort.load(case), case, cohort.project.segments, known.images)
     node.SetAttribute(WRITTEN, CaseExchange.writtenAt(known.prediction))
     return cohort.mark(node, case)

@@ -138,4 +138,4 @@ def grab_panel(the_module: Any, tmp_path: Path) -> Callable[[str], Path]:
 
 # Fixtures of the panel with a model; they lie beside the helpers that belong to them.
 from panel_tools import a_model, a_scan, panel, stand_in  # noqa: E402, F401
-from training_tools import a_cohort, short_training, training  # noqa: E402, F401
+from training_tools import a_cohort, break_drive, short_training, training  # noqa: E402, F401

@@ -2,39 +2,11 @@
 
 from __future__ import annotations
 
-import builtins
 import errno
-import io
-import os
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import SlicerHost
 from training_tools import add_scan, case_of, finish_round, message, roles, select, write_folder
-
-
-@pytest.fixture
-def break_drive(monkeypatch) -> Callable[..., None]:
-    """``break_drive(folders, code)``: whatever is asked of these folders, the system answers with this error."""
-
-    def use(folders: list[Path], code: int) -> None:
-        def failing(call):
-            def ask(path, *arguments, **options):
-                if isinstance(path, (str, os.PathLike)):
-                    asked = Path(os.path.abspath(path))
-                    if any(folder == asked or folder in asked.parents for folder in folders):
-                        raise OSError(code, os.strerror(code), str(path))
-                return call(path, *arguments, **options)
-
-            return ask
-
-        for place, names in ((os, ("stat", "lstat", "listdir", "scandir", "open")), (io, ("open",))):
-            for name in names:
-                monkeypatch.setattr(place, name, failing(getattr(place, name)))
-        monkeypatch.setattr(builtins, "open", io.open)
-
-    return use
 
 
 @pytest.mark.parametrize("code", [errno.ESTALE, errno.EACCES, errno.EHOSTDOWN], ids=errno.errorcode.get)

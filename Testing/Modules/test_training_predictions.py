@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from CAMLSegmentationLib import SegmentationResult
 from stand_ins import SEGMENTS
-from training_tools import add_scan, case_of, cell, finish_round, roles, write_folder
+from training_tools import add_scan, ball, case_of, cell, draw, finish_round, roles, write_folder
 
 from caml_core.config import Segment
 from caml_core.data.io import read_volume
 from caml_core.data.labels import write_labels
 from caml_core.errors import DataError, ResourceError
+from caml_core.model_file import read_card
 
 
 class AWorker:
@@ -258,3 +263,86 @@ def test_the_real_worker_passes_over_a_damaged_scan(a_round, wait_for, tmp_path)
     assert text.startswith("3 cases segmented. ") and "case-01" in text, text
     assert case_of(panel, "case-03").agreement.keys() == {s.name for s in SEGMENTS}
     assert cell(panel, "case-03", "Status") == "predicted" and cell(panel, "case-01", "Status") == ""
+
+
+def replace_scan(path: Path, seed: int) -> None:
+    """Another scan is exported under the name of one."""
+    write_folder(path.parent / "again", 1, first=seed)
+    (path.parent / "again" / f"case-{seed:02d}.nii.gz").replace(path)
+
+
+@pytest.fixture
+def all_predicted(a_round, worker, tmp_path):
+    """All cases were segmented a minute ago, and the scan of case-02 was replaced since."""
+    panel = a_round
+    panel.logic.cohort.setSegments(["ball"])
+    panel.ui.predictButton.click()
+    for case in CASES:
+        worker().segment(case)
+    worker().finish()
+    for folder, ago in ((tmp_path / "scans", 90), (panel.logic.project.folder / "predictions", 60)):
+        for path in folder.iterdir():
+            os.utime(path, (time.time() - ago,) * 2)
+    replace_scan(tmp_path / "scans" / "case-02.nii.gz", 9)
+    panel.update()
+    return panel
+
+
+def test_a_scan_that_was_replaced_is_segmented_anew_and_its_old_prediction_not_shown(all_predicted, worker):
+    from CAMLTrainingLib.Predictions import correction, showPrediction
+
+    panel, cohort = all_predicted, all_predicted.logic.cohort
+    with pytest.raises(DataError, match="case-02: its scan was replaced"):
+        showPrediction(cohort, "case-02")
+    with pytest.raises(DataError, match="case-02: its scan was replaced"):
+        correction(cohort, "case-02")
+    assert showPrediction(cohort, "case-01") is not None
+    panel.ui.predictButton.click()
+    assert worker().given == [["case-02"]]
+    worker().segment("case-02")
+    worker().finish()
+    assert showPrediction(cohort, "case-02") is not None
+    panel.ui.predictButton.click()
+    assert worker().given == [CASES], "where all are done, all are done again"
+    worker().finish(130)
+
+
+def test_a_scan_that_was_replaced_opens_without_its_old_prediction(all_predicted):
+    panel = all_predicted
+    panel.openCase("case-02")
+    assert SegmentationResult.isEmpty(panel.edit.editor.segmentationNode())
+    assert "its scan was replaced" in panel.ui.editMessageLabel.text
+    panel.edit.leave()
+    panel.openCase("case-01")
+    assert not SegmentationResult.isEmpty(panel.edit.editor.segmentationNode())
+    assert "replaced" not in panel.ui.editMessageLabel.text
+
+
+def test_a_copy_that_no_hand_has_touched_goes_with_the_scan_that_it_was_of(all_predicted, tmp_path):
+    import slicer
+
+    panel = all_predicted
+    for case in ("case-00", "case-01"):
+        panel.openCase(case)
+        panel.edit.leave()
+    touched = panel.logic.cohort.segmentationNode("case-01")
+    draw(touched, panel.logic.cohort.volumeNode("case-01"), ball(1))
+    for case, seed in (("case-00", 7), ("case-01", 8)):
+        replace_scan(tmp_path / "scans" / f"{case}.nii.gz", seed)
+    panel.openCase("case-00")
+    assert SegmentationResult.isEmpty(panel.edit.editor.segmentationNode())
+    panel.edit.leave()
+    panel.openCase("case-01")
+    assert panel.edit.editor.segmentationNode() is touched and not SegmentationResult.isEmpty(touched)
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 2
+
+
+def test_scans_that_cannot_be_reached_are_not_taken_for_replaced(all_predicted, break_drive, monkeypatch, tmp_path):
+    from CAMLTrainingLib.Predictions import unsegmented
+
+    project, card = all_predicted.logic.project, read_card(all_predicted.logic.latestModel())
+    project.update("case-00", prediction=None)
+    assert unsegmented(project, card) == ["case-00", "case-02"]
+    break_drive([tmp_path / "scans"], errno.ESTALE)
+    assert unsegmented(project, card) == ["case-00"]
+    monkeypatch.undo()
