@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .errors import TrainingError
+
 #: Upper bound of the bank's tensors, whatever the number of cases and classes.
 BYTES_LIMIT = 64 * 2**20
 
@@ -94,7 +96,13 @@ class MemoryBank:
         }
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        """Restore what ``state_dict`` gave; sizes must agree."""
+        """Restore what ``state_dict`` gave; raise TrainingError where that was of another number of cases."""
+        now, then = self._v.shape, torch.as_tensor(state["v"]).shape
+        if then != now:
+            raise TrainingError(
+                f"The training was begun with another number of labelled cases ({then[0]}, and {now[0]} are listed "
+                "now), of each of which it keeps a memory; list those of then again and resume it, or begin a new one."
+            )
         self._v.copy_(state["v"])  # type: ignore[arg-type]
         self._a.copy_(state["a"])  # type: ignore[arg-type]
         self._counts.copy_(state["counts"])  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from caml_core.errors import TrainingError
 from caml_core.memory_bank import BYTES_LIMIT, MemoryBank
 
 
@@ -88,3 +89,11 @@ def test_a_restored_bank_draws_the_same(a_bank: MemoryBank) -> None:
     other.load_state_dict(a_bank.state_dict())
     first, second = (bank.draw(6, torch.Generator().manual_seed(9)) for bank in (a_bank, other))
     assert all(torch.equal(x, y) for x, y in zip(first, second))
+
+
+def test_a_bank_of_another_number_of_cases_is_refused_in_a_sentence(a_bank: MemoryBank) -> None:
+    a_bank.store(0, 1, _entries(1.0), _entries(1.0))
+    other = MemoryBank(2, 2, 4, 8)
+    with pytest.raises(TrainingError, match="3, and 2 are listed"):
+        other.load_state_dict(a_bank.state_dict())
+    assert not _drawn(other, 4)[1].any(), "nothing of it was taken over"
