@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,8 @@ from ..config import Segment
 Role = Literal["labeled", "unlabeled", "validation", "excluded"]
 #: What is said of an id that ``leads_outside``.
 NO_NAME = "leads out of the folder that files of the case are written to; give the case a plain name, such as CASE_01"
+#: Cases that a sentence names.
+_MOST_NAMES = 5
 ROLES: tuple[Role, ...] = ("labeled", "unlabeled", "validation", "excluded")
 
 
@@ -39,6 +42,12 @@ class Cohort:
     def with_role(self, *roles: Role) -> tuple[Case, ...]:
         """Return the cases of these roles, in the cohort's order."""
         return tuple(case for case in self.cases if case.role in roles)
+
+
+def some_names(ids: Iterable[str]) -> str:
+    """Return the first of many ids for a sentence that cannot name them all."""
+    listed = list(ids)
+    return ", ".join(listed[:_MOST_NAMES]) + (", ..." if len(listed) > _MOST_NAMES else "")
 
 
 def leads_outside(identity: str) -> bool:

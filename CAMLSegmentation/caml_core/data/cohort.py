@@ -42,17 +42,20 @@ from .files import absolute, relative_to, replacing, volume_stem
 LISTS = ("cohort.json", "cohort.csv", "cases.csv")
 
 
-def load_cohort(path: Path, notes: list[str] | None = None) -> Cohort:
+def load_cohort(path: Path, notes: list[str] | None = None, *, files: bool = True) -> Cohort:
     """Read a cohort from a folder or a list (see this module). ``path`` may also be a single image file.
 
     notes: takes sentences on what a folder holds and no case can be made of. None: labels that have no image are
     refused, and sub-folders with the images of no single case, or that cannot be read, are passed over.
+    files: whether all files must be there (``check_files``).
     Raises DataError where the list is damaged, names a file that does not exist, an id twice or an unknown role, and
     where the system does not let it be read.
     """
     try:
         cohort = _load(Path(path), notes)
         _check(cohort)
+        if files:
+            check_files(cohort)
     except OSError as error:
         place, reason = error.filename or path, error.strerror or error
         raise DataError(f"{place} cannot be read ({reason}); allow that, or choose another folder.") from error
@@ -129,6 +132,17 @@ def check_trainable(cohort: Cohort) -> tuple[str, ...]:
             f"No case is held out for validation ({len(labeled)} labelled): the model's accuracy will not be known."
         )
     return tuple(notes)
+
+
+def check_files(cohort: Cohort) -> None:
+    """Raise DataError where a file of a case that takes part is not there."""
+    for case in cohort.cases:
+        if case.role == "excluded":
+            continue
+        needed = [*case.images, *([case.label] if case.label and case.role != "unlabeled" else [])]
+        missing = next((p for p in needed if not os.path.exists(p)), None)  # it raises for no lost drive
+        if missing:
+            raise DataError(f"Case {case.id}: {missing} does not exist; correct the path in {cohort.source}.", case.id)
 
 
 def check_folds(cohort: Cohort, folds: int) -> None:
@@ -214,10 +228,6 @@ def _check(cohort: Cohort) -> None:
             raise DataError(
                 f"Case {case.id} has the role {case.role} but no label; give one or change the role.", case.id
             )
-        needed = [*case.images, *([case.label] if case.label and case.role != "unlabeled" else [])]
-        missing = next((p for p in needed if not os.path.exists(p)), None)  # it raises for no lost drive
-        if missing:
-            raise DataError(f"Case {case.id}: {missing} does not exist; correct the path in {cohort.source}.", case.id)
     counts = {len(case.images) for case in cohort.cases if case.role != "excluded"}
     if len(counts) > 1:
         most = max(counts, key=lambda n: sum(len(c.images) == n for c in cohort.cases))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def _stamp(path: Path, case_id: str) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    if path.is_dir():
+    if os.path.isdir(path):  # Path's raises where a network drive is gone
         return sorted(p for p in path.rglob("*") if p.is_file())
     header = path.with_suffix(".hdr") if path.suffix.lower() == ".img" else path
     if header.suffix.lower() not in _BESIDE:

@@ -57,7 +57,13 @@ def labeled_patches(plan: Plan, iteration: int) -> tuple[int, int]:
 
 
 class TwoStreamSampler:
-    """Draws every case of a stream once before any a second time; the patch's place is drawn over the whole case."""
+    """Draws every case of a stream once before any a second time; the patch's place is drawn over the whole case.
+
+    A training that goes on without some unlabelled cases (their files are gone) has another order of those that are
+    left. It is a function of (seed, iteration) and their number: resumed again with the same cases it is the same bit
+    for bit, but not as an uninterrupted training would have been; and since the place within the order is found anew,
+    some cases may come twice, or not, before the order begins again. The labelled stream does not notice.
+    """
 
     def __init__(self, plan: Plan, labeled: Sequence[PreparedCase], unlabeled: Sequence[PreparedCase]) -> None:
         self._plan = plan

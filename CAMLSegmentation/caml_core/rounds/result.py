@@ -51,17 +51,20 @@ def make_result(
     rows: Sequence[Mapping[str, Any]],
     notes: Sequence[str],
     caution: str = "",
+    unread: str = "",
 ) -> dict[str, Any]:
     """Return the whole result; ``report`` is filled in once there is one. ``rows`` without cases are kept.
 
-    ``caution``: a sentence that whoever sees the figures must see, too; empty where there is none.
+    ``caution``: a sentence that whoever sees the figures must see, too; empty where there is none. ``unread``: one on
+    held-out cases that could not be read, in place of words where none could.
     """
     by_name = {r["name"]: r for r in rows}
     held_out = by_name.get(CAML, {}).get("count", 0)
     crossed = by_name.get(CROSS_VALIDATION, {}).get("count", 0)
     kind = "held-out" if held_out else "cross-validation" if crossed else "none"
     judged = by_name.get(CAML if held_out else CROSS_VALIDATION, {})
-    said = [words(kind, held_out or crossed), *empty_remarks(judged.get("cases", {})), caution if held_out else ""]
+    trust = "" if kind == "none" and unread else words(kind, held_out or crossed)
+    said = [trust, unread, *empty_remarks(judged.get("cases", {})), caution if held_out else ""]
     return {
         "format": FORMAT,
         "kind": kind,

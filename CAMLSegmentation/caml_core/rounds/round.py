@@ -11,18 +11,20 @@ from typing import Any
 
 from ..config import Plan
 from ..data.case import Cohort
-from ..data.cohort import check_folds, check_trainable, hold_out, load_cohort
+from ..data.cohort import check_files, check_folds, check_trainable, hold_out, load_cohort
 from ..data.files import remove_quietly, replacing
 from ..errors import CamlError, Cancelled, TrainingError, UsageError
 from ..events import Listener, silent
 from ..inference.evaluation import empty_remarks
 from ..model_file import LoadedModel, load_model, save_model
 from ..training.at_hand import at_hand, device_at_hand
+from ..training.ending import STOP_NOTE
 from ..training.planner import from_scratch
 from ..training.preflight import seen_note
-from ..training.run import STOP_NOTE, Session, plan_training, run_training, survey
+from ..training.run import finish_training, plan_training, run_training, survey
 from ..training.run_folder import RunFolder
-from ..training.scores import Scoring, start_model_scores
+from ..training.scores import Scoring, start_model_scores, unread_remark
+from ..training.session import Session
 from ..training.trainer import Observer, Outcome
 from ..training.warm_start import seen_cases
 from . import result
@@ -116,11 +118,17 @@ class Round:
         names, notes = [s.name for s in plan.segments], self.folder.read_notes()
         seen = seen_note(self._start, cohort) if self._start is not None else ""
         caution = " ".join(filter(None, (seen, STOP_NOTE if main["ended"] == "plateau" else "")))
-        return result.make_result(cohort, names, main["ended"], self._rows(), notes, caution)
+        unread = unread_remark(self._scores(MAIN))
+        return result.make_result(cohort, names, main["ended"], self._rows(), notes, caution, unread)
 
     def _prepare(self, finish: bool) -> tuple[Plan, Cohort]:
-        """Return plan and cohort: those of the main training where it has begun, else made now."""
+        """Return plan and cohort: those of the main training where it has begun, else made now.
+
+        Before that all files must be there; later each training asks for those that it needs.
+        """
         cohort, main = self.folder.read_cohort(), self.folder.part(MAIN)
+        if not finish and not main.checkpoint.is_file() and not main.outcome.is_file():
+            check_files(cohort)
         if main.plan.is_file():
             return self._at_hand(main, self._listener), cohort
         if finish:
@@ -198,7 +206,10 @@ class Round:
         observer: Observer | None = None,
         finish: bool = False,
     ) -> dict[str, Any]:
-        """Carry out one of the round's trainings, or what is left of it, and return how it ended."""
+        """Carry out one of the round's trainings, or what is left of it, and return how it ended.
+
+        finish: end one that was begun with what it has learnt.
+        """
         self._check_stop()
         part = self.folder.part(name)
         done = read_object(part.outcome)
@@ -206,14 +217,27 @@ class Round:
             return done
         listener = for_part(self._around.listener, name)
         keep = self.folder.segmentations / (result.CROSS_VALIDATION if name.startswith(FOLD) else name)
-        session = Session(listener, self._stop, self._around.cache_folder, self.request.name, observer, keep)
+        session = Session(
+            listener,
+            self._stop,
+            self._around.cache_folder,
+            self.request.name,
+            observer,
+            keep,
+            note=lambda sentence: self.folder.add_notes([sentence]),
+            way_out="Or end the round with what it has learnt so far: press Stop, or enter caml round --resume "
+            f"{self.folder.path} --finish.",
+        )
         with part:
             if not part.plan.is_file():
                 part.create(*begin())
             plan, own = self._at_hand(part), part.read_cohort()
-            resumed = part.checkpoint.is_file()
+            resumed, begun = part.checkpoint.is_file(), name != MAIN
             try:
-                outcome = run_training(plan, own, part, session, start, resumed=resumed, finish=finish)
+                if finish:
+                    outcome = finish_training(plan, own, part, session, start)
+                else:
+                    outcome = run_training(plan, own, part, session, start, resumed=resumed, begun=begun)
             finally:  # a session that ends early may have gone on with less, too
                 self._note_shrunk(name, plan, part.read_plan())
             if outcome.reason == "stopped" and not (finish and self._is_scored(own, outcome.held_out)):
@@ -230,7 +254,7 @@ class Round:
             }
             save_json(part.outcome, done)
             remove_quietly(part.checkpoint)  # nobody goes on from here
-        if outcome.held_out:
+        if outcome.held_out.get("count"):
             self._tell_scores(result.row(name, outcome.held_out))
         return done
 
@@ -258,6 +282,10 @@ class Round:
     def _outcome(self, name: str) -> dict[str, Any]:
         return read_object(self.folder.part(name).outcome) or {}
 
+    def _scores(self, name: str) -> dict[str, Any]:
+        """The figures of a part's held-out cases; without any where there are none."""
+        return read_object(self.folder.part(name).scores) or {"count": 0, "summary": {}, "cases": {}}
+
     def _publish(self, crossed: dict[str, Any] | None = None) -> None:
         """Put the model where it is looked for, with the figures of the cross-validation where there was one."""
         model = self.folder.part(MAIN).model
@@ -278,9 +306,8 @@ class Round:
             rows.append(result.row(result.START, start))
         for name in (result.LABELED_ONLY, result.CAML):
             outcome = self._outcome(name)
-            scores = read_object(self.folder.part(name).scores) or {"count": 0, "summary": {}, "cases": {}}
             if outcome:
-                rows.append(result.row(name, scores, outcome["iterations"], outcome["seconds"]))
+                rows.append(result.row(name, self._scores(name), outcome["iterations"], outcome["seconds"]))
         crossed = self._crossed()
         return rows if crossed is None else [*rows, crossed]
 
@@ -305,7 +332,6 @@ class Round:
             return None
         cases: dict[str, Any] = {}
         for fold in range(1, number + 1):
-            scores = read_object(self.folder.part(f"{FOLD}{fold}").scores) or {"summary": {}, "cases": {}}
-            cases |= result.row("", scores)["cases"]
+            cases |= result.row("", self._scores(f"{FOLD}{fold}"))["cases"]
         iterations, seconds = (sum(outcome[key] for outcome in outcomes) for key in ("iterations", "seconds"))
         return result.row_of_cases(result.CROSS_VALIDATION, cases, iterations, seconds)

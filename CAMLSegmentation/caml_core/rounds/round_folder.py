@@ -82,8 +82,8 @@ class RoundFolder:
         return from_json(RoundRequest, content.get("request"), "request")
 
     def read_cohort(self) -> Cohort:
-        """Return the cohort with the roles that were fixed at the start; raise DataError where a file is gone."""
-        return load_cohort(self.cohort)
+        """Return the cohort with the roles that were fixed at the start; its files need not be there any more."""
+        return load_cohort(self.cohort, files=False)
 
     def read_result(self) -> dict[str, Any] | None:
         """Return the round's result, None where there is none yet."""

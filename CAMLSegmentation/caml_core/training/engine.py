@@ -241,6 +241,14 @@ class Engine:
             value.copy_(kept)
 
 
+def saved_network(plan: Plan, state: Mapping[str, Any]) -> CamlNetwork:
+    """Return the ``final_network`` of what ``Engine.state_dict`` gave, on the CPU: all that who takes no step needs."""
+    with torch.device("meta"):  # no random weights are drawn first
+        network = build_network(plan.network)
+    network.load_state_dict(state["network" if state["average"] is None else "average"], assign=True)
+    return network.eval()
+
+
 def autocast(numeric: NumericMode, device: torch.device) -> AbstractContextManager[object]:
     """The autocast context of a numeric mode."""
     return torch.autocast(device.type, TORCH_DTYPE[numeric.dtype], enabled=numeric.dtype != "fp32")

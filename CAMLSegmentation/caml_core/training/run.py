@@ -2,70 +2,36 @@
 
 from __future__ import annotations
 
-import platform
-import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy
-import SimpleITK
-import torch
-
-from .. import __version__
 from ..cache_location import user_cache_folder
 from ..config import Plan
 from ..data.cache import CaseCache, PreparedCase
-from ..data.case import Case, Cohort
-from ..data.cohort import check_trainable, hold_out, load_cohort
-from ..data.files import replacing
+from ..data.case import Cohort, some_names
+from ..data.cohort import check_files, check_trainable, hold_out, load_cohort
 from ..data.fingerprint import Fingerprint, fingerprint
 from ..data.memos import memos_of
-from ..device import cpu_title
-from ..errors import Cancelled, ModelFileError, TrainingError
+from ..errors import Cancelled, DataError, TrainingError
 from ..events import Listener
-from ..model_file import LoadedModel, ModelInfo, learned_cases, load_model, save_model
-from ..serialization import to_json, write_json
+from ..model_file import LoadedModel, load_model, save_model
 from .at_hand import at_hand
+from .checkpoint import load_checkpoint
+from .ending import Learnt, leave, now, roles_of
+from .engine import saved_network
 from .planner import Request, make_plan
 from .run_folder import RunFolder
-from .scores import Scoring, held_out_scores
-from .trainer import Observer, Outcome, Streams, Trainer, check_streams
+from .session import Session
+from .trainer import Outcome, Streams, Trainer, check_streams
+from .validation import Scores
 from .warm_start import start_state
 
-CITATION = (
-    "Gao S, Zhang Z, Ma J, Li Z, Zhang S. Correlation-Aware Mutual Learning for Semi-supervised Medical Image "
-    "Segmentation. MICCAI 2023."
+_NEEDED = (
+    "The training cannot go on without its labelled and held-out cases: put the files back or connect their drive, "
+    "then resume it."
 )
-#: Of figures after a training that ended on a plateau.
-STOP_NOTE = "The held-out cases also decided when to stop, so that their figures may be a little too good."
-
-
-@dataclass(frozen=True)
-class Session:
-    """What surrounds a training: who listens, who may end it, where prepared cases are kept.
-
-    ``observer`` is told of each live validation; ``keep`` is a folder for the held-out cases' segmentations.
-    """
-
-    listener: Listener
-    stop: Callable[[], bool]
-    cache_folder: Path | None = None
-    name: str = ""
-    observer: Observer | None = None
-    keep: Path | None = None
-
-    def checking(self, kind: str, fields: dict[str, Any]) -> None:
-        """Hand an event on, and end there where asked to: of work that only its events interrupt."""
-        self.listener(kind, fields)
-        self.check_stop()
-
-    def check_stop(self) -> None:
-        """Raise Cancelled where asked to stop: before the training, when nothing is to be resumed yet."""
-        if self.stop():
-            raise Cancelled("Stopped before the training began; start it again with the same command.")
+_ALL_GONE = "The training learns from them: put the files back or connect their drive, then resume it."
 
 
 def survey(
@@ -141,18 +107,25 @@ def run_training(
     start: LoadedModel | None,
     *,
     resumed: bool,
-    finish: bool = False,
+    begun: bool = False,
 ) -> Outcome:
     """Train in ``folder``, whose lock is held and which holds the plan, from its checkpoint where ``resumed``.
 
-    finish: no further step, but scores and model of the weights that there are. The model is saved however the
-    training ended, before the held-out cases are scored and with their figures afterwards. Where it was asked to stop,
-    be it while the held-out cases were scored, the outcome is "stopped".
+    begun: of the round that it belongs to something is learnt already. Where that is so, here or there, it goes on
+    without unlabelled cases whose files cannot be read any more, with a warning and a note. The model is saved however
+    the training ended, before the held-out cases are scored and with their figures afterwards. Where it was asked to
+    stop, be it while the held-out cases were scored, the outcome is "stopped".
+
+    Raises DataError for files that it cannot do without.
     """
-    began = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    streams = _prepare(plan, cohort, session)
+    began = now()
+    state = load_checkpoint(folder.checkpoint) if resumed else None
+    begun = begun or (state is not None and int(state["iteration"]) > 0)
+    if not begun:
+        check_files(cohort)  # nothing is lost yet: the list can be put right
+    streams = _prepare(plan, cohort, session, begun)
     check_streams(streams)
-    state = None if start is None else start_state(start, plan.network, plan.segments, plan.seed)
+    weights = None if start is None else start_state(start, plan.network, plan.segments, plan.seed)
     session.listener("stage", {"name": "training", "detail": f"{plan.iterations} iterations"})
     trainer = Trainer(
         plan,
@@ -160,120 +133,95 @@ def run_training(
         folder,
         listener=session.listener,
         stop=session.stop,
-        start=state,
+        start=weights,
         observer=session.observer,
     )
-    if resumed:
-        trainer.resume()
-    if finish and trainer.so_far.iteration == 0:
+    if state is not None:
+        _resume(trainer, state, session.way_out if begun else "")
+        del state  # it would take its memory as long as the training lasts
+    outcome = trainer.run()
+    network, card = trainer.engine.final_network, None if start is None else start.info
+    learnt = Learnt(trainer.plan, network, trainer.digests, began, card)
+    return leave(learnt, outcome, cohort, folder, session)
+
+
+def finish_training(
+    plan: Plan, cohort: Cohort, folder: RunFolder, session: Session, start: LoadedModel | None
+) -> Outcome:
+    """End the training of ``folder``, whose lock is held, with what its checkpoint has learnt: model and figures.
+
+    No scan is asked for but those of held-out cases, which are scored as far as they can be read. The outcome is
+    "stopped"; without figures where there are held-out cases and it was asked to stop while they were scored.
+    Raises TrainingError where nothing was trained yet.
+    """
+    state = load_checkpoint(folder.checkpoint) if folder.checkpoint.is_file() else None
+    if state is None or int(state["iteration"]) == 0:
         raise TrainingError(f"Nothing has been trained in {folder.path} yet; resume it without finishing it.")
-    outcome = trainer.so_far if finish else trainer.run()
+    # Checkpoints of older versions do not know their cases.
+    digests = state.get("cases") or dict.fromkeys((case.id for case in cohort.cases), "")
+    card = None if start is None else start.info
+    learnt = Learnt(plan, saved_network(plan, state["engine"]), digests, now(), card)
+    outcome = Outcome("stopped", int(state["iteration"]), float(state["seconds"]), Scores.from_dict(state["scores"]))
+    return leave(learnt, outcome, cohort, folder, session, finish=True)
 
-    def save(ended: Outcome) -> None:
-        info = _model_info(trainer, streams, session, ended, began, start)
-        network = trainer.engine.final_network
-        save_model(folder.model, spec=trainer.plan.model_spec, state=network.state_dict(), info=info)
 
+def _resume(trainer: Trainer, state: dict[str, Any], way_out: str) -> None:
+    """Let the trainer go on from ``state``; where that cannot be, ``way_out`` is said as well."""
     try:
-        save(outcome)  # a held-out case that cannot be scored must not cost the model
-        if finish or outcome.reason != "stopped":
-            outcome = _scored(outcome, trainer, cohort, folder, session)
-            save(outcome)
-    except ModelFileError as error:
-        if outcome.reason != "failed":
-            raise
-        raise TrainingError(outcome.message) from error  # not even the last weights are of use
-    return outcome
+        trainer.resume(state)
+    except TrainingError as error:
+        raise TrainingError(_sentences(str(error), way_out)) from error
 
 
-def _prepare(plan: Plan, cohort: Cohort, session: Session) -> Streams:
-    """Resample and normalise every case once; what is on disk already is used again."""
-    roles = ("labeled", "validation") if plan.labeled_only else ("labeled", "unlabeled", "validation")
-    cases = cohort.with_role(*roles)
+def _prepare(plan: Plan, cohort: Cohort, session: Session, begun: bool) -> Streams:
+    """Resample and normalise every case once; what is on disk already is used again.
+
+    begun: unlabelled cases whose files cannot be read are left out, as long as one is left.
+    """
+    # What cannot be done without comes first: where it is gone, that is said before hundreds of scans are prepared.
+    cases = sorted(cohort.with_role(*roles_of(plan)), key=lambda case: case.role == "unlabeled")
     cache = CaseCache(_cases_folder(session.cache_folder))
     session.listener("stage", {"name": "preparing", "detail": f"{len(cases)} cases"})
     prepared: list[PreparedCase] = []
+    unread: dict[str, DataError] = {}
     for done, case in enumerate(cases, 1):
         if session.stop():
             raise Cancelled("Stopped while the cases were prepared; what is prepared is kept.")
-        prepared.append(cache.prepare(case, plan.geometry, plan.channels, plan.segments, cohort.segments))
+        try:
+            prepared.append(cache.prepare(case, plan.geometry, plan.channels, plan.segments, cohort.segments))
+        except DataError as error:
+            if not begun:
+                raise
+            if case.role != "unlabeled":
+                raise DataError(_sentences(str(error), _NEEDED, session.way_out), case.id) from error
+            unread[case.id] = error
         session.listener("progress", {"done": done, "total": len(cases), "unit": "cases"})
 
     def of(role: str) -> list[PreparedCase]:
         return [p for p in prepared if p.role == role]
 
+    if unread:
+        _tell_unread(unread, len(of("unlabeled")), session)
     return Streams(of("labeled"), of("unlabeled"), of("validation"))
 
 
-def _scored(outcome: Outcome, trainer: Trainer, cohort: Cohort, folder: RunFolder, session: Session) -> Outcome:
-    cases: Sequence[Case] = cohort.with_role("validation")
-    if not cases:
-        return outcome
-    session.listener("stage", {"name": "scoring", "detail": f"{len(cases)} held-out cases at full resolution"})
-    try:
-        scoring = Scoring(session.listener, session.stop, session.keep)
-        scores = held_out_scores(trainer.engine.final_network, trainer.plan, cases, cohort.segments, scoring)
-    except Cancelled:
-        return replace(outcome, reason="stopped")
-    with replacing(folder.scores) as temporary:
-        write_json(temporary, scores)
-    return replace(outcome, held_out=scores)
-
-
-def _model_info(
-    trainer: Trainer,
-    streams: Streams,
-    session: Session,
-    outcome: Outcome,
-    began: str,
-    start: LoadedModel | None,
-) -> ModelInfo:
-    plan, scores = trainer.plan, outcome.held_out
-    names = ", ".join(s.name for s in plan.segments)
-    return ModelInfo(
-        name=session.name or f"{names} ({len(streams.labeled)} labelled cases)",
-        anatomy=names,
-        modality=", ".join(c.modality for c in plan.channels),
-        description=_description(outcome, plan),
-        citation=CITATION,
-        labeled_cases=len(streams.labeled),
-        unlabeled_cases=len(streams.unlabeled),
-        metrics={"held_out": {k: scores[k] for k in ("count", "summary", "remarks")}} if scores else {},
-        provenance={
-            "seed": plan.seed,
-            "preset": plan.preset,
-            "labeled_only": plan.labeled_only,
-            "iterations": outcome.iteration,
-            "planned_iterations": plan.iterations,
-            "seconds": round(outcome.seconds, 1),
-            "started": began,
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "versions": {
-                "caml": __version__,
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "numpy": numpy.__version__,
-                "SimpleITK": SimpleITK.Version_VersionString(),
-            },
-            "system": f"{sys.platform}, {cpu_title()}, {plan.device}",
-            "training_volumes": {"size_mm": plan.volume_size, "spacing": plan.volume_spacing},
-            "start_model": None if start is None else start.info.name,
-            "learned": sorted({p.id for p in streams.labeled}.union(learned_cases(start.info) if start else ())),
-            "cases": {
-                p.id: {"role": p.role, "sha256": p.digest}
-                for p in (*streams.labeled, *streams.unlabeled, *streams.validation)
-            },
-        },
-        plan=to_json(plan),
+def _tell_unread(unread: dict[str, DataError], left: int, session: Session) -> None:
+    """Say which unlabelled cases a training goes on without; raise DataError where none is ``left``."""
+    count, names = f"{len(unread)} unlabelled case(s)", some_names(unread)
+    first = next(iter(unread.values()))
+    if not left:
+        message = f"None of the {count} can be read any more. {first} {_ALL_GONE}"
+        raise DataError(_sentences(message, session.way_out)) from first
+    message = (
+        f"The training goes on without {count} whose files cannot be read ({names}). Once they are back, pause and "
+        f"resume it to learn from them again. {first}"
     )
+    session.listener("warning", {"message": message})
+    session.note(f"The files of {count} could not be read any more ({names}): the training went on without them.")
 
 
-def _description(outcome: Outcome, plan: Plan) -> str:
-    method = "labelled cases alone (sub-model v)" if plan.labeled_only else "CAML, semi-supervised"
-    if outcome.reason == "plateau":
-        return f"Trained with {method}: {outcome.iteration} iterations, until it no longer improved. {STOP_NOTE}"
-    ended = {"finished": "", "stopped": ", stopped early", "failed": ", ended early by non-finite losses"}
-    return f"Trained with {method}: {outcome.iteration} of {plan.iterations} iterations{ended[outcome.reason]}."
+def _sentences(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
 
 
 def _keep_start(start: LoadedModel, folder: RunFolder) -> None:

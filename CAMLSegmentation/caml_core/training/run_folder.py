@@ -86,8 +86,8 @@ class RunFolder:
         return from_json(Plan, content.get("plan"), "plan")
 
     def read_cohort(self) -> Cohort:
-        """Read the cohort with the roles that were fixed at the start."""
-        return load_cohort(self.cohort)
+        """Read the cohort with the roles that were fixed at the start; its files need not be there any more."""
+        return load_cohort(self.cohort, files=False)
 
     def __enter__(self) -> RunFolder:
         """Take the lock; it goes with the process, however that ends."""

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..config import ModelSpec, Plan, Segment
-from ..data.case import Case
+from ..data.case import Case, some_names
 from ..data.grid import Grid
 from ..data.io import read_case
 from ..data.labels import read_case_labels, write_labels
 from ..data.segments import conform
-from ..errors import CamlError
+from ..errors import CamlError, DataError
 from ..events import Listener
 from ..inference.batch import load_network
 from ..inference.evaluation import empty_remarks
@@ -33,11 +33,15 @@ _NOT_IN_NAMES = set('/\\:*?"<>|')
 
 @dataclass(frozen=True)
 class Scoring:
-    """What surrounds the scoring. ``keep``: folder for the segmentations, CASE.seg.nrrd, or None."""
+    """What surrounds the scoring. ``keep``: folder for the segmentations, CASE.seg.nrrd, or None.
+
+    passes_over: go on without cases that cannot be read, with a warning; else they raise DataError.
+    """
 
     listener: Listener
     stop: Callable[[], bool]
     keep: Path | None = None
+    passes_over: bool = False
 
 
 def main_sub_model(labeled_only: bool) -> SubModel:
@@ -51,9 +55,10 @@ def held_out_scores(
     """Return figures of ``cases`` at full resolution, as JSON values.
 
     ``summary``: sub-model -> segment -> metric -> mean and spread; ``cases``: case -> sub-model -> segment -> metrics;
-    ``remarks``: of which segments cases without any raise the first sub-model's mean.
+    ``remarks``: of which segments cases without any raise the first sub-model's mean; ``unread``: the ids of cases that
+    were passed over. ``count`` is 0 and ``summary`` empty where all were.
     The sub-models are "mean" (of both, as ``balanced`` predicts), "v" and "a"; only "v" when trained on labels only.
-    Raises Cancelled when asked to stop.
+    Raises Cancelled when asked to stop, DataError for a case that cannot be read and is not passed over.
     """
     sub_models: tuple[SubModel, ...] = ("v",) if plan.labeled_only else ("mean", "v", "a")
     return _score(network, plan.model_spec, sub_models, None, plan, cases, declared, scoring)
@@ -92,9 +97,16 @@ def _score(
     }
     rows: dict[str, Any] = {}
     notes: list[str] = []
+    unread: list[str] = []
     for done, case in enumerate(cases, 1):
-        rows[case.id], told = _score_case(predictors, table, plan, case, declared, scoring)
-        notes += told
+        try:
+            rows[case.id], told = _score_case(predictors, table, plan, case, declared, scoring)
+            notes += told
+        except DataError as error:
+            if not scoring.passes_over:
+                raise
+            unread.append(case.id)
+            scoring.listener("warning", {"message": f"A held-out case is not measured. {error}", "case": case.id})
         scoring.listener("progress", {"done": done, "total": len(cases), "unit": "cases"})
     summary = {
         name: {s.name: summary_of([row[name][s.name] for row in rows.values()]) for s in plan.segments}
@@ -102,7 +114,22 @@ def _score(
         if rows
     }
     remarks = [*empty_remarks({case: row[sub_models[0]] for case, row in rows.items()}), *notes]
-    return {"count": len(rows), "summary": summary, "remarks": remarks, "cases": rows}
+    scores = {"count": len(rows), "summary": summary, "remarks": remarks, "cases": rows, "unread": unread}
+    remarks += filter(None, [unread_remark(scores)])
+    return scores
+
+
+def unread_remark(scores: Mapping[str, Any]) -> str:
+    """Say of ``held_out_scores`` which cases were passed over; empty where none was."""
+    unread: Sequence[str] = scores.get("unread", ())  # scores of older versions lack it
+    if not unread:
+        return ""
+    if not scores["count"]:
+        return f"How good the model is was not measured: no held-out case could be read ({some_names(unread)})."
+    return (
+        f"{len(unread)} of {len(unread) + scores['count']} held-out cases could not be read and are not in the figures "
+        f"({some_names(unread)})."
+    )
 
 
 def _score_case(

@@ -15,6 +15,7 @@ import torch
 
 from ..config import Plan
 from ..data.cache import PreparedCase
+from ..data.case import some_names
 from ..data.sampler import Batch, TwoStreamSampler
 from ..device import out_of_memory
 from ..errors import ResourceError, TrainingError
@@ -39,8 +40,6 @@ RATE_AFTER_FAILURE = 0.5
 RECOVERY_STEPS = 200
 #: Before a step that ran out of memory is tried again as it is: other programs may have had it for a moment.
 MEMORY_PAUSE_SECONDS = 3.0
-#: Cases that a sentence names.
-MOST_NAMES = 5
 
 
 @dataclass(frozen=True)
@@ -111,6 +110,7 @@ class Trainer:
         self._summed = 0
         self._owed = False  # the validation of the iteration that was done last
         self._shrunk = False  # that the plan is smaller than the one on disk, and no step has succeeded with it yet
+        self._known: dict[str, str] = {}  # the digests that the checkpoint had
         self._told_table = False  # that the table of losses cannot be written now
         self._plateau = Plateau() if plan.optimizer.schedule == "plateau" else None
 
@@ -120,13 +120,16 @@ class Trainer:
         return self.plan.iterations if self.engine.annealing is None else self.engine.annealing[1]
 
     @property
-    def so_far(self) -> Outcome:
-        """How the training stands, for one that is to end without a further step."""
-        return Outcome("stopped", self._iteration, self._seconds, self._scores)
+    def digests(self) -> dict[str, str]:
+        """Case -> hash of its files' contents, of all that have taken part: also of those that are left out by now."""
+        return {**self._known, **self._streams.digests()}
 
-    def resume(self) -> None:
-        """Go on from the folder's checkpoint, bit for bit on the CPU."""
-        state = load_checkpoint(self._folder.checkpoint)
+    def resume(self, state: dict[str, Any] | None = None) -> None:
+        """Go on from the folder's checkpoint, or from what it holds (``state``), bit for bit on the CPU.
+
+        Raises TrainingError where the training was begun with another number of labelled cases.
+        """
+        state = load_checkpoint(self._folder.checkpoint) if state is None else state
         self.engine.load_state_dict(state["engine"])
         self._iteration = int(state["iteration"])
         self._seconds = float(state["seconds"])
@@ -139,15 +142,17 @@ class Trainer:
         if self._plateau is not None and state.get("plateau"):
             self._plateau = Plateau(**state["plateau"])
         self._listener("log", {"message": f"Resumed at iteration {self._iteration}."})
-        self._tell_changed(state.get("cases"))
+        self._known = dict(state.get("cases") or {})  # checkpoints of older versions lack it
+        self._tell_changed()
 
-    def _tell_changed(self, before: dict[str, str] | None) -> None:
-        """Warn of cases whose files are no longer what they were; checkpoints of older versions do not know them."""
-        changed = [name for name, digest in self._streams.digests().items() if before and before.get(name) != digest]
+    def _tell_changed(self) -> None:
+        """Warn of cases whose files are no longer what they were, as far as that is known."""
+        known = self._known
+        changed = [name for name, digest in self._streams.digests().items() if known and known.get(name) != digest]
         if changed:
-            first = ", ".join(changed[:MOST_NAMES]) + (", ..." if len(changed) > MOST_NAMES else "")
             message = (
-                f"The files of {len(changed)} case(s) have changed since the training was begun ({first}). "
+                f"The files of {len(changed)} case(s) have changed since the training was begun "
+                f"({some_names(changed)}). "
                 "It goes on with what they are now; begin a new training where the earlier part should not count."
             )
             self._listener("warning", {"message": message})
@@ -200,7 +205,7 @@ class Trainer:
                 "summed": self._summed,
                 "scores": None if self._scores is None else self._scores.to_dict(),
                 "owed": self._owed,
-                "cases": self._streams.digests(),
+                "cases": self.digests,
                 "plateau": None if self._plateau is None else self._plateau.to_dict(),
             },
         )

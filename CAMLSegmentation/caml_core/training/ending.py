@@ -1,0 +1,156 @@
+"""What a training leaves behind: its model with a card, and the figures of its held-out cases."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy
+import SimpleITK
+import torch
+
+from .. import __version__
+from ..config import Plan
+from ..data.case import Cohort, Role
+from ..data.files import replacing
+from ..device import cpu_title
+from ..errors import Cancelled, ModelFileError, TrainingError
+from ..model import CamlNetwork
+from ..model_file import ModelInfo, learned_cases, save_model
+from ..serialization import to_json, write_json
+from .run_folder import RunFolder
+from .scores import Scoring, held_out_scores, unread_remark
+from .session import Session
+from .trainer import Outcome
+
+CITATION = (
+    "Gao S, Zhang Z, Ma J, Li Z, Zhang S. Correlation-Aware Mutual Learning for Semi-supervised Medical Image "
+    "Segmentation. MICCAI 2023."
+)
+#: Of figures after a training that ended on a plateau.
+STOP_NOTE = "The held-out cases also decided when to stop, so that their figures may be a little too good."
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What a training has learnt: the network to score and save, and what its card says of where it comes from.
+
+    ``digests``: case -> SHA-256 of its files, of all that took part; empty where that is not known. ``began``: when
+    this session did. ``start``: the card of the model that the training started from.
+    """
+
+    plan: Plan
+    network: CamlNetwork
+    digests: Mapping[str, str]
+    began: str
+    start: ModelInfo | None
+
+
+def roles_of(plan: Plan) -> tuple[Role, ...]:
+    """Return the roles of the cases that a training reads."""
+    return ("labeled", "validation") if plan.labeled_only else ("labeled", "unlabeled", "validation")
+
+
+def leave(
+    learnt: Learnt, outcome: Outcome, cohort: Cohort, folder: RunFolder, session: Session, *, finish: bool = False
+) -> Outcome:
+    """Save the model, score the held-out cases unless the training was stopped, and save it with their figures.
+
+    finish: a training that was stopped is to end here. Its held-out cases are scored as far as their files can be read
+    and what is wrong with the others is said: neither may cost what was learnt. Where it is asked to stop while the
+    held-out cases are scored, the outcome is "stopped" without figures.
+    """
+
+    def save(ended: Outcome) -> None:
+        info = _model_info(learnt, cohort, session.name, ended)
+        save_model(folder.model, spec=learnt.plan.model_spec, state=learnt.network.state_dict(), info=info)
+
+    try:
+        save(outcome)  # a held-out case that cannot be scored must not cost the model
+        if finish or outcome.reason != "stopped":
+            outcome = _scored(learnt, outcome, cohort, folder, session, finish)
+            save(outcome)
+    except ModelFileError as error:
+        if outcome.reason != "failed":
+            raise
+        raise TrainingError(outcome.message) from error  # not even the last weights are of use
+    return outcome
+
+
+def _scored(
+    learnt: Learnt, outcome: Outcome, cohort: Cohort, folder: RunFolder, session: Session, finish: bool
+) -> Outcome:
+    cases = cohort.with_role("validation")
+    if not cases:
+        return outcome
+    session.listener("stage", {"name": "scoring", "detail": f"{len(cases)} held-out cases at full resolution"})
+    try:
+        scoring = Scoring(session.listener, session.stop, session.keep, passes_over=finish)
+        scores = held_out_scores(learnt.network, learnt.plan, cases, cohort.segments, scoring)
+    except Cancelled:
+        return replace(outcome, reason="stopped")
+    with replacing(folder.scores) as temporary:
+        write_json(temporary, scores)
+    if scores["unread"]:
+        session.note(unread_remark(scores))
+    return replace(outcome, held_out=scores)
+
+
+def _model_info(learnt: Learnt, cohort: Cohort, name: str, outcome: Outcome) -> ModelInfo:
+    plan, start, scores = learnt.plan, learnt.start, outcome.held_out
+    names = ", ".join(s.name for s in plan.segments)
+    took_part = [c for role in roles_of(plan) for c in cohort.with_role(role) if c.id in learnt.digests]
+    count = {role: sum(c.role == role for c in took_part) for role in roles_of(plan)}
+    learned = {c.id for c in took_part if c.role == "labeled"}.union(learned_cases(start) if start else ())
+    return ModelInfo(
+        name=name or f"{names} ({count['labeled']} labelled cases)",
+        anatomy=names,
+        modality=", ".join(c.modality for c in plan.channels),
+        description=_description(outcome, plan),
+        citation=CITATION,
+        labeled_cases=count["labeled"],
+        unlabeled_cases=count.get("unlabeled", 0),
+        metrics={"held_out": {k: scores[k] for k in ("count", "summary", "remarks")}} if scores.get("count") else {},
+        provenance={
+            "seed": plan.seed,
+            "preset": plan.preset,
+            "labeled_only": plan.labeled_only,
+            "iterations": outcome.iteration,
+            "planned_iterations": plan.iterations,
+            "seconds": round(outcome.seconds, 1),
+            "started": learnt.began,
+            "finished": now(),
+            "versions": {
+                "caml": __version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "numpy": numpy.__version__,
+                "SimpleITK": SimpleITK.Version_VersionString(),
+            },
+            "system": f"{sys.platform}, {cpu_title()}, {plan.device}",
+            "training_volumes": {"size_mm": plan.volume_size, "spacing": plan.volume_spacing},
+            "start_model": None if start is None else start.name,
+            "learned": sorted(learned),
+            "cases": {c.id: {"role": c.role, "sha256": learnt.digests[c.id]} for c in took_part},
+        },
+        plan=to_json(plan),
+    )
+
+
+def _description(outcome: Outcome, plan: Plan) -> str:
+    method = "labelled cases alone (sub-model v)" if plan.labeled_only else "CAML, semi-supervised"
+    if outcome.reason == "plateau":
+        return f"Trained with {method}: {outcome.iteration} iterations, until it no longer improved. {STOP_NOTE}"
+    ended = {"finished": "", "stopped": ", stopped early", "failed": ", ended early by non-finite losses"}
+    text = f"Trained with {method}: {outcome.iteration} of {plan.iterations} iterations{ended[outcome.reason]}."
+    scores: Mapping[str, Any] = outcome.held_out
+    return text if scores.get("count", 1) else f"{text} {unread_remark(scores)}"
+
+
+def now() -> str:
+    """Return the time as cards have it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
