@@ -220,6 +220,20 @@ def test_a_round_says_of_its_main_training_too_that_memory_ran_out(a_cohort, tmp
     assert len(told) == 1 and row_of(found, "caml")["iterations"] == 4
 
 
+def test_a_plan_that_cannot_be_read_any_more_does_not_hide_what_ended_the_training(a_cohort, tmp_path):
+    folder = planned_round(tmp_path / "round", a_cohort, a_plan(4))
+    stop = StopAt("stage", name="training")
+
+    def lose_the_plan(kind, fields):
+        stop.listen(kind, fields)
+        if stop.stopped:
+            folder.part("caml").plan.unlink(missing_ok=True)
+            raise ResourceError("The disk is gone.")
+
+    with pytest.raises(ResourceError, match="The disk is gone"):
+        work(folder, listener=lose_the_plan)
+
+
 # The preview
 
 

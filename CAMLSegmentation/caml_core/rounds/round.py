@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -238,8 +239,11 @@ class Round:
                     outcome = finish_training(plan, own, part, session, start)
                 else:
                     outcome = run_training(plan, own, part, session, start, resumed=resumed, begun=begun)
-            finally:  # a session that ends early may have gone on with less, too
-                self._note_shrunk(name, plan, part.read_plan())
+            except BaseException:  # a session that ends early may have gone on with less, too
+                with suppress(CamlError, OSError):  # of a plan or a disk that is gone; what ended it is what counts
+                    self._note_shrunk(name, plan, part.read_plan())
+                raise
+            self._note_shrunk(name, plan, part.read_plan())
             if outcome.reason == "stopped" and not (finish and self._is_scored(own, outcome.held_out)):
                 raise Cancelled(
                     f"Stopped at iteration {outcome.iteration} with everything saved; "
