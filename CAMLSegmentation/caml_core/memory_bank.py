@@ -21,6 +21,16 @@ class Memory(NamedTuple):
     valid: Tensor
 
 
+class _Before(NamedTuple):
+    """What ``undo`` needs: the small tables, and the entries that were replaced since, (slot, label, v, a) each."""
+
+    counts: Tensor
+    case_of_slot: list[int]
+    visits: list[int]
+    clock: int
+    replaced: list[tuple[int, int, Tensor, Tensor]]
+
+
 class MemoryBank:
     """Per labelled case and class, the projections of its last visit, of both sub-models at the same voxels.
 
@@ -51,6 +61,7 @@ class MemoryBank:
         self._case_of_slot = [-1] * self.slots
         self._visits = [0] * self.slots
         self._clock = 0
+        self._before: _Before | None = None
 
     @property
     def nbytes(self) -> int:
@@ -63,9 +74,32 @@ class MemoryBank:
             return
         slot = self._slot(case)
         kept = min(len(v), self.capacity)
+        if self._before is not None:  # as much as is written: never the whole bank
+            replaced = self._v[slot, label, :kept].clone(), self._a[slot, label, :kept].clone()
+            self._before.replaced.append((slot, label, *replaced))
         self._v[slot, label, :kept] = v[:kept].detach().to(self._v)
         self._a[slot, label, :kept] = a[:kept].detach().to(self._a)
         self._counts[slot, label] = kept
+
+    def mark(self) -> None:
+        """Begin what ``undo`` takes back, until ``keep``: the stores of a step that may fail."""
+        tables = self._counts.clone(), list(self._case_of_slot), list(self._visits), self._clock
+        self._before = _Before(*tables, [])
+
+    def keep(self) -> None:
+        """End it: what was stored stays."""
+        self._before = None
+
+    def undo(self) -> None:
+        """Restore the bank of the last ``mark``, and end it; without one nothing is to be taken back."""
+        if self._before is None:
+            return
+        counts, self._case_of_slot, self._visits, self._clock, replaced = self._before
+        self._counts.copy_(counts)
+        for slot, label, v, a in reversed(replaced):
+            self._v[slot, label, : len(v)] = v
+            self._a[slot, label, : len(a)] = a
+        self._before = None
 
     def draw(self, count: int, generator: torch.Generator) -> Memory:
         """Draw ``count`` entries of each class, without replacement as far as there are so many.
@@ -103,6 +137,7 @@ class MemoryBank:
                 f"The training was begun with another number of labelled cases ({then[0]}, and {now[0]} are listed "
                 "now), of each of which it keeps a memory; list those of then again and resume it, or begin a new one."
             )
+        self._before = None
         self._v.copy_(state["v"])  # type: ignore[arg-type]
         self._a.copy_(state["a"])  # type: ignore[arg-type]
         self._counts.copy_(state["counts"])  # type: ignore[arg-type]

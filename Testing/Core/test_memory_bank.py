@@ -97,3 +97,27 @@ def test_a_bank_of_another_number_of_cases_is_refused_in_a_sentence(a_bank: Memo
     with pytest.raises(TrainingError, match="3, and 2 are listed"):
         other.load_state_dict(a_bank.state_dict())
     assert not _drawn(other, 4)[1].any(), "nothing of it was taken over"
+
+
+def _of(bank: MemoryBank) -> dict[str, object]:
+    return {name: v.tolist() if isinstance(v, torch.Tensor) else v for name, v in bank.state_dict().items()}
+
+
+def test_what_a_failed_step_stored_is_taken_back() -> None:
+    """Entries replaced twice, a case that made room for another one, the order of visits."""
+    bank = MemoryBank(3, 2, 4, 8, bytes_limit=2 * 8 * 2 * 2 * 4 * 4)  # room for two cases
+    for case in (0, 1):
+        bank.store(case, 0, _entries(float(case), 5), _entries(float(case), 5))
+    before = _of(bank)
+    bank.undo()
+    assert _of(bank) == before, "nothing was begun"
+    for end in (bank.undo, bank.keep):
+        bank.mark()
+        for case, value, n in ((1, 7.0, 3), (1, 8.0, 6), (2, 9.0, 8)):
+            bank.store(case, 0, _entries(value, n), _entries(value, n))
+        changed = _of(bank)
+        assert changed != before
+        end()
+        assert _of(bank) == (before if end == bank.undo else changed)
+    bank.undo()
+    assert _of(bank) == changed, "what was kept stays"

@@ -156,6 +156,38 @@ def test_memory_that_is_back_after_a_pause_leaves_the_training_as_it_is(
     assert folder.read_plan() == plan and "warning" not in told
 
 
+def test_a_step_that_is_tried_again_finds_the_memory_bank_as_it_was(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory runs out in the backward pass, when the step has stored its voxels already."""
+    plan = tiny_plan(iterations=3)
+    plan = dataclasses.replace(plan, losses=dataclasses.replace(plan.losses, solo_share=0.0))
+    trainer = Trainer(plan, _streams(), folder, listener=silent, stop=lambda: False)
+    bank, descend = trainer.engine.bank, trainer.engine._descend
+    found: list[tuple[str, dict[str, object]]] = []
+
+    def state() -> dict[str, object]:
+        return {name: v.tolist() if isinstance(v, torch.Tensor) else v for name, v in bank.state_dict().items()}
+
+    def seen(generator: torch.Generator) -> None:
+        found.append(("before", state()))
+
+    def held_once(loss: torch.Tensor) -> bool:
+        found.append(("after", state()))
+        if len(found) == 4:  # the second step, for the first time
+            _no_memory_on_a_gpu()
+        return descend(loss)
+
+    monkeypatch.setattr(trainer_module, "_empty_cache", lambda: None)
+    monkeypatch.setattr(trainer.engine.network, "draw_from", seen)
+    monkeypatch.setattr(trainer.engine, "_descend", held_once)
+    assert trainer.run().reason == "finished"
+    assert [when for when, _ in found] == ["before", "after"] * 4
+    (_, stored), (_, first), (_, tried), (_, again) = found[1:5]
+    assert first == stored and tried != first, "the step had stored something when memory ran out"
+    assert again == first
+
+
 def test_a_training_that_was_moved_keeps_where_it_was_begun_when_it_shrinks(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

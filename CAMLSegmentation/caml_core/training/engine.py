@@ -94,20 +94,21 @@ class Engine:
             self.network.draw_from(torch_generator_for(self.plan.seed, "dropout v", iteration))
         for group in self.optimizer.param_groups:
             group["lr"] = group["multiple"] * self.learning_rate(iteration)
-        self._keep_buffers()
+        self._keep()
         losses = self._losses(batch.to(self.device), iteration)
         values = losses.values()
         if math.isfinite(values["total"]) and self._descend(losses.total):
             if self.average is not None:
                 self.average.update(self.network, iteration)
+            self.bank.keep()
             return values
-        self._restore_buffers()
+        self._restore()
         return None
 
     def discard(self) -> None:
         """Forget a step that was broken off, as if it had not been begun."""
         self.optimizer.zero_grad(set_to_none=True)
-        self._restore_buffers()
+        self._restore()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs besides the plan and the iteration."""
@@ -231,12 +232,14 @@ class Engine:
         self.optimizer.step()
         return True
 
-    def _keep_buffers(self) -> None:
-        """BatchNorm's running statistics change in the forward pass already; a failed step must not leave them so."""
+    def _keep(self) -> None:
+        """The forward pass changes running statistics and the bank already; a failed step must not leave them so."""
+        self.bank.mark()
         for kept, value in zip(self._buffers, self.network.buffers()):
             kept.copy_(value)
 
-    def _restore_buffers(self) -> None:
+    def _restore(self) -> None:
+        self.bank.undo()
         for kept, value in zip(self._buffers, self.network.buffers()):
             value.copy_(kept)
 
