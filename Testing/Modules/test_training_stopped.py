@@ -228,3 +228,19 @@ def test_a_stop_that_could_not_be_asked_leaves_pause_a_pause(at_work, wait_for, 
     ui.pauseButton.click()
     wait_for(lambda: not logic.training, 60)
     assert logic.round.state == "paused" and logic.resumable
+
+
+def test_a_label_that_is_gone_leaves_resume_with_a_sentence_and_stop_with_the_model(stopped_at, a_cohort, wait_for):
+    a_cohort(labeled=2, unlabeled=1, validation=1)
+    panel = stopped_at("step", iteration=3)
+    gone = panel.logic.project.with_role("labeled")[0]
+    gone.label.unlink()
+    panel.ui.resumeButton.click()
+    wait_for(lambda: panel.logic.round.state == "failed", 60)
+    words = panel.ui.statusLabel.text
+    assert f"Case {gone.id}:" in words and "put the files back" in words and "press Stop" in words
+    assert panel.ui.resumeButton.enabled and panel.ui.stopButton.enabled
+    panel.ui.stopButton.click()
+    wait_for(lambda: panel.logic.round.state == "finished", 60)
+    (found,) = panel.logic.rounds()
+    assert found.ended == "stopped" and found.row("caml").count == 1 and len(models()) == 1
