@@ -212,17 +212,6 @@ def test_a_header_that_points_nowhere_is_refused(tmp_path, offset):
     refused(tmp_path / "scan.nii.gz", "damaged")
 
 
-def test_a_pair_of_header_and_voxels_is_read_and_analyze_is_refused(tmp_path):
-    a_file_of_itk(tmp_path / "scan.hdr")
-    np.testing.assert_array_equal(read_volume(tmp_path / "scan.hdr").array, a_volume())
-    header = bytearray((tmp_path / "scan.hdr").read_bytes())
-    (tmp_path / "scan.img").write_bytes((tmp_path / "scan.img").read_bytes()[:-20])
-    refused(tmp_path / "scan.hdr", "cut off")
-    header[344:348] = bytes(4)
-    (tmp_path / "scan.hdr").write_bytes(header)
-    refused(tmp_path / "scan.hdr", "Analyze")
-
-
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha", ".dcm", ".txt"])
 @pytest.mark.parametrize("content", [b"", b"this is not an image\n" * 50])
 def test_a_file_that_is_no_image_is_refused(tmp_path, suffix, content):

@@ -155,12 +155,13 @@ def _read_any(path: Path, who: str) -> sitk.Image:
 
 
 def _read_nifti(path: Path, who: str) -> sitk.Image:
-    header = nifti.read_header(path)
+    described = nifti.header_file(path)
+    header = nifti.read_header(described)
     if header is None:
         return sitk.ReadImage(str(path))  # a file with a wrong name: ITK decides
     if header.version == 0:
         raise DataError(f"{who} is an Analyze file, which does not say left from right; convert it to NIfTI first.")
-    bad = nifti.count_bad_voxels(path, header)
+    bad = nifti.count_bad_voxels(described, header)
     if bad:
         raise _not_finite(who, bad)
     if header.dim[0] >= 3:
@@ -174,7 +175,7 @@ def _read_nifti(path: Path, who: str) -> sitk.Image:
     with tempfile.TemporaryDirectory(prefix="caml-") as folder:
         converted = Path(folder) / "volume.nii"
         try:
-            nifti.convert_version_2(path, converted)
+            nifti.convert_version_2(described, converted)
         except ValueError as error:
             raise DataError(f"{who} is a NIfTI-2 file that cannot be read ({error}); save it as NIfTI-1.") from error
         return sitk.ReadImage(str(converted))

@@ -65,6 +65,13 @@ def read_header(path: Path) -> NiftiHeader | None:
     return None
 
 
+def header_file(path: Path) -> Path:
+    """Return the file that holds the header: the .hdr beside a .img, where there is one; else ``path`` itself."""
+    if not path.name.lower().endswith((".img", ".img.gz")):
+        return path
+    return _beside(path, ".hdr") or path
+
+
 def count_bad_voxels(path: Path, header: NiftiHeader) -> int:
     """Return how many voxels are NaN or infinite; raise EOFError where voxels are missing.
 
@@ -96,13 +103,21 @@ def count_bad_voxels(path: Path, header: NiftiHeader) -> int:
 
 def _data_file(path: Path) -> Path:
     """Return the .img beside a .hdr; raise EOFError where there is none."""
-    stem = Path(path.name[: -len(".gz")] if path.name.lower().endswith(".gz") else path.name).stem
-    names = (path.with_name(stem + end) for end in (".img", ".img.gz", ".IMG"))
-    found = next((name for name in names if name.is_file()), None)
+    found = _beside(path, ".img")
     if found is None:
-        msg = f"{stem}.img is missing"
+        msg = f"{_pair_name(path)}.img is missing"
         raise EOFError(msg)
     return found
+
+
+def _beside(path: Path, end: str) -> Path | None:
+    """The other file of a pair, compressed or not."""
+    names = (path.with_name(_pair_name(path) + suffix) for suffix in (end, f"{end}.gz", end.upper()))
+    return next((name for name in names if name.is_file()), None)
+
+
+def _pair_name(path: Path) -> str:
+    return Path(path.name[: -len(".gz")] if path.name.lower().endswith(".gz") else path.name).stem
 
 
 def is_sheared(header: NiftiHeader) -> bool:
