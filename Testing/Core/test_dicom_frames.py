@@ -136,6 +136,11 @@ def test_the_frames_of_a_volume_are_read_where_they_lie(tmp_path):
                     np.testing.assert_allclose(np.reshape(volume.grid.direction, (3, 3))[:, 2], along, atol=1e-9)
 
 
+def test_one_frame_is_no_volume(tmp_path):
+    with pytest.raises(DataError, match="a single DICOM slice"):
+        read_volume(enhanced(tmp_path / "a.dcm", UP[:1]))
+
+
 def test_one_millimetre_that_is_stated_is_believed(tmp_path):
     positions = [(0.0, 0.0, float(i)) for i in range(4)]
     volume = read_volume(enhanced(tmp_path / "a.dcm", positions, spacing=(1.0, 1.0)))

@@ -331,6 +331,11 @@ def test_a_folder_without_dicom_is_refused(tmp_path):
     refused(tmp_path / "single", "only single DICOM slices")
 
 
+def test_one_slice_of_a_dicom_series_is_no_volume(tmp_path):
+    dicom_series(tmp_path / "s", [0.0, 2.5, 5.0])
+    refused(next((tmp_path / "s").iterdir()), "a single DICOM slice", "name the folder of its series")
+
+
 def test_missing_and_doubled_dicom_slices_are_refused(tmp_path):
     dicom_series(tmp_path / "gap", [0.0, 1.0, 2.0, 4.0, 5.0])
     refused(tmp_path / "gap", "unevenly spaced", "1.00 to 2.00 mm")

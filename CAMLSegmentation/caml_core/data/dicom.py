@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +74,15 @@ def read_series(series: Series, who: str) -> sitk.Image:
 
 
 def read_file(path: Path, who: str) -> sitk.Image:
-    """Return the volume of one DICOM file; raise DataError where it states no voxels' size, or its frames no volume."""
-    header, frames = _header(str(path)), read_frames(path)
+    """Return the volume of one DICOM file.
+
+    Raises DataError where it is a single slice, whose thickness SimpleITK would make up, where it states no voxels'
+    size, and where its frames are no volume.
+    """
+    header = _header(str(path))
+    if math.prod(header.GetSize()[2:]) == 1:
+        raise DataError(f"{who} is a single DICOM slice; expected a volume, so name the folder of its series.")
+    frames = read_frames(path)
     if frames is None or header.GetSize()[2:] != (len(frames.positions),):
         if not _states_spacing(header):
             raise _no_spacing(who)
