@@ -165,3 +165,24 @@ def test_a_table_of_something_else_is_left_alone(tmp_path, content):
         Table(table_for(path, names), names).write([CaseResult(case, volumes_ml={"aorta": 1.0})])
     assert path.read_bytes() == content
     assert cases_of(tmp_path / "predictions-2.csv") == ["a", "b"], "which the next run goes on with"
+
+
+# What earlier runs left beside the labels
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_maps_of_an_earlier_run_do_not_stay_beside_new_labels(caml, model, tmp_path, single):
+    scan = write_scan(tmp_path / "in" / "p1.nrrd")
+    out = tmp_path / "out" / "p1.seg.nrrd" if single else tmp_path / "out"
+    command = ("predict", model, scan if single else scan.parent, "-o", out, *PLAIN)
+    maps = {f"p1_{kind}.nrrd" for kind in ("disagreement", "probability")}
+    for asked, expected in ((("--uncertainty", "--probability"), maps), (("--probability",), {"p1_probability.nrrd"})):
+        assert caml(*command, *asked)[0] == 0
+        assert {p.name for p in (tmp_path / "out").glob("*_*.nrrd")} == expected
+
+
+def test_a_scan_that_is_called_like_a_map_is_not_removed(caml, model, tmp_path):
+    scans = [write_scan(tmp_path / name) for name in ("p1.nrrd", "p1_disagreement.nrrd")]
+    code, _, err = caml("predict", model, *scans, "-o", tmp_path, *PLAIN)
+    assert code == 2 and "overwrite p1_disagreement.nrrd, a file of case p1_disagreement" in err
+    assert all(scan.is_file() for scan in scans)

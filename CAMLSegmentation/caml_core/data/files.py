@@ -125,6 +125,14 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def remove(path: Path) -> None:
+    """Remove a file if it is there, waiting as ``when_free`` does; raise ResourceError where that cannot be done."""
+    try:
+        when_free(lambda: path.unlink(missing_ok=True))
+    except OSError as error:
+        raise disk_error(error, path) from error
+
+
 def remove_quietly(path: Path) -> None:
     """Remove a file if it is there; a folder that has become unwritable must not hide the first error."""
     try:

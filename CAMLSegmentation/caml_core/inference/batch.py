@@ -16,7 +16,7 @@ import torch
 from ..config import ModelSpec
 from ..data.case import Case, Role
 from ..data.cohort import load_cohort
-from ..data.files import check_writable, make_folder
+from ..data.files import check_writable, make_folder, remove
 from ..data.grid import Grid
 from ..data.io import read_case
 from ..data.labels import labels_on_grid, read_labels, write_labels, write_scalar
@@ -32,6 +32,8 @@ from .table import Table
 FORMATS = ("seg.nrrd", "nrrd", "nii.gz", "nii", "mha")
 #: What no file name may hold on one of the systems; a separator could also lead out of the folder.
 _NOT_IN_NAMES = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
+#: What is written beside the labels on request.
+_MAPS = ("disagreement", "probability")
 #: 0 to 255 as whole percent.
 _PERCENT = np.rint(np.arange(256) * (100 / 255)).astype(np.uint8)
 #: Seconds between two progress events.
@@ -211,8 +213,10 @@ def _written(prediction: Prediction, spec: ModelSpec, case: Case, output: Output
     """Write what was asked for; return the labels' file and, where asked for, the measures of what is in it."""
     measures = measure(prediction.labels, prediction.grid.spacing, spec.segments) if output.measures else None
     path = output.labels(case)
+    for kind in _MAPS:
+        remove(output.extra(case, kind))  # an earlier run's tells nothing of these labels
     write_labels(path, prediction.labels, prediction.grid, spec.segments)
-    for kind in ("disagreement", "probability"):
+    for kind in _MAPS:
         if (extra := getattr(prediction, kind)) is not None:
             write_scalar(output.extra(case, kind), _PERCENT[extra] if output.percent else extra, prediction.grid)
     return path, measures
@@ -299,15 +303,18 @@ def _grouped(cases: Sequence[Case], channels: int) -> list[Case]:
 def _check_outputs(cases: Sequence[Case], output: Output) -> None:
     if output.is_file and len(cases) > 1:
         raise UsageError(f"{output.path} is one file for {len(cases)} cases; give a folder with -o.")
+    given = {path.resolve(): case for case in cases for path in (*case.images, *([case.label] if case.label else []))}
     for case in cases:
         if not output.is_file and (odd := _NOT_IN_NAMES.search(case.id)):
             raise UsageError(
                 f"The case {case.id!r} cannot name a file because of its {odd[0]!r}; give it an id without / \\ : * ? "
                 '" < > | and line ends.'
             )
-        written = output.labels(case).resolve()
-        if any(written == image.resolve() for image in (*case.images, *([case.label] if case.label else []))):
-            raise UsageError(f"The result would overwrite {written.name}, a file of case {case.id}; choose another -o.")
+        for path in (output.labels(case), *(output.extra(case, kind) for kind in _MAPS)):
+            if (owner := given.get(path.resolve())) is not None:
+                raise UsageError(
+                    f"The result would overwrite {path.name}, a file of case {owner.id}; choose another -o."
+                )
     check_writable(make_folder(output.path.parent if output.is_file else output.path))  # better than after an hour
 
 
