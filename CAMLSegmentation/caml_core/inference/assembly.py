@@ -23,6 +23,7 @@ class Assembly:
     Rows are float [maps, rows, p, q] along ``axis``, maps being the foreground probabilities of the sub-models in
     ``models`` ("v", "a") one after the other. ``use``: those whose mean makes the labels.
     ``disagreement`` and ``probability`` (of any foreground) run from 0 to 255 for 0 to 1.
+    ``within``: uint8 [x, y, z] on the network's grid, 0 or 1; agreement is that of the voxels where it is 1.
     """
 
     def __init__(
@@ -35,10 +36,12 @@ class Assembly:
         *,
         uncertainty: bool = False,
         probability: bool = False,
+        within: np.ndarray | None = None,
     ) -> None:
         self._way, self._axis, self._models, self._use = way, axis, tuple(models), tuple(use)
         both = len(self._models) == 2
         self._counter = AgreementCounter(segments) if both else None
+        self._within = None if within is None else torch.from_numpy(within).movedim(axis, 0)
         self.labels = _empty_map(way)
         self.disagreement = _empty_map(way) if uncertainty and both else None
         self.probability = _empty_map(way) if probability else None
@@ -80,10 +83,17 @@ class Assembly:
         )
         if self._counter is None:
             return mean
-        self._counter.add(by_model["v"], by_model["a"])
+        self._counter.add(by_model["v"], by_model["a"], self._within_of(mean))
         if self.disagreement is None:
             return mean
         return torch.cat([mean, disagreement(by_model["v"], by_model["a"])[None]])
+
+    def _within_of(self, rows: Tensor) -> Tensor | None:
+        """Where the next rows count."""
+        if self._within is None:
+            return None
+        start = self._first + (0 if self._pending is None else self._pending.shape[1])
+        return self._within[start : start + rows.shape[1]].to(rows.device)
 
     def _write(self, start: int, stop: int, maps: Tensor) -> None:
         foreground = maps[:-1] if self.disagreement is not None else maps

@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -117,10 +118,10 @@ class Predictor:
     ) -> Prediction:
         """Segment one case, given as one volume a channel on one grid.
 
-        within: [X, Y, Z] on that grid; where it is 0, nothing is labelled, and what lies there is no part when parts
-        are chosen. Raises DataError for the wrong number of channels or size of ``within``, Cancelled when asked to
-        stop, ResourceError where memory does not suffice even for small windows, ModelFileError where the network's
-        output is not finite.
+        within: [X, Y, Z] on that grid; where it is 0, nothing is labelled, maps are 0, and what lies there counts
+        neither for the agreement nor as a part when parts are chosen. Raises DataError for the wrong number of
+        channels or size of ``within``, Cancelled when asked to stop, ResourceError where memory does not suffice even
+        for small windows, ModelFileError where the network's output is not finite.
         """
         begin = time.perf_counter()
         way = NetworkGrid.of(volumes[0].grid, self.spec.geometry)
@@ -133,11 +134,26 @@ class Predictor:
             message = "The model has one trained sub-model: there is no disagreement map."
             self.listener("warning", {"message": message})
         self.listener("stage", {"name": "predict"})
-        result = self._segment(image, way, models, uncertainty, probability)
+        counted = None  # where agreement counts
+        if within is not None and len(models) == 2:
+            counted = way.labels_to_network((within != 0).astype(np.uint8), 2)
+        assembly = partial(
+            Assembly,
+            way,
+            segments=self.spec.segments,
+            models=models,
+            use=self.use,
+            uncertainty=uncertainty,
+            probability=probability,
+            within=counted,
+        )
+        result = self._segment(image, way.size, models, assembly)
         segmented = time.perf_counter()
         grid, segments = volumes[0].grid, self.spec.segments
         if within is not None:
-            result.labels[within == 0] = 0
+            for filled in (result.labels, result.disagreement, result.probability):
+                if filled is not None:
+                    filled[within == 0] = 0
         removed = clean(result.labels, grid.voxel_ml, segments, self.cleaning) if self.cleaning else {}
         found = volumes_ml(result.labels, grid.voxel_ml, segments)
         end = time.perf_counter()
@@ -180,12 +196,13 @@ class Predictor:
         return image
 
     def _segment(
-        self, image: Tensor, way: NetworkGrid, models: Sequence[str], uncertainty: bool, probability: bool
+        self, image: Tensor, size: Triple, models: Sequence[str], assembly: Callable[[int], Assembly]
     ) -> Assembly:
-        windows, shrunk = self.windows(way.size, models), self.protocol is not None
+        """Fill the assembly along the windows' axis; one that was begun in vain is left for another."""
+        windows, shrunk = self.windows(size, models), self.protocol is not None
         while True:
             try:
-                return self._run(image, way, windows, models, uncertainty, probability)
+                return self._run(image, windows, models, assembly(windows.axis))
             except _NotFinite:
                 self._use_full_precision()
             except (RuntimeError, MemoryError) as error:
@@ -200,18 +217,7 @@ class Predictor:
             if self.device.startswith("cuda"):
                 torch.cuda.empty_cache()
 
-    def _run(
-        self,
-        image: Tensor,
-        way: NetworkGrid,
-        windows: Windows,
-        models: Sequence[str],
-        uncertainty: bool,
-        probability: bool,
-    ) -> Assembly:
-        assembly = Assembly(
-            way, windows.axis, self.spec.segments, models, self.use, uncertainty=uncertainty, probability=probability
-        )
+    def _run(self, image: Tensor, windows: Windows, models: Sequence[str], assembly: Assembly) -> Assembly:
         maps = len(models) * len(self.spec.segments)
         weighting = self.protocol.weighting if self.protocol else "gaussian"
         done = itertools.count(1)

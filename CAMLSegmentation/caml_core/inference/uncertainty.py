@@ -38,9 +38,14 @@ class AgreementCounter:
         self._common = [0] * len(self._segments)
         self._total = [0] * len(self._segments)
 
-    def add(self, v: Tensor, a: Tensor) -> None:
-        """Count one part: foreground probabilities [classes - 1, ...] of both sub-models."""
+    def add(self, v: Tensor, a: Tensor, within: Tensor | None = None) -> None:
+        """Count one part: foreground probabilities [classes - 1, ...] of both sub-models.
+
+        within: uint8 [...]; where it is 0, nothing counts.
+        """
         labels_v, labels_a = labels_of(v), labels_of(a)
+        if within is not None:
+            labels_v, labels_a = labels_v * within, labels_a * within
         for index, segment in enumerate(self._segments):
             ours, theirs = labels_v == segment.label, labels_a == segment.label
             self._common[index] += int((ours & theirs).sum())
