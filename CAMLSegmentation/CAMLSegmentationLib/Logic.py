@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from slicer.util import VTKObservationMixin
 
-from caml_core.data.cohort import load_cohort
+from caml_core.data.cohort import load_cohort, takes_in
 from caml_core.errors import CamlError, DataError, ResourceError, UsageError
 from caml_core.model_file import ModelCard, read_card
 from caml_core.model_fit import misfit
@@ -262,8 +262,13 @@ def folderWorks(
     """
     if not os.path.isdir(folder):  # Path.is_dir raises where a folder above it is locked
         raise DataError(_("The folder {folder} does not exist; choose another.").format(folder=folder))
-    if outputs.resolve() == folder.resolve():
-        raise UsageError(_("Results must not go into the folder of the scans; choose another folder for them."))
+    if outputs.resolve() == folder.resolve() or takes_in(folder, outputs):
+        raise UsageError(
+            _(
+                "Results must not go into the folder of the scans or below it, where they would be taken for labels; "
+                "choose another folder for them."
+            )
+        )
     cases = [case for case in load_cohort(folder, notes).cases if case.role != "excluded"]
     if not cases:
         raise DataError(

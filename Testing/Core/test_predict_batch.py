@@ -117,6 +117,37 @@ def test_the_name_of_another_file_is_no_folder_for_many_scans(caml, model, tmp_p
     assert code == 2 and "no format for label maps" in err and not (tmp_path / name).exists()
 
 
+# Results that would become labels
+
+
+@pytest.mark.parametrize("where", ["", "results", "results/model 2", "p2/segmentation.nrrd"])
+def test_results_do_not_go_among_the_scans_of_a_folder(caml, model, tmp_path, where):
+    write_scan(tmp_path / "in" / "p1.nrrd")
+    code, _, err = caml("predict", model, tmp_path / "in", "-o", tmp_path / "in" / where, *PLAIN)
+    assert code == 2 and "taken for labels" in err and "choose a folder outside of it" in err
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["p1.nrrd"]
+
+
+@pytest.mark.parametrize(
+    ("names", "source", "where"),
+    [
+        (("p1.nrrd",), "p1.nrrd", ""),
+        (("p1.nrrd", "cases.csv"), "", "out"),
+        (("images/p1.nrrd",), "", "out"),
+        (("p1.nrrd",), "", "_out"),
+    ],
+    ids=["one file", "a list", "a folder of images", "a folder that is never read"],
+)
+def test_results_go_where_no_scan_is_looked_for(caml, model, tmp_path, names, source, where):
+    scans = tmp_path / "in"
+    write_scan(scans / names[0])
+    if names[1:]:
+        (scans / "cases.csv").write_text("id,image\np1,p1.nrrd\n")
+    code, _, err = caml("predict", model, scans / source, "-o", scans / where, *PLAIN)
+    assert code == 0, err
+    assert (scans / where / "p1.seg.nrrd").is_file()
+
+
 # What earlier runs wrote into the table
 
 

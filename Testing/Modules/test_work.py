@@ -231,3 +231,17 @@ def test_results_that_cannot_be_read_are_one_sentence(an_open_folder, a_plain_us
         folderWorks(an_open_folder / "scans", an_open_folder / "results")
     with a_plain_user(), pytest.raises(DataError, match="does not exist"):
         folderWorks(an_open_folder / "results" / "scans", an_open_folder)
+
+
+@pytest.mark.parametrize("where", ["", "results", "p1/results"])
+def test_results_do_not_go_among_the_scans(tmp_path, slicer_host, where):
+    from CAMLSegmentationLib.Logic import folderWorks
+
+    from caml_core.errors import UsageError
+
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    written(scans / "p0.nrrd")
+    with pytest.raises(UsageError, match=r"or below it.*choose another folder"):
+        folderWorks(scans, scans / where)
+    assert len(folderWorks(scans, tmp_path / "scans-segmentations")) == 1

@@ -44,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="OUT",
-        help="the label map to write (.seg.nrrd, .nrrd, .nii.gz, .mha) or, for several cases, a folder",
+        help="the label map to write (.seg.nrrd, .nrrd, .nii.gz, .mha) or, for several cases, a folder "
+        "outside of that of the scans",
     )
     parser.add_argument("--format", choices=FORMATS, default="seg.nrrd", help="of files in a folder OUT")
     parser.add_argument(
@@ -113,7 +114,16 @@ def run(args: argparse.Namespace) -> int:
         table = args.csv or (None if output.is_file else output.path / NAME)
         if table is not None:
             table = table_for(table, [segment.name for segment in model.spec.segments])
-        rows = run_cases(predictor, cases, output, table=table, within=args.within, stop=stop, listener=listener)
+        rows = run_cases(
+            predictor,
+            cases,
+            output,
+            table=table,
+            within=args.within,
+            sources=args.images,
+            stop=stop,
+            listener=listener,
+        )
         _raise_failures(rows, table)
         listener("finished", {"result": _result(rows, table, numeric, predictor)})
     return 0

@@ -9,7 +9,8 @@
   further below (``X/STUDY/SERIES``; where there are several, each is a case, ``X-STUDY-SERIES``); its label lies in it,
   among the slices too, or beside it (``X.seg.nrrd``); where several images or labels lie in it, it is left out;
 - a folder of DICOM slices is one case, with the label that lies among them.
-- a sub-folder that cannot be read is left out.
+- a sub-folder that cannot be read is left out, and so are the maps that predictions leave beside their labels
+  (``X_disagreement.*``, ``X_probability.*`` beside the label X).
 
 **CSV** (or tab-separated). A header with ``id`` (or ``case``, ``name``), ``image`` (then ``image2``, ``image3``, ...
 for further channels), ``label`` and ``role``; the last two may be missing or empty.
@@ -36,7 +37,7 @@ from ..errors import CamlError, DataError, UsageError
 from ..serialization import write_json
 from .case import NO_NAME, ROLES, Case, Cohort, leads_outside
 from .case_table import table_rows
-from .cohort_folder import case_name, scan
+from .cohort_folder import case_name, reads, scan
 from .files import absolute, relative_to, replacing, volume_stem
 
 LISTS = ("cohort.json", "cohort.csv", "cases.csv")
@@ -75,6 +76,15 @@ def _load(path: Path, notes: list[str] | None) -> Cohort:
     if volume_stem(path) is not None:
         return Cohort((Case(volume_stem(path) or path.name, (path,)),), path)
     raise DataError(f"The cohort {path} is neither a folder nor a CSV or JSON file.")
+
+
+def takes_in(path: Path, outputs: Path) -> bool:
+    """Whether what is written into the folder ``outputs`` counts when the cohort ``path`` is read again.
+
+    A prediction there would be a label, or one more scan. A list names its files, and takes in nothing.
+    """
+    listed = any(os.path.isfile(path / name) for name in LISTS)
+    return os.path.isdir(path) and not listed and reads(path, outputs)
 
 
 def save_cohort(cohort: Cohort, path: Path) -> None:

@@ -5,6 +5,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
@@ -27,18 +28,23 @@ class _Walk:
     """One look at a folder and what is below it.
 
     ``odd`` and ``unreadable`` are sub-folders that are no cases: those with the images of none or several, and those
-    that cannot be read.
+    that cannot be read. ``maps`` are files that predictions left beside their labels.
     """
 
     look: Look = field(default_factory=remembering)
     odd: list[Path] = field(default_factory=list)
     unreadable: list[Path] = field(default_factory=list)
+    maps: list[Path] = field(default_factory=list)
 
     def sentences(self) -> list[str]:
         """Return what to tell of them."""
         odd = "do not hold one image or one DICOM series, with one label at most,"
-        kinds = ((odd, self.odd), ("cannot be read", self.unreadable))
-        return [f"Sub-folders that {kind} were left out ({len(f)}): {_some(f)}." for kind, f in kinds if f]
+        kinds = (
+            (f"Sub-folders that {odd}", self.odd),
+            ("Sub-folders that cannot be read", self.unreadable),
+            ("Maps that predictions left beside their labels", self.maps),
+        )
+        return [f"{kind} were left out ({len(found)}): {_some(found)}." for kind, found in kinds if found]
 
 
 def scan(folder: Path, notes: list[str] | None) -> tuple[Case, ...]:
@@ -71,12 +77,25 @@ def _cases_of(folder: Path, notes: list[str] | None, walk: _Walk) -> tuple[Case,
                 cases += _pair(found, {}, notes)
             return cases
     here = walk.look(folder)
+    walk.maps.extend(here.maps)
     if here.is_series:
         return _case_in(folder.resolve().name, folder, [(folder,)], here.labels, walk)
     by_name = _labels(here, every=False)
-    found = _images(here, set(by_name.values()))
+    found = _images(here, {*by_name.values(), *here.maps})
     inside = _each(_sub_folders(here), walk, lambda p: _inside(p, walk) if _counts(p, found, walk) else ())
     return _joined(found, inside, by_name, notes)
+
+
+def reads(folder: Path, inner: Path) -> bool:
+    """Whether ``inner`` is, or lies below, a place in which ``folder`` is looked through for scans and labels."""
+    try:
+        parts = inner.resolve().relative_to(folder.resolve()).parts
+    except ValueError:
+        return False
+    for pair in _FOLDERS:
+        if os.path.isdir(folder / pair[0]):  # it raises for no locked folder
+            return bool(parts) and parts[0] in (*pair, "imagesTs")
+    return not any(part.startswith((".", "_")) for part in parts)
 
 
 def _joined(
@@ -123,10 +142,11 @@ def _among(folder: Path, images: Container[str], walk: _Walk) -> list[Case]:
 def _inside(folder: Path, walk: _Walk) -> tuple[Case, ...]:
     """The case in a sub-folder: its slices or volumes with their label, else the DICOM series below it."""
     here = walk.look(folder)
+    walk.maps.extend(here.maps)
     if here.is_series:
         return _case_in(folder.name, folder, [(folder,)], here.labels, walk)
     labels = list(_labels(here, every=False).values())
-    images = list(_images(here, set(labels)).values())
+    images = list(_images(here, {*labels, *here.maps}).values())
     series = [] if images else _series_below(here, _DEEPEST, walk)
     if len(series) > 1 and len(labels) <= 1:
         named = [("-".join((folder.name, *p.relative_to(folder).parts)), p) for p in series]

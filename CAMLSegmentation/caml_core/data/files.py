@@ -29,6 +29,9 @@ TOO_MANY_FILES = {errno.EMFILE, errno.ENFILE}
 _VOLUMES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".hdr")
 _LABEL_ENDS = ("_label", "-label", "_labels", "-labels", "_seg", "-seg", "_segmentation", "-segmentation", "_mask")
 
+#: How the maps are called that predictions leave beside their labels: X_disagreement.nrrd beside X.seg.nrrd.
+MAP_ENDS = ("_disagreement", "_probability")
+
 
 def disk_error(error: OSError, path: Path) -> ResourceError:
     """Return the sentence for an OSError met while writing ``path``."""
@@ -159,6 +162,13 @@ def volume_stem(path: Path) -> str | None:
     if not lower.endswith(_VOLUMES):  # most slices of archives have no suffix at all
         return None
     return next((name[: -len(s)] for s in _VOLUMES if lower.endswith(s) and len(name) > len(s)), None)
+
+
+def mapped_name(path: Path) -> str | None:
+    """Return the stem of the labels beside which a prediction leaves a map of this name; None for other files."""
+    stem = volume_stem(path) or ""
+    end = next((e for e in MAP_ENDS if stem.lower().endswith(e)), None)
+    return stem[: -len(end)] if end else None
 
 
 def labelled_name(path: Path) -> str | None:

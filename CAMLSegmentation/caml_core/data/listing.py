@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .files import has_dicom_mark, labelled_name, volume_stem
+from .files import has_dicom_mark, labelled_name, mapped_name, volume_stem
 
 #: The table of contents on a DICOM medium, which bears DICOM's mark and is no slice.
 _CONTENTS = "DICOMDIR"
@@ -41,18 +41,27 @@ class Listing:
         return tuple(p for p in map(self.folder.joinpath, self._volumes) if labelled_name(p) is not None)
 
     @functools.cached_property
+    def maps(self) -> tuple[Path, ...]:
+        """What predictions left beside the labels, and is no scan."""
+        stems = {volume_stem(label) for label in self.labels}
+        named = ((path, mapped_name(path)) for path in map(self.folder.joinpath, self._volumes))
+        return tuple(path for path, name in named if name is not None and name in stems)
+
+    @functools.cached_property
     def slices(self) -> tuple[str, ...]:
-        """What of the files would be slices, if it is a series: all but labels and the medium's table of contents."""
-        labels = {label.name for label in self.labels}
-        return tuple(name for name in self.files if name.upper() != _CONTENTS and name not in labels)
+        """What of the files would be slices, if it is a series: all but labels, their maps, and the medium's table of
+        contents.
+        """
+        others = {path.name for path in (*self.labels, *self.maps)}
+        return tuple(name for name in self.files if name.upper() != _CONTENTS and name not in others)
 
     @functools.cached_property
     def is_series(self) -> bool:
-        """Whether the first few slices bear DICOM's mark, and no volume but labels lies beside them.
+        """Whether the first few slices bear DICOM's mark, and no volume but labels and maps lies beside them.
 
         Raises OSError where they cannot be read.
         """
-        if len(self._volumes) != len(self.labels):
+        if len(self._volumes) != len(self.labels) + len(self.maps):
             return False
         return any(has_dicom_mark(self.folder / name) for name in self.slices[:_SLICES_LOOKED_AT])
 

@@ -15,7 +15,7 @@ import torch
 
 from ..config import ModelSpec
 from ..data.case import Case, Role
-from ..data.cohort import load_cohort
+from ..data.cohort import load_cohort, takes_in
 from ..data.files import check_writable, make_folder, remove
 from ..data.grid import Grid
 from ..data.io import read_case
@@ -124,6 +124,7 @@ def run_cases(
     *,
     table: Path | None = None,
     within: Path | None = None,
+    sources: Sequence[Path] = (),
     stop: Callable[[], bool] = lambda: False,
     listener: Listener = silent,
 ) -> tuple[CaseResult, ...]:
@@ -131,12 +132,13 @@ def run_cases(
     rows of other cases that it holds stay (``table.table_for`` finds one whose columns allow that).
 
     within: a folder of label maps; outside of the one with its name (``CASE.nrrd``, ...) nothing of a case is labelled.
+    sources: what the cases were found in; UsageError is raised where results would count as labels in one of them.
 
     A case that cannot be segmented becomes a row with its error and a warning. What would fail for every case
     (a folder that cannot be written, a full disk, a stop request) is raised. A table that cannot be written, because
     it is open elsewhere perhaps, is a warning until all cases are done, and is raised then.
     """
-    _check_outputs(cases, output)
+    _check_outputs(cases, output, sources)
     rows: list[CaseResult] = []
     progress = _Progress(len(cases), listener)
     named = cases[0].id if len(cases) == 1 else f"{len(cases)} cases"
@@ -300,7 +302,7 @@ def _grouped(cases: Sequence[Case], channels: int) -> list[Case]:
     return [replace(group[0], images=tuple(case.images[0] for case in group)) for group in groups]
 
 
-def _check_outputs(cases: Sequence[Case], output: Output) -> None:
+def _check_outputs(cases: Sequence[Case], output: Output, sources: Sequence[Path]) -> None:
     if output.is_file and len(cases) > 1:
         raise UsageError(f"{output.path} is one file for {len(cases)} cases; give a folder with -o.")
     given = {path.resolve(): case for case in cases for path in (*case.images, *([case.label] if case.label else []))}
@@ -315,7 +317,13 @@ def _check_outputs(cases: Sequence[Case], output: Output) -> None:
                 raise UsageError(
                     f"The result would overwrite {path.name}, a file of case {owner.id}; choose another -o."
                 )
-    check_writable(make_folder(output.path.parent if output.is_file else output.path))  # better than after an hour
+    folder = output.path.parent if output.is_file else output.path
+    if (scans := next((path for path in sources if takes_in(path, folder)), None)) is not None:
+        raise UsageError(
+            f"The results would lie among the scans of {scans} and be taken for labels when it is read again; choose a "
+            "folder outside of it with -o."
+        )
+    check_writable(make_folder(folder))  # better than after an hour
 
 
 def _suffix(path: Path) -> str | None:

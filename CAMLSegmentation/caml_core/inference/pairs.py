@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..config import Segment
 from ..data.cohort import load_cohort
-from ..data.files import is_segmentation
+from ..data.files import MAP_ENDS, is_segmentation
 from ..errors import DataError, UsageError
 
 _SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
@@ -17,8 +17,6 @@ _LABEL_ENDS = ("_label", "-label", "_labels", "-labels", "_seg", "-seg", "_segme
 #: As nnU-Net numbers a case's channels.
 _CHANNEL = "_0000"
 _IMAGE_ENDS = ("_image", "-image", "_img", _CHANNEL)
-#: Maps that predictions leave beside their labels.
-_EXTRA_ENDS = ("_disagreement", "_probability")
 _LISTS = (".csv", ".tsv", ".txt", ".json")
 
 
@@ -97,7 +95,7 @@ def _label_files(path: Path) -> _LabelFiles:
 def _plain_files(folder: Path) -> list[Path]:
     """The files of a folder that may be label maps, by their names."""
     visible = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
-    found = [p for p in visible if p.name.lower().endswith(_SUFFIXES) and not _stem(p).lower().endswith(_EXTRA_ENDS)]
+    found = [p for p in visible if p.name.lower().endswith(_SUFFIXES) and not _stem(p).lower().endswith(MAP_ENDS)]
     names = {_bare(file) for file in found}
     return [file for file in found if _is_named_label(file) or not _image_end(_bare(file), names)]
 
