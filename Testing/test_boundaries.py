@@ -49,7 +49,7 @@ LAYERS = {
     "model_fit": {"model_file"},
     "model_library": {"model_file", "cache_location", "data"},
     "project": {"data"},
-    "inference": {"model", "data", "device", "metrics", "model_file", "cache_location"},
+    "inference": {"model", "data", "device", "metrics", "model_file", "model_fit", "cache_location"},
     "training": {
         *("model", "losses", "memory_bank", "data", "inference", "metrics", "device", "model_file", "presets"),
         *("seeding", "cache_location", "locking"),

@@ -42,6 +42,11 @@ _FIELDS = {
     "region": ("regionLabel", "regionSelector"),
 }
 
+#: Warnings that are shown at a time.
+_WARNINGS = 4
+#: Voxels whose range is looked for at a time; that takes a second or so, and is remembered by VTK.
+_LOOKED_AT = 2**28
+
 
 class InputSection:
     """Reads and writes the choice of what is segmented; calls ``onChange`` when it changed.
@@ -58,6 +63,8 @@ class InputSection:
         self._channelSelectors: list[Any] = []
         self._updating = False
         self._fitKey: Any = None
+        #: The ids of volumes whose voxels were looked at, and when they were changed.
+        self._known: set[tuple[str, int]] = set()
         #: The region that is watched, with the tags of the observers.
         self._watched: tuple[Any, tuple[int, ...]] = (None, ())
         #: The id of a region that was made here and still waits for a volume to be put around.
@@ -88,7 +95,7 @@ class InputSection:
     def setParameterNode(self, parameterNode: Any) -> None:
         """Show what a parameter node says; None detaches."""
         self._parameterNode = parameterNode
-        self._fitKey, self._made = None, ""  # another scene has other nodes of this id
+        self._fitKey, self._made, self._known = None, "", set()  # another scene has other nodes of this id
         self._watchRegion()
         if parameterNode is not None:
             self.refresh()
@@ -276,13 +283,39 @@ class InputSection:
         if key == self._fitKey:
             return
         self._fitKey = key
-        text = ""
-        if self._card is not None and volumes:
-            names = [volume.GetName() if len(volumes) > 1 else "" for volume in volumes[:10]]
-            lines = [_warningHtml(n, line) for n, v in zip(names, volumes) for line in self._warningsOf(v)]
-            text = "<br>".join(lines[:4])
+        text = "<br>".join(self._fitLines(volumes)) if self._card is not None else ""
         self._ui.fitLabel.text = text
         self._ui.fitLabel.setVisible(bool(text))
+
+    def _fitLines(self, volumes: list[Any]) -> list[str]:
+        """A few warnings, of as many volumes as have any, and how many there are besides."""
+        looked = self._lookedAt(volumes)
+        found: list[tuple[int, str]] = []
+        for volume in looked:
+            name = volume.GetName() if len(volumes) > 1 else ""
+            found += [(i, _warningHtml(name, line)) for i, line in enumerate(self._warningsOf(volume))]
+        found.sort(key=lambda warning: warning[0])  # the first one of each
+        lines = [line for number, line in found[:_WARNINGS]]
+        if len(found) > _WARNINGS:
+            lines.append(_("And {count} more.").format(count=len(found) - _WARNINGS))
+        if len(looked) < len(volumes):
+            text = _("{count} of {all} volumes were not looked at; the run says which of them do not fit.")
+            lines.append(text.format(count=len(volumes) - len(looked), all=len(volumes)))
+        return lines
+
+    def _lookedAt(self, volumes: list[Any]) -> list[Any]:
+        """The volumes whose voxels are known, or are soon: the panel must not stand still for a large scene."""
+        looked, left = [], _LOOKED_AT
+        for volume in volumes:
+            image = volume.GetImageData()
+            key = (volume.GetID(), image.GetMTime())
+            if key not in self._known:
+                left -= image.GetNumberOfPoints()
+                if left < 0 and looked:
+                    continue
+                self._known.add(key)
+            looked.append(volume)
+        return looked
 
     def fitVolumes(self) -> list[Any]:
         """Return the volumes that are compared with what models expect: those chosen, or the first of a sequence."""

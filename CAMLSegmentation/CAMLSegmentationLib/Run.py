@@ -42,11 +42,16 @@ class Progress:
 
 @dataclass
 class Summary:
-    """How a run ended: what was delivered, which pieces failed and why (title -> sentence)."""
+    """How a run ended: what was delivered, which pieces failed and why (title -> sentence).
+
+    ``misfits``: pieces that are not like what the model was made for, and how (title -> sentences); not the one volume
+    of the scene that a run is for, of which the panel says so beforehand.
+    """
 
     deliveries: list[Delivery] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    misfits: dict[str, str] = field(default_factory=dict)
     cancelled: bool = False
     seconds: float = 0.0
 
@@ -293,6 +298,9 @@ class SegmentationRun:
 
     def _onWarning(self, fields: dict[str, Any]) -> None:
         message = str(fields.get("message") or "")
+        if fields.get("misfit"):
+            self._onMisfit(str(fields.get("case") or ""), message)
+            return
         failed = fields.get("case") and fields.get("exit_code")  # without a code it is a mere remark
         work = self._take(str(fields["case"])) if failed else None
         if work is None:
@@ -300,6 +308,14 @@ class SegmentationRun:
             return
         self._fail(work, message)
         self._removeFiles(work)
+
+    def _onMisfit(self, identity: str, message: str) -> None:
+        work = next((w for w in self._pending if w.id == identity), None)
+        if work is None or getattr(work, "roiNode", None) is not None:  # a region's values say little of its scan
+            return
+        self._listener.onRunLog(message)
+        if self._outputs is not None or self._count > 1:
+            self.summary.misfits[work.title] = message
 
     # Bookkeeping
 

@@ -230,10 +230,20 @@ def _someOf(names: Sequence[str]) -> str:
 
 def summaryText(summary: Summary) -> str:
     """Return how a run ended, for the line below the buttons."""
+    if summary.cancelled:
+        done = len(summary.deliveries)
+        return _("Cancelled; {count} finished before.").format(count=done) if done else _("Cancelled.")
+    text = _outcome(summary)
+    if not summary.misfits:
+        return text
+    doubt = _("Not like what the model was made for, as the log explains: {names}.")
+    return f"{text} {doubt.format(names=_someOf(list(summary.misfits)))}"
+
+
+def _outcome(summary: Summary) -> str:
+    """What was done, and what failed."""
     done, failed = len(summary.deliveries), len(summary.failures)
     time = duration(summary.seconds)
-    if summary.cancelled:
-        return _("Cancelled; {count} finished before.").format(count=done) if done else _("Cancelled.")
     if not failed:
         text = _("Done in {time}.").format(time=time)
         return (

@@ -30,7 +30,8 @@ KINDS = {
     "case": "case, output, volumes_ml, agreement, score, seconds; where parts were left out, removed_ml; where asked "
     "for, surface_mm2 and components",
     "heartbeat": "pid, iteration",
-    "warning": "message, case where it concerns one, and exit_code where that case failed",
+    "warning": "message, case where it concerns one, exit_code where that case failed, and misfit (true) where its "
+    "images are not like those that the model was made for",
     "log": "message",
     "error": "message, exit_code",
     "finished": "result",

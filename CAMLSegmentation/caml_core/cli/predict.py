@@ -121,6 +121,7 @@ def run(args: argparse.Namespace) -> int:
             table=table,
             within=args.within,
             sources=args.images,
+            info=model.info,
             stop=stop,
             listener=listener,
         )

@@ -18,13 +18,15 @@ from ..data.case import Case, Role
 from ..data.cohort import load_cohort, takes_in
 from ..data.files import check_writable, make_folder, remove
 from ..data.grid import Grid
-from ..data.io import read_case
+from ..data.io import Volume, read_case
 from ..data.labels import labels_on_grid, read_labels, write_labels, write_scalar
 from ..errors import CamlError, Cancelled, DataError, ResourceError, UsageError
 from ..events import Listener, silent
 from ..model.build import build_network
 from ..model.caml import CamlNetwork
-from ..model_file import LoadedModel
+from ..model_file import LoadedModel, ModelInfo
+from ..model_fit import VolumeFacts
+from ..model_fit import warnings as fit_warnings
 from .measures import Measures, measure
 from .predictor import Prediction, Predictor
 from .table import Table
@@ -70,7 +72,10 @@ class Output:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One row of the table. ``error``: the sentence that says why there is no output; else empty."""
+    """One row of the table. ``error``: the sentence that says why there is no output; else empty.
+
+    ``remark``: how the images differ from those that the model was made for; empty where they do not.
+    """
 
     case: str
     output: str = ""
@@ -82,6 +87,7 @@ class CaseResult:
     seconds: float = 0.0
     error: str = ""
     exit_code: int = 0
+    remark: str = ""
 
 
 def load_network(model: LoadedModel) -> CamlNetwork:
@@ -125,6 +131,7 @@ def run_cases(
     table: Path | None = None,
     within: Path | None = None,
     sources: Sequence[Path] = (),
+    info: ModelInfo | None = None,
     stop: Callable[[], bool] = lambda: False,
     listener: Listener = silent,
 ) -> tuple[CaseResult, ...]:
@@ -133,6 +140,7 @@ def run_cases(
 
     within: a folder of label maps; outside of the one with its name (``CASE.nrrd``, ...) nothing of a case is labelled.
     sources: what the cases were found in; UsageError is raised where results would count as labels in one of them.
+    info: the model's card; with it each case is compared with what the model was made for, and a misfit is a warning.
 
     A case that cannot be segmented becomes a row with its error and a warning. What would fail for every case
     (a folder that cannot be written, a full disk, a stop request) is raised. A table that cannot be written, because
@@ -150,7 +158,7 @@ def run_cases(
         if stop():
             raise Cancelled(f"Stopped with {len(rows)} of {len(cases)} cases written.")
         progress.case = case.id
-        rows.append(_run_case(predictor, case, output, within, listener))
+        rows.append(_run_case(predictor, case, output, within, info, listener))
         progress.end(len(rows))
         if figures is not None:
             unwritten = _try_table(figures, rows, unwritten, listener)
@@ -172,11 +180,21 @@ def _try_table(
     return None
 
 
-def _run_case(predictor: Predictor, case: Case, output: Output, within: Path | None, listener: Listener) -> CaseResult:
+def _run_case(
+    predictor: Predictor,
+    case: Case,
+    output: Output,
+    within: Path | None,
+    info: ModelInfo | None,
+    listener: Listener,
+) -> CaseResult:
     begin = time.perf_counter()
     listener("stage", _stage("prepare", case.id))
     try:
         volumes = read_case(case, len(predictor.spec.channels))
+        remark = "" if info is None else _misfit(volumes, predictor.spec, info)
+        if remark:
+            listener("warning", {"message": f"Case {case.id}: {remark}", "case": case.id, "misfit": True})
         prediction = predictor.predict(
             volumes,
             uncertainty=output.uncertainty,
@@ -206,9 +224,25 @@ def _run_case(predictor: Predictor, case: Case, output: Output, within: Path | N
         prediction.score,
         measures,
         time.perf_counter() - begin,
+        remark=remark,
     )
     listener("case", _event(row))
     return row
+
+
+def _misfit(volumes: Sequence[Volume], spec: ModelSpec, info: ModelInfo) -> str:
+    """How volumes differ from what a model expects, in one line; nobody may have looked at them before."""
+    facts = [
+        VolumeFacts(
+            volume.grid.size,
+            volume.grid.spacing,
+            volume.grid.direction,
+            lowest=float(volume.array.min()),
+            highest=float(volume.array.max()),
+        )
+        for volume in volumes
+    ]
+    return " ".join(fit_warnings(facts, spec, info))
 
 
 def _written(prediction: Prediction, spec: ModelSpec, case: Case, output: Output) -> tuple[Path, Measures | None]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 NAME = "predictions.csv"
 _FIRST, _LAST = ("case", "output"), ("agreement", "seconds", "error")
+#: Before the error, where a case has one.
+_REMARK = "remark"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def table_for(path: Path, names: Sequence[str]) -> Path:
 
 
 class Table:
-    """A CSV: case, output, figures of each segment, mean agreement, seconds, error.
+    """A CSV: case, output, figures of each segment, mean agreement, seconds, remark where there is one, error.
 
     The figures are volume and agreement, and between them, where there are any, the volume of removed parts, surface
     and number of parts. The mean agreement is that of the segments found, and empty where nothing was.
@@ -70,7 +72,8 @@ class Table:
         figures = [(c, c.titles(self._names)) for c in _COLUMNS]
         shown = [titles for c, titles in figures if c.always or any(line.get(t) for line in lines for t in titles)]
         text = io.StringIO()
-        columns = [*_FIRST, *itertools.chain.from_iterable(shown), *_LAST]
+        remark = [_REMARK] if any(line.get(_REMARK) for line in lines) else []
+        columns = [*_FIRST, *itertools.chain.from_iterable(shown), *_LAST[:-1], *remark, _LAST[-1]]
         writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
@@ -82,7 +85,8 @@ class Table:
         for column in _COLUMNS:
             values = column.of(row)
             line |= {t: _figure(values.get(n), column.digits) for t, n in zip(column.titles(self._names), self._names)}
-        return {**line, "agreement": _figure(row.score, 4), "seconds": _figure(row.seconds, 2), "error": row.error}
+        line |= {"agreement": _figure(row.score, 4), "seconds": _figure(row.seconds, 2)}
+        return {**line, _REMARK: row.remark, "error": row.error}
 
 
 def _read(path: Path, names: Sequence[str]) -> list[dict[str, str]] | None:
@@ -94,7 +98,7 @@ def _read(path: Path, names: Sequence[str]) -> list[dict[str, str]] | None:
     except (OSError, UnicodeDecodeError, csv.Error):
         return None
     needed = {*_FIRST, *_LAST, *(t for c in _COLUMNS if c.always for t in c.titles(names))}
-    optional = {t for c in _COLUMNS if not c.always for t in c.titles(names)}
+    optional = {_REMARK} | {t for c in _COLUMNS if not c.always for t in c.titles(names)}
     whole = all(None not in line and None not in line.values() for line in lines)  # else a hand was at work
     return lines if whole and needed <= set(titles) <= needed | optional else None
 
