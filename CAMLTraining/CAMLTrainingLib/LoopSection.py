@@ -105,6 +105,8 @@ class LoopSection:
         text = _("{count} cases segmented.").format(count=len(summary.done))
         if summary.leftOut:
             text += " " + _leftOut(summary.leftOut)
+        if summary.misfits:
+            text += " " + _misfits(summary.misfits)
         if summary.cancelled:
             text += " " + _("Cancelled.")
         if summary.failures:
@@ -214,3 +216,12 @@ def _leftOut(volumes: dict[str, float]) -> str:
     return _("Only the largest parts are kept; of {case} {volume} mL were left out{more}.").format(
         case=most, volume=f"{volumes[most]:.2f}", more=more.format(count=others)
     )
+
+
+def _misfits(sentences: dict[str, str]) -> str:
+    """Say of the first case how it is not like what the model was made for, and how many others there are."""
+    text, others = next(iter(sentences.values())), len(sentences) - 1
+    if not others:
+        return text
+    more = _("{count} others do not fit it either.") if others > 1 else _("{count} other does not fit it either.")
+    return f"{text} {more.format(count=others)}"

@@ -53,11 +53,13 @@ class PredictionListener(Protocol):
 class PredictionSummary:
     """How it ended: cases done, cases that failed with the reason, a fault of the whole, and whether it was stopped.
 
-    ``leftOut``: mL that lay apart from the largest parts of a case, where the model keeps these alone.
+    ``leftOut``: mL that lay apart from the largest parts of a case, where the model keeps these alone. ``misfits``:
+    cases that are not like what the model was made for, with a sentence each.
     """
 
     done: list[str] = field(default_factory=list)
     leftOut: dict[str, float] = field(default_factory=dict)
+    misfits: dict[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     fault: str = ""
     cancelled: bool = False
@@ -123,6 +125,8 @@ class PredictionRun:
             self._working = self._working or fields.get("name") in ("prepare", "predict")
         elif kind == "warning" and fields.get("case") and fields.get("exit_code"):
             self._fail(str(fields["case"]), str(fields.get("message") or ""))
+        elif kind == "warning" and fields.get("misfit"):
+            self.summary.misfits[str(fields.get("case"))] = str(fields.get("message") or "")
         elif kind == "error":
             message = str(fields.get("message") or "")
             self.summary.fault = missingPackage(message) or message

@@ -229,6 +229,20 @@ def test_what_was_left_out_of_predictions_is_said(a_round, worker, left, more):
     assert a_round.ui.predictLabel.text == f"4 cases segmented. {end}"
 
 
+@pytest.mark.parametrize(("others", "more"), [((), ""), (("case-03",), " 1 other does not fit it either.")])
+def test_scans_that_the_model_was_not_made_for_are_named(a_round, worker, others, more):
+    """Their predictions come all the same, and nobody may have looked at the scans."""
+    a_round.ui.predictButton.click()
+    for case in CASES:
+        if case in ("case-01", *others):
+            sentence = f"Case {case}: its grey values are like a CT's."
+            worker().tell("warning", message=sentence, case=case, misfit=True)
+        worker().segment(case)
+    worker().finish()
+    end = f"Case case-01: its grey values are like a CT's.{more}"
+    assert a_round.ui.predictLabel.text == f"4 cases segmented. {end}"
+
+
 def test_a_case_taken_off_the_list_meanwhile_is_no_fault(a_round, worker):
     panel = a_round
     panel.ui.predictButton.click()
