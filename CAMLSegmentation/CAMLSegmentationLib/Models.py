@@ -8,6 +8,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from caml_core.config import ModelSpec
 from caml_core.model_file import ModelCard
 from caml_core.model_library import Entry, ModelLibrary
 
@@ -45,12 +46,19 @@ def _rows(card: ModelCard, bundled: bool) -> list[tuple[str, str]]:
         (_("Trained on"), _trained(card)),
         (_("Held out"), html.escape(heldOut(info.metrics))),
         (_("That is"), html.escape(heldOutCases(info.metrics))),
-        (_("Sub-models"), _("one (trained on labels alone: no disagreement)") if spec.labeled_only else ""),
+        (_("Sub-models"), _subModels(spec)),
         (_("Parts"), _("the largest part of each segment, as in the labels") if spec.one_component else ""),
         (_("Origin"), _("comes with the extension") if bundled else html.escape(card.path.name)),
         (_("Licence"), html.escape(info.license) or _("not stated")),
         (_("Citation"), html.escape(info.citation)),
     ]
+
+
+def _subModels(spec: ModelSpec) -> str:
+    """Why there is no disagreement to be had of a model; empty where there is."""
+    if spec.labeled_only:
+        return _("one (trained on labels alone: no disagreement)")
+    return "" if spec.second_opinion else _("v alone (a lacks its attention in predictions: no disagreement)")
 
 
 def _trained(card: ModelCard) -> str:
@@ -84,7 +92,8 @@ def heldOutCases(metrics: Any) -> str:
 def _meanDice(summary: Any) -> float | None:
     """Mean over the segments of the first sub-model in an evaluation's summary; None where there is no such figure."""
     by_model = summary if isinstance(summary, dict) else {}
-    segments = next((by_model[name] for name in ("mean", "v", "a") if isinstance(by_model.get(name), dict)), {})
+    known = ("mean", "v", "a")
+    segments = next((rows for name, rows in by_model.items() if name in known and isinstance(rows, dict)), {})
     figures = [metrics.get("dice") for metrics in segments.values() if isinstance(metrics, dict)]
     means = [figure.get("mean") for figure in figures if isinstance(figure, dict)]
     if not means or not all(isinstance(mean, (int, float)) for mean in means):

@@ -321,6 +321,14 @@ class ModelSpec:
     #: Every segment is one compact piece in all labelled cases: predictions keep the largest unless told otherwise.
     one_component: bool = False
 
+    @property
+    def second_opinion(self) -> bool:
+        """Whether predictions may ask sub-model a: it was trained, and sees in evaluation what it saw in training.
+
+        Where evaluation skips the attention (paper), its other layers get features that they were never trained on.
+        """
+        return not self.labeled_only and self.network.attention_evaluation != "skip"
+
     def __post_init__(self) -> None:
         labels = [s.label for s in self.segments]
         _require(

@@ -81,7 +81,7 @@ def test_the_list_of_all_cases_holds_nothing_out(scans):
     assert not cohort.with_role("validation")
 
 
-def a_run(name: str, seed: int, dice: float, models=("mean", "v", "a"), **more: float) -> Result:
+def a_run(name: str, seed: int, dice: float, models=("mean", "v", "a"), attention="alone", **more: float) -> Result:
     """A run whose cases have ``dice`` and a little more each."""
     figures = {"jaccard": 0.8, "hd95_pooled_mm": 4.0, "hd95_mm": 5.0, "assd_mm": 1.0, **more}
     cases = {
@@ -91,7 +91,7 @@ def a_run(name: str, seed: int, dice: float, models=("mean", "v", "a"), **more: 
     plan = {
         "iterations": 1000,
         "geometry": {"spacing": [1.25, 1.25, 1.25], "patch": [96, 64, 40]},
-        "network": {"base_filters": 16},
+        "network": {"base_filters": 16, "attention_evaluation": attention},
         "numeric": {"dtype": "bf16"},
     }
     measured = {"training_seconds": 1200.0, "peak_mb": 2000.0, "parts": 2, "machine": "a machine"}
@@ -132,6 +132,16 @@ def test_the_table_of_runs_shows_both_rules_of_the_95th_percentile():
     assert "4.00 +- 0.00" in row and "5.00 +- 0.00" in row
     assert row[-3:] == ["1000", "20.0 (-)", "2000"]  # a resumed run's processor seconds are not known
     assert "no-occ, mean of both sub-models" in text and "no-occ, sub-model v" not in text
+
+
+def test_the_paper_s_terms_are_judged_by_v():
+    """Its sub-model a lacks in evaluation what it was trained with; where it never had it, it lacks nothing."""
+    paper, without = (a_run(name, 0, 0.9, attention="skip") for name in ("paper-losses", "no-cma"))
+    assert (paper.main, without.main, a_run("caml", 0, 0.9).main) == ("v", "mean", "mean")
+    paper.sub_models["v"]["case 61"]["dice"] = 0.2
+    assert cells(cases_table([paper, without]), "case 61")[1:] == ["20.0", "90.0"]
+    text = runs_table([paper])
+    assert "paper-losses, sub-model v" in text and "mean of both" not in text
 
 
 def test_conditions_name_what_differs():

@@ -16,6 +16,7 @@ from synthetic import prepared, tiny_plan, write_cohort
 from trainings import Training, planned, train
 from variants import VARIANTS
 
+from caml_core.config import ModelSpec
 from caml_core.data.sampler import TwoStreamSampler
 from caml_core.errors import UsageError
 from caml_core.model import caml
@@ -23,9 +24,11 @@ from caml_core.model_file import load_model
 from caml_core.presets import default_preset
 from caml_core.serialization import from_json
 from caml_core.training import engine, planner, trainer
+from caml_core.training.scores import main_sub_model
 
 TOUCHED = (
     (planner, "default_preset"),
+    (ModelSpec, "second_opinion"),
     (caml, "cross_sample_attention"),
     (engine, "solo_losses"),
     (engine, "caml_losses"),
@@ -122,6 +125,8 @@ def test_without_attention_it_neither_learns_nor_takes_part(changed):
             if name.startswith(ATTENTION):
                 value.normal_()
     assert torch.equal(network.forward_a(image), logits)
+    assert plan.model_spec.second_opinion and main_sub_model(plan.model_spec) == "mean"
+    assert not dataclasses.replace(plan.model_spec, labeled_only=True).second_opinion
 
 
 def test_without_omni_correlation_the_heads_stay(changed):

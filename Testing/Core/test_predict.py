@@ -34,7 +34,9 @@ def caches(tmp_path, monkeypatch):
 
 def save_a_model(path, channels=1, spacing=1.5):
     torch.manual_seed(0)
-    config = NetworkConfig(in_channels=channels, base_filters=2, attention_heads=2, classes=3)
+    config = NetworkConfig(
+        in_channels=channels, base_filters=2, attention_heads=2, classes=3, attention_evaluation="alone"
+    )
     spec = ModelSpec(Geometry((spacing,) * 3, (16, 16, 16)), config, (ChannelIntensity(),) * channels, SEGMENTS, (0,))
     network = build_network(config)
     with torch.no_grad():

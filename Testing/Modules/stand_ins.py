@@ -33,7 +33,9 @@ def save_stand_in(
     from caml_core.model_file import ModelInfo, save_model
 
     torch.manual_seed(0)
-    config = NetworkConfig(in_channels=channels, base_filters=2, attention_heads=2, classes=3)
+    config = NetworkConfig(
+        in_channels=channels, base_filters=2, attention_heads=2, classes=3, attention_evaluation="alone"
+    )
     channel = ChannelIntensity(modality=modality)
     spec = ModelSpec(Geometry((spacing,) * 3, (16, 16, 16)), config, (channel,) * channels, SEGMENTS)
     network = build_network(config)

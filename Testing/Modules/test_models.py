@@ -273,6 +273,9 @@ def test_held_out_figures_are_said_with_their_number():
         }
     }
     assert heldOut(metrics) == "Dice 85.0 % on 3 cases (few: indicative)"
+    summary = metrics["held_out"]["summary"]
+    metrics["held_out"]["summary"] = {"v": summary["v"], "mean": summary["mean"]}  # the first stands for the model
+    assert heldOut(metrics) == "Dice 10.0 % on 3 cases (few: indicative)"
     assert heldOut({}) == heldOut({"held_out": {"summary": {"mean": {}}}}) == "not measured"
     assert heldOut(json.loads('{"held_out": [1, 2]}')) == "not measured"
 

@@ -17,7 +17,6 @@ from caml_core.report.curves import draw_runs
 
 #: Case -> column -> value, of one sub-model.
 Rows = Mapping[str, Mapping[str, float]]
-MAIN = ("mean", "v")
 SUB_MODELS = {"mean": "mean of both sub-models", "v": "sub-model v", "a": "sub-model a"}
 
 
@@ -42,23 +41,34 @@ COLUMNS = (*OVERLAPS, *DISTANCES)
 
 @dataclass(frozen=True)
 class Result:
-    """One run: sub-model -> case -> figures, its plan, and what was measured of it."""
+    """One run: sub-model -> case -> figures, its plan, and what was measured of it.
+
+    main: the sub-model whose figures stand for the run.
+    """
 
     name: str
     seed: int
+    main: str
     sub_models: Mapping[str, Rows]
     plan: Mapping[str, Any]
     measured: Mapping[str, Any]
 
     @property
-    def main(self) -> str:
-        """The sub-model whose figures stand for the run."""
-        return next(name for name in MAIN if name in self.sub_models)
-
-    @property
     def cases(self) -> Rows:
         """Figures of the main sub-model."""
         return self.sub_models[self.main]
+
+
+def main_sub_model(name: str, finished: Finished) -> str:
+    """Return whose figures stand for a run of this name: both sub-models' mean, or v's.
+
+    They are v's where it was trained alone, and where a lacks in evaluation the attention that it was trained with.
+    """
+    assert finished.scores is not None
+    both = all("mean" in models for models in finished.scores["cases"].values())
+    attentive = name not in VARIANTS or VARIANTS[name].changes.get("attention", True)
+    lacking = attentive and finished.plan["network"]["attention_evaluation"] == "skip"
+    return "mean" if both and not lacking else "v"
 
 
 def result(name: str, seed: int, finished: Finished, more: Rows | None = None) -> Result:
@@ -69,10 +79,10 @@ def result(name: str, seed: int, finished: Finished, more: Rows | None = None) -
         for model, segments in models.items():
             (figures,) = segments.values()
             by_model.setdefault(model, {})[case] = dict(figures)
-    main = next(model for model in MAIN if model in by_model)
+    main = main_sub_model(name, finished)
     for case, figures in (more or {}).items():
         by_model[main][case] |= figures
-    return Result(name, seed, by_model, finished.plan, finished.measured)
+    return Result(name, seed, main, by_model, finished.plan, finished.measured)
 
 
 def runs_table(results: Sequence[Result], columns: Sequence[Column] = COLUMNS) -> str:

@@ -24,6 +24,7 @@ from accuracy_report import (
     conditions,
     curves,
     machines,
+    main_sub_model,
     result,
     runs_table,
     words_of_runs,
@@ -59,7 +60,8 @@ def main() -> None:
             return
         done = train_all(runs, options.at_once)
         results = [
-            result(name, seed, finished, _centrelines(finished, cohort)) for (name, seed), finished in done.items()
+            result(name, seed, finished, _centrelines(name, finished, cohort))
+            for (name, seed), finished in done.items()
         ]
         text = report(results, options)
         if options.show:
@@ -69,15 +71,16 @@ def main() -> None:
         write_section("vessels", f"{text}\n\n{curves(own, 'vessels')}")
 
 
-def _centrelines(finished: Finished, cohort: Path) -> dict[str, dict[str, float]]:
+def _centrelines(name: str, finished: Finished, cohort: Path) -> dict[str, dict[str, float]]:
     """Segment the held-out cases with the run's model and compare centrelines; case -> figures."""
     done = finished.folder / "centrelines.json"
     if not done.is_file():
         predictions = finished.folder / "predictions"
         command = caml("predict", finished.folder / "model.caml", cohort, "--role", "validation", "-o", predictions)
         numeric = finished.plan["numeric"]
-        numbers = ("--format", "nii.gz", "--device", "cpu", "--dtype", numeric["dtype"])
-        run([*command, *numbers, "--threads", str(numeric["threads"]), "--progress", "json"])
+        options = ("--format", "nii.gz", "--device", "cpu", "--dtype", numeric["dtype"])
+        options = (*options, "--sub-model", main_sub_model(name, finished))
+        run([*command, *options, "--threads", str(numeric["threads"]), "--progress", "json"])
         done.write_text(json.dumps(_compared(predictions, cohort)))
     return json.loads(done.read_text())
 

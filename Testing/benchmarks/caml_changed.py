@@ -67,10 +67,15 @@ def changed_preset(original: Callable[..., Preset], changes: Changes, *arguments
 
 
 def _leave_out_attention() -> None:
-    """In training here, in evaluation by the network's configuration, which the model file keeps."""
+    """In training here, in evaluation by the network's configuration, which the model file keeps.
+
+    Sub-model a is a second opinion all the same: it lacks nothing there that it was trained with.
+    """
+    from caml_core.config import ModelSpec
     from caml_core.model import caml
 
     _replace(caml, "cross_sample_attention", lambda _: lambda feature, *_, **__: feature)
+    _replace(ModelSpec, "second_opinion", lambda _: property(lambda spec: not spec.labeled_only))
 
 
 def _leave_out_sub_model_a() -> None:

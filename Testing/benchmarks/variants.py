@@ -48,7 +48,8 @@ VARIANTS = {
     ),
     "paper-losses": Variant(
         "the paper's losses and networks (no pseudo-labels, both sub-models from the start) at the default preset's "
-        "resolution, with its optimiser, augmentation and averaged weights",
+        "resolution, with its optimiser, augmentation and averaged weights; figures are those of sub-model v, as the "
+        "paper has them",
         changes=_papers_terms(),
     ),
 }

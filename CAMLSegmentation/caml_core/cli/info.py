@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 HELP = "show what a model file holds: segments, spacing, training, held-out figures, licence"
 #: Long entries of the provenance (a hash for each case) are counted, not printed; --json prints them.
 _LONGEST = 500
-#: Of what sub-models make of a case, the first that was measured; and the figures that are shown of it.
+#: What sub-models make of a case, of which the first in a summary stands for the model; the figures shown of it.
 _USES = {"mean": "mean of both sub-models", "v": "sub-model v", "a": "sub-model a"}
 _SHOWN = (("dice", "Dice", 100.0, "%"), ("hd95_mm", "95HD", 1.0, "mm"))
 
@@ -120,7 +120,7 @@ def _figures(measured: Any) -> Iterator[str]:
     summary = measured.get("summary") if isinstance(measured, dict) else None
     if not isinstance(summary, dict):
         return
-    use = next((name for name in _USES if isinstance(summary.get(name), dict)), "")
+    use = next((name for name, rows in summary.items() if name in _USES and isinstance(rows, dict)), "")
     for name, row in summary.get(use, {}).items():
         shown = [
             f"{words} {factor * row[key]['mean']:.1f} +- {factor * row[key]['std']:.1f} {unit}"

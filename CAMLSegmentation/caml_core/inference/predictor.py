@@ -40,6 +40,12 @@ _WHOLE = (1e6, 4.0, 3.0, 2.0, *_STRETCHES)
 _LARGEST_WINDOW = 32 * 2**20
 #: Share of the free memory that the windows may take.
 _MEMORY_SHARE = 0.5
+#: Why there is no map where one was asked for.
+_NO_TRAINED_A = "The model has one trained sub-model: there is no disagreement map."
+_NO_SECOND_OPINION = (
+    "Sub-model a of this model lacks in predictions the attention that it was trained with and is no second opinion: "
+    "there is no disagreement map, unless the mean of both is asked for."
+)
 
 
 @dataclass(frozen=True)
@@ -78,9 +84,10 @@ class Predictor:
     """Segments one case after another with one model. ``network`` is copied, and free to be trained on afterwards.
 
     ``quality``: "fast" takes the fewest windows and sub-model v alone, "balanced" both sub-models and an overlap of a
-    quarter, "best" half an overlap and the mirrors that the model was trained with. ``sub_model`` overrides which
-    sub-models make the labels. ``cleaning`` is applied to them; agreement and maps are those before it. ``stop`` is
-    asked before every window.
+    quarter, "best" half an overlap and the mirrors that the model was trained with; a model whose sub-model a is no
+    second opinion (``ModelSpec.second_opinion``) has v alone, and neither agreement nor map. ``sub_model`` overrides
+    which sub-models make the labels, and asks any that was trained. ``cleaning`` is applied to them; agreement and maps
+    are those before it. ``stop`` is asked before every window.
     """
 
     def __init__(
@@ -129,10 +136,10 @@ class Predictor:
             raise DataError("The region differs in size from the image; give it on the image's own grid.")
         image = self._prepared(volumes, way)
         prepared = time.perf_counter()
-        models = ("v", "a") if (uncertainty or len(self.use) == 2) and not self.spec.labeled_only else self.use
+        compared = uncertainty and (self.spec.second_opinion or "a" in self.use)
+        models = ("v", "a") if compared or len(self.use) == 2 else self.use
         if uncertainty and len(models) < 2:
-            message = "The model has one trained sub-model: there is no disagreement map."
-            self.listener("warning", {"message": message})
+            self.listener("warning", {"message": _NO_TRAINED_A if self.spec.labeled_only else _NO_SECOND_OPINION})
         self.listener("stage", {"name": "predict"})
         counted = None  # where agreement counts
         if within is not None and len(models) == 2:
@@ -279,7 +286,7 @@ def _sub_models(spec: ModelSpec, quality: Quality, sub_model: SubModel) -> tuple
     if spec.labeled_only and sub_model in ("a", "mean"):
         raise UsageError("The model was trained on labels only: its sub-model a knows nothing; use auto or v.")
     if sub_model == "auto":
-        sub_model = "v" if quality == "fast" or spec.labeled_only else "mean"
+        sub_model = "mean" if spec.second_opinion and quality != "fast" else "v"
     return ("v", "a") if sub_model == "mean" else (sub_model,)
 
 

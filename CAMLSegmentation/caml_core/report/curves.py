@@ -29,7 +29,7 @@ RUNS_CAPTION = (
     "CAML's counts pseudo-labelled voxels, too, which a training on labels only does not have."
 )
 DICE = {
-    "validation_dice": "both sub-models",
+    "validation_dice": "the model",
     "validation_dice_v": "sub-model v",
     "validation_dice_a": "sub-model a",
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..data.case import Cohort
 from ..inference.evaluation import empty_remarks
-from ..training.scores import COLUMNS, main_sub_model, summary_of
+from ..training.scores import COLUMNS, summary_of
 
 FORMAT = 1
 START, LABELED_ONLY, CAML, CROSS_VALIDATION = "start", "labeled-only", "caml", "cross-validation"
@@ -22,8 +22,8 @@ CaseTable = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 def row(name: str, scores: Mapping[str, Any], iterations: int = 0, seconds: float = 0.0) -> dict[str, Any]:
-    """Return a row of the result from what ``training/scores.py`` gives; of two sub-models it is their mean."""
-    sub_model = next((s for s in (main_sub_model(False), main_sub_model(True)) if s in scores["summary"]), None)
+    """Return a row of the result from what ``training/scores.py`` gives, whose main sub-model is the first there."""
+    sub_model = next(iter(scores["summary"]), None)
     cases = {case: by_model[sub_model] for case, by_model in scores["cases"].items() if sub_model}
     return row_of_cases(name, cases, iterations, seconds)
 

@@ -24,7 +24,7 @@ from ..training.planner import from_scratch
 from ..training.preflight import seen_note
 from ..training.run import finish_training, plan_training, run_training, survey
 from ..training.run_folder import RunFolder
-from ..training.scores import Scoring, start_model_scores, unread_remark
+from ..training.scores import Scoring, main_sub_model, start_model_scores, unread_remark
 from ..training.session import Session
 from ..training.trainer import Observer, Outcome
 from ..training.warm_start import seen_cases
@@ -299,7 +299,8 @@ class Round:
             return
         loaded = load_model(model)
         remarks = empty_remarks(crossed["cases"])
-        figures = {"count": crossed["count"], "summary": {"mean": crossed["summary"]}, "remarks": remarks}
+        summary = {main_sub_model(loaded.spec): crossed["summary"]}
+        figures = {"count": crossed["count"], "summary": summary, "remarks": remarks}
         info = dataclasses.replace(loaded.info, metrics={**loaded.info.metrics, "cross_validation": figures})
         save_model(self.folder.model, spec=loaded.spec, state=loaded.state, info=info)
 

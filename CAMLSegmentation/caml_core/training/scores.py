@@ -44,9 +44,9 @@ class Scoring:
     passes_over: bool = False
 
 
-def main_sub_model(labeled_only: bool) -> SubModel:
-    """Return the sub-model whose figures stand for the whole model."""
-    return "v" if labeled_only else "mean"
+def main_sub_model(spec: ModelSpec) -> SubModel:
+    """Return the sub-model whose figures stand for the whole model, as ``balanced`` predicts."""
+    return "mean" if spec.second_opinion else "v"
 
 
 def held_out_scores(
@@ -57,11 +57,13 @@ def held_out_scores(
     ``summary``: sub-model -> segment -> metric -> mean and spread; ``cases``: case -> sub-model -> segment -> metrics;
     ``remarks``: of which segments cases without any raise the first sub-model's mean; ``unread``: the ids of cases that
     were passed over. ``count`` is 0 and ``summary`` empty where all were.
-    The sub-models are "mean" (of both, as ``balanced`` predicts), "v" and "a"; only "v" when trained on labels only.
+    The sub-models are "mean" (of both), "v" and "a", the main one first; only "v" when trained on labels only.
     Raises Cancelled when asked to stop, DataError for a case that cannot be read and is not passed over.
     """
-    sub_models: tuple[SubModel, ...] = ("v",) if plan.labeled_only else ("mean", "v", "a")
-    return _score(network, plan.model_spec, sub_models, None, plan, cases, declared, scoring)
+    spec = plan.model_spec
+    every: tuple[SubModel, ...] = ("v",) if plan.labeled_only else ("mean", "v", "a")
+    sub_models = tuple(dict.fromkeys((main_sub_model(spec), *every)))
+    return _score(network, spec, sub_models, None, plan, cases, declared, scoring)
 
 
 def start_model_scores(
@@ -76,8 +78,9 @@ def start_model_scores(
     table = np.zeros(256, np.uint8)
     for ours, theirs in labels.items():
         table[theirs] = ours
-    sub_model = main_sub_model(start.spec.labeled_only)
-    scores = _score(load_network(start), start.spec, (sub_model,), table, plan, cases, declared, scoring)
+    scores = _score(
+        load_network(start), start.spec, (main_sub_model(start.spec),), table, plan, cases, declared, scoring
+    )
     return {**scores, "absent": [s.name for s in plan.segments if s.label not in labels]}
 
 

@@ -27,7 +27,10 @@ VALIDATION_CASES = 20
 
 @dataclass(frozen=True)
 class Scores:
-    """Mean Dice over cases and segments of the sub-models' mean, of v and of a; ``segments``: of the mean, by name."""
+    """Mean Dice over cases and segments as the model predicts, of v and of a; ``segments``: the first, by name.
+
+    A model predicts with both sub-models' mean, and with v where a is no second opinion.
+    """
 
     dice: float
     dice_v: float
@@ -56,11 +59,12 @@ def validate(
             return None
         rows.append(_case_dice(network, plan, case, device))
     table = np.array(rows).mean(axis=0)  # [mean, v, a] x segments
+    main = table[0 if plan.model_spec.second_opinion else 1]
     return Scores(
-        dice=float(table[0].mean()),
+        dice=float(main.mean()),
         dice_v=float(table[1].mean()),
         dice_a=None if plan.labeled_only else float(table[2].mean()),
-        segments={s.name: float(value) for s, value in zip(plan.segments, table[0])},
+        segments={s.name: float(value) for s, value in zip(plan.segments, main)},
         cases=len(rows),
     )
 
