@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from synthetic import tiny_plan, write_cohort
 
 from caml_core.cli import main
-from caml_core.config import Plan
+from caml_core.config import Geometry, Plan, Segment
+from caml_core.data.geometry import NetworkGrid
+from caml_core.data.grid import Grid
+from caml_core.data.labels import write_labels, write_scalar
+from caml_core.events import silent
 from caml_core.model import build_network
 from caml_core.model_file import ModelInfo, save_model
 from caml_core.serialization import from_json, read_json
+from caml_core.training import sizes
+from caml_core.training.planner import COARSE_START
+from caml_core.training.preflight import Extras, preflight
+from caml_core.training.request import Request
+from caml_core.training.run import survey
 
 
 @pytest.mark.parametrize("asked", [("--base-filters", "4"), ("--patch", "32,16,16"), ("--spacing", "2,2,2")])
@@ -44,3 +55,46 @@ def test_a_start_model_of_the_published_kind_attends_as_the_preset_that_trains_i
         assert main([*command, "--preset", preset, "--dtype", "fp32", "-o", str(tmp_path / f"{preset}.json")]) == 0
         planned = from_json(Plan, read_json(tmp_path / f"{preset}.json"), "plan").network
         assert (planned.attention_evaluation, planned.attention_dropout) == expected, preset
+
+
+def _tubes(folder: Path, radius: float) -> Path:
+    """Two labelled scans with voxels of 0.5 mm, each with two tubes of ``radius`` mm."""
+    path = write_cohort(folder, labeled=2, unlabeled=0, validation=0)
+    grid = Grid((40, 40, 40), (0.5, 0.5, 0.5))
+    x, y, z = (0.5 * axis for axis in np.indices(grid.size))
+    for case in range(2):
+        tubes = np.minimum(np.hypot(x - 7.3, y - 9.1 - case), np.hypot(y - 6.2, z - 14.4)) < radius
+        image = np.random.default_rng(case).normal(100, 10, grid.size) + 100 * tubes
+        write_scalar(folder / f"case{case}_image.nrrd", image.astype(np.float32), grid)
+        write_labels(folder / f"case{case}_label.nrrd", tubes.astype(np.uint8), grid, (Segment("vessel", 1),))
+    return path
+
+
+@pytest.mark.parametrize(("radius", "spacing", "coarse"), [(1.1, 1.25, True), (5.0, 1.25, False), (1.1, 0.5, False)])
+def test_a_start_model_whose_grid_does_not_keep_the_labels_is_a_caution(
+    tmp_path: Path, radius: float, spacing: float, coarse: bool
+) -> None:
+    plan, start = tiny_plan(), tmp_path / "start.caml"
+    spec = dataclasses.replace(plan.model_spec, geometry=Geometry((spacing,) * 3, (16, 16, 16)))
+    save_model(start, spec=spec, state=build_network(plan.network).state_dict(), info=ModelInfo("start"))
+    request = Request(threads=1, dtype="fp32", iterations=10)
+    found = preflight(_tubes(tmp_path / "cohort", radius), request, silent, start, Extras(cache_folder=tmp_path))
+    assert found["verdict"] == "fits" and found["plan"]["geometry"]["spacing"] == [spacing] * 3
+    said = [note for note in found["cautions"] if note.startswith(COARSE_START)]
+    assert len(said) == coarse and set(said) <= set(found["notes"])
+    for note in said:
+        (kept,) = re.findall(r"keep ([\d.]+) % Dice", note)
+        assert 30 < float(kept) < 97 and "1.25x1.25x1.25 mm" in note and "train from scratch" in note
+
+
+def test_only_a_coarser_start_s_grid_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels are taken to one grid instead of six, and to none that is as fine as the scans."""
+    cohort, found = survey(_tubes(tmp_path, 1.1), Request(), silent)
+    cases, tried = cohort.with_role("labeled"), []
+    original = NetworkGrid.of
+    monkeypatch.setattr(NetworkGrid, "of", lambda grid, geometry: tried.append(geometry) or original(grid, geometry))
+    coarse = Geometry((0.5, 0.5, 1.5), (16, 16, 16))
+    assert sizes.study_labels(cases, found, (), coarse).start_ceiling < 0.97
+    assert tried == [coarse, coarse]
+    assert sizes.study_labels(cases, found, (), Geometry((0.5, 0.5, 0.4), (16, 16, 16))).start_ceiling == 1.0
+    assert len(tried) == 2

@@ -41,6 +41,8 @@ OVERHEAD_SHARE = 0.04
 MOST_VALIDATIONS = 20
 #: Features of full resolution in a step beyond which memory matters more than time.
 RECOMPUTE_FEATURES = 30_000_000
+#: How the note begins that a start model's grid is too coarse.
+COARSE_START = "On the start model's grid labels keep"
 #: With fewer iterations than this a smaller network learns more in the same time.
 FEW_ITERATIONS = 300
 SMALL_FILTERS = 8
@@ -62,7 +64,7 @@ def make_plan(
     labeled = cohort.with_role("labeled")
     notes = list(found.notes)
     channels = choose_channels(found, request.preset)
-    traits = sizes.study_labels(labeled, found, cohort.segments)
+    traits = sizes.study_labels(labeled, found, cohort.segments, None if start is None else start.spec.geometry)
     preset = _preset(request, found, len(labeled), traits)
     if preset.losses.pseudo_largest_component:
         notes.append(
@@ -72,6 +74,12 @@ def make_plan(
     if start is not None:
         _refuse_other_shapes(request, start.spec)
         geometry, network, channels = _from_start(start, found, preset.network, notes)
+        if traits.start_ceiling < sizes.LEAST_CEILING:
+            notes.append(
+                f"{COARSE_START} {100 * traits.start_ceiling:.1f} % Dice on the way there and back "
+                f"({_join(geometry.spacing)} mm), and results can hardly be better; train from scratch, which takes a "
+                "finer grid, or choose a start model with one."
+            )
     elif request.preset == "paper":
         geometry = Geometry(request.spacing or found.spacing, request.patch or PAPER_PATCH)
         network = preset.network

@@ -23,7 +23,7 @@ from ..model_file import LoadedModel, load_model, network_shapes
 from ..serialization import to_json
 from . import sizes
 from .memory import SHRUNK, DoesNotFit, free_memory_mb
-from .planner import describe, make_plan, windows_per_case
+from .planner import COARSE_START, describe, make_plan, windows_per_case
 from .request import Request
 from .run import survey
 from .validation import VALIDATION_CASES
@@ -92,6 +92,7 @@ def _answer(
     known = {} if start is None else known_labels(start.spec.segments, found.segments)
     expectations = _expectations(cohort, start)
     notes = [*(found.notes if plan is None else plan.notes), *expectations]
+    coarse = [note for note in notes if note.startswith(COARSE_START)]
     kept = [s.name for s in found.segments if s.label in known]
     if kept:
         notes.append(f"Taken over from the start model: {', '.join(kept)}.")
@@ -100,7 +101,7 @@ def _answer(
         "sentence": "",
         "cases": [_case(case, found.notes) for case in found.cases],
         "notes": list(dict.fromkeys(notes)),
-        "cautions": list(dict.fromkeys([*found.notes, *expectations])),
+        "cautions": list(dict.fromkeys([*found.notes, *coarse, *expectations])),
         "kept_segments": kept,
         "new_segments": [s.name for s in found.segments if start is not None and s.label not in known],
         "plan": to_json(plan),

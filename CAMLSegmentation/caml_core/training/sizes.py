@@ -30,6 +30,8 @@ LEAST_CEILING = 0.97
 #: Labelled cases that are looked at for it, of each segment.
 CEILING_CASES = 4
 THIN_SHARE = 0.015
+#: In the place of a coarsening: the grid of the model that a training starts from.
+_START = 0.0
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,12 @@ class LabelTraits:
 
     ceilings: coarsening -> lowest segment's mean Dice after the way to the network's grid and back, over cases that
     have the segment. Coarsenings that certainly keep less than ``LEAST_CEILING``, and all beyond them, are left out.
+    start_ceiling: the same for the grid of the model that a training starts from; 1 without one.
     """
 
     ceilings: dict[float, float]
     foreground_share: float
+    start_ceiling: float = 1.0
 
     @property
     def thin(self) -> bool:
@@ -49,13 +53,19 @@ class LabelTraits:
         return self.foreground_share < THIN_SHARE
 
 
-def study_labels(cases: Sequence[Case], found: Fingerprint, declared: Sequence[Segment]) -> LabelTraits:
-    """Read a few labelled cases of each segment; ``declared`` are the cohort's own segments."""
+def study_labels(
+    cases: Sequence[Case], found: Fingerprint, declared: Sequence[Segment], start: Geometry | None = None
+) -> LabelTraits:
+    """Read a few labelled cases of each segment; ``declared`` are the cohort's own segments.
+
+    start: the grid of the model that a training starts from; then no other is looked at.
+    """
     chosen = _cases_to_read(cases, found)
     if not chosen:
         return LabelTraits(dict.fromkeys(COARSENING, 1.0), 0.0)
     total = Counter(label for labels in chosen.values() for label in labels)
-    dice: dict[float, dict[int, list[float]]] = {f: {label: [] for label in total} for f in COARSENING[1:]}
+    grids = _grids_to_try(found.spacing, start)
+    dice: dict[float, dict[int, list[float]]] = {f: {label: [] for label in total} for f in grids}
     shares = []
     for case in cases:
         if case.id not in chosen:
@@ -65,14 +75,17 @@ def study_labels(cases: Sequence[Case], found: Fingerprint, declared: Sequence[S
         label = conform(drawn.array, drawn.segments, found.segments, case.id)
         shares.append(float(np.count_nonzero(label)) / label.size)
         for factor in list(dice):
-            network_grid = NetworkGrid.of(drawn.grid, Geometry(coarsened(found.spacing, factor), (16, 16, 16)))
+            network_grid = NetworkGrid.of(drawn.grid, grids[factor])
             for value in chosen[case.id]:
                 dice[factor][value].append(_round_trip_dice(label == value, network_grid))
-            if _best_ceiling(dice[factor], total) < LEAST_CEILING:  # nothing is asked beyond it: large scans take long
-                dice = {f: kept for f, kept in dice.items() if f < factor}
+            if start is None and _best_ceiling(dice[factor], total) < LEAST_CEILING:
+                dice = {
+                    f: kept for f, kept in dice.items() if f < factor
+                }  # nothing is asked beyond: scans may be large
                 break
     ceilings = {factor: min(float(np.mean(v)) for v in kept.values()) for factor, kept in dice.items()}
-    return LabelTraits({1.0: 1.0, **ceilings}, float(np.mean(shares)))
+    start_ceiling = ceilings.pop(_START, 1.0)
+    return LabelTraits({1.0: 1.0, **ceilings}, float(np.mean(shares)), start_ceiling)
 
 
 def coarsened(spacing: Spacing, factor: float) -> Spacing:
@@ -137,6 +150,14 @@ def _cases_to_read(cases: Sequence[Case], found: Fingerprint) -> dict[str, list[
         for case in [c for c in cases if segment.label in drawn[c.id]][:CEILING_CASES]:
             chosen.setdefault(case.id, []).append(segment.label)
     return chosen
+
+
+def _grids_to_try(spacing: Spacing, start: Geometry | None) -> dict[float, Geometry]:
+    """Grids that labels are taken to; a start model's only where an axis of it is coarser than the cohort's median."""
+    if start is None:
+        return {factor: Geometry(coarsened(spacing, factor), (16, 16, 16)) for factor in COARSENING[1:]}
+    coarser = any(theirs > 1.001 * ours for theirs, ours in zip(start.spacing, spacing))
+    return {_START: start} if coarser else {}
 
 
 def _best_ceiling(dice: Mapping[int, Sequence[float]], total: Mapping[int, int]) -> float:
