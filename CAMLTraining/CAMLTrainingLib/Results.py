@@ -62,12 +62,19 @@ def _headline(found: Round) -> str:
     if shown is None or shown.mean_dice is None:
         return _("Round {number}: the model is trained.").format(number=found.number)
     text = _("Round {number}: Dice {dice} %").format(number=found.number, dice=percent(shown.mean_dice))
-    against = [
-        _("{name} {dice} %").format(name=title(row.name), dice=percent(row.mean_dice))
-        for row in (start, alone)
-        if row is not None and row.mean_dice is not None
-    ]
+    against = [_against(row, shown) for row in (start, alone) if row is not None and row.mean_dice is not None]
     return text + (f" ({'; '.join(against)})." if against else ".")
+
+
+def _against(row: Row, shown: Row) -> str:
+    """A row beside the one that is shown; a start model may have some of its segments alone."""
+    text = _("{name} {dice} %").format(name=title(row.name), dice=percent(row.mean_dice))
+    if row.dice.keys() == shown.dice.keys():
+        return text
+    own = sum(mean for segment, (mean, _spread) in shown.dice.items() if segment in row.dice) / len(row.dice)
+    return _("{row}, on {segments} alone, where it is {dice} % now").format(
+        row=text, segments=", ".join(row.dice), dice=percent(own)
+    )
 
 
 def _summary(found: Round) -> str:

@@ -168,6 +168,20 @@ def test_what_stands_out_is_said(tmp_path):
     assert fingerprint(a_cohort(*cases[:6])).notes == ()
 
 
+def test_a_class_that_held_out_labels_lack_is_said(tmp_path):
+    """They were accepted before it was added: what a model finds of it there would count as wrong."""
+    both = a_label()
+    both[8:10] *= 2
+    named = (Segment("LA", 1), Segment("LV", 2))
+    labeled = [a_case(tmp_path, i, label=both, segments=named) for i in range(3)]
+    old = [replace(a_case(tmp_path, i, segments=named[:1]), role="validation") for i in (3, 4)]
+    new = replace(a_case(tmp_path, 5, label=both, segments=named), role="validation")
+    (note,) = fingerprint(a_cohort(*labeled, *old, new)).notes
+    assert note.startswith("The class 'LV' is not drawn in 2 of 3 held-out cases (c3, c4), and") and "wrong" in note
+    assert fingerprint(a_cohort(labeled[0], old[0])).notes != ()
+    assert fingerprint(a_cohort(*labeled, new)).notes == ()
+
+
 @pytest.mark.parametrize("values, said", [((0, 255), True), (range(12), True), (range(13), False), ((0, 0.5), False)])
 def test_a_label_map_among_the_scans_stands_out(tmp_path, values, said):
     mask = Case("mask", (tmp_path / "mask.nrrd",))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SlicerHost
@@ -10,6 +12,7 @@ from training_tools import add_scan, ball, finish_round, predict
 
 from caml_core.data.io import read_volume
 from caml_core.data.labels import write_scalar
+from caml_core.project.history import Round, Row
 
 
 def shown_chart():
@@ -48,6 +51,19 @@ def test_the_plot_shows_all_rounds_that_were_measured(training, stand_in):
         "Start model": [(4, 0)],
     }
     assert [training.ui.historyTableWidget.item(row, 4).text() for row in range(4)] == ["80.0", "", "85.0", "90.0"]
+
+
+def test_a_start_model_with_fewer_segments_is_compared_on_them(training):
+    from CAMLTrainingLib.Results import resultHtml
+
+    def row(name: str, **dice: float) -> Row:
+        return Row(name, 2, {segment: (value, 0.0) for segment, value in dice.items()}, {})
+
+    ours = row("caml", A=0.9, B=0.5)
+    said = resultHtml(Round(2, Path(), True, rows=(row("start", A=0.8), ours)))
+    assert "Dice 70.0 % (Start model 80.0 %, on A alone, where it is 90.0 % now)." in said
+    said = resultHtml(Round(2, Path(), True, rows=(row("start", A=0.8, B=0.2), ours)))
+    assert "Dice 70.0 % (Start model 50.0 %)." in said
 
 
 def test_rounds_that_were_not_measured_cannot_be_plotted(training, stand_in):

@@ -22,6 +22,8 @@ __all__ = ["CaseFingerprint", "ChannelFingerprint", "Fingerprint", "choose_chann
 
 #: Fewer labelled cases that have a segment do not tell: the next patient may have two lesions.
 _LEAST_ONE_COMPONENT = 3
+#: Roles whose labels are read.
+_JUDGED = ("labeled", "validation")
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class _Survey:
         channels = tuple(self._channel(index) for index in range(self._channels))
         spacing = np.median([case.spacing for case in self._cases], axis=0)
         size = np.median([case.size for case in self._cases], axis=0)
-        notes = (*self._notes, *_outliers(self._cases, segments))
+        notes = (*self._notes, *_outliers(self._cases, segments), *_not_held_out(self._cases, segments))
         drawn = Counter(label for c in self._cases if c.role == "labeled" for label in labels_drawn(c, segments))
         compact = self._compact and all(drawn[s.label] >= _LEAST_ONE_COMPONENT for s in segments)
         shape = (_floats(spacing), _integers(size))
@@ -213,12 +215,31 @@ def _rare_segments(cases: Sequence[CaseFingerprint], segments: Sequence[Segment]
             notes.append(f"The class {segment.name!r} occurs in no labelled case.")
         elif len(having) < len(labeled):
             others = [case.id for case in labeled if case.id not in having]
-            named = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
             notes.append(
                 f"The class {segment.name!r} is drawn in {len(having)} of {len(labeled)} labelled cases, and the "
-                f"training takes it for absent from the others ({named}): draw it there, too, if it is there."
+                f"training takes it for absent from the others ({_listed(others)}): draw it there, too, if it is there."
             )
     return notes
+
+
+def _not_held_out(cases: Sequence[CaseFingerprint], segments: Sequence[Segment]) -> list[str]:
+    """Labels that were accepted before a class was added lack it: what is found of it there counts as wrong."""
+    drawn = {role: {c.id: labels_drawn(c, segments) for c in cases if c.role == role} for role in _JUDGED}
+    taught = frozenset[int]().union(*drawn["labeled"].values())
+    held_out, notes = drawn["validation"], []
+    for segment in segments:
+        lacking = [case for case, labels in held_out.items() if segment.label not in labels]
+        if lacking and segment.label in taught:
+            notes.append(
+                f"The class {segment.name!r} is not drawn in {len(lacking)} of {len(held_out)} held-out cases "
+                f"({_listed(lacking)}), and figures take it for absent there, so that all that a model finds of it "
+                "counts as wrong: draw it there, too, if it is there."
+            )
+    return notes
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _doubles(cases: Sequence[CaseFingerprint]) -> list[str]:

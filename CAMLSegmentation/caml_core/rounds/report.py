@@ -106,8 +106,9 @@ def _tables(rows: Sequence[Mapping[str, Any]], segments: Sequence[str]) -> list[
         names = [NAMES[row["name"]] for row in together]
         for segment in segments if cases else ():
             title = segment if together[0]["name"] != CROSS_VALIDATION else f"{segment}, cross-validation"
-            lines = figures.rows(cases, names, segment)
-            parts.append(page.heading(3, title) + page.table(figures.header(names), lines, last_is_mean=True))
+            having = [name for name in names if all(segment in by_name[name] for by_name in cases.values())]
+            lines = figures.rows(cases, having, segment)  # a start model may not have the segment
+            parts.append(page.heading(3, title) + page.table(figures.header(having), lines, last_is_mean=True))
     return parts
 
 

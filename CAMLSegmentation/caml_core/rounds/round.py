@@ -167,10 +167,12 @@ class Round:
         scoring = Scoring(self._listener, self._stop, self.folder.segmentations / result.START)
         scores = start_model_scores(self._start, plan, cases, cohort.segments, scoring)
         save_json(self.folder.start_scores, scores)
-        self._tell_scores(result.row(result.START, scores))
+        if scores["count"]:
+            self._tell_scores(result.row(result.START, scores))
         if scores["absent"]:
             names = ", ".join(scores["absent"])
-            self.folder.add_notes([f"The start model does not know {names}: in its row this counts as not found."])
+            left = "its figures are those of the other segments" if scores["count"] else "it has no figures"
+            self.folder.add_notes([f"The start model does not know {names}: {left}."])
 
     def _add_baseline(self, plan: Plan, cohort: Cohort, iterations: int) -> None:
         if not self.request.baseline:

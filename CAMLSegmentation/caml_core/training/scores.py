@@ -63,7 +63,7 @@ def held_out_scores(
     spec = plan.model_spec
     every: tuple[SubModel, ...] = ("v",) if plan.labeled_only else ("mean", "v", "a")
     sub_models = tuple(dict.fromkeys((main_sub_model(spec), *every)))
-    return _score(network, spec, sub_models, None, plan, cases, declared, scoring)
+    return _score(network, spec, sub_models, _Known(plan.segments), plan, cases, declared, scoring)
 
 
 def start_model_scores(
@@ -71,24 +71,34 @@ def start_model_scores(
 ) -> dict[str, Any]:
     """Return the figures of the model that a training starts from, on the training's segments.
 
-    Segments are matched by name; one that the start model does not have is missing in its segmentations, and its
-    name stands in ``absent``. Otherwise as ``held_out_scores``, of the main sub-model alone.
+    Segments are matched by name; one that the start model does not have is missing in its segmentations and in the
+    figures, and its name stands in ``absent``: to be right wherever a label lacks it would be no merit. Where it has
+    none of them, no case is scored. Otherwise as ``held_out_scores``, of the main sub-model alone.
     """
     labels = known_labels(start.spec.segments, plan.segments)
     table = np.zeros(256, np.uint8)
     for ours, theirs in labels.items():
         table[theirs] = ours
-    scores = _score(
-        load_network(start), start.spec, (main_sub_model(start.spec),), table, plan, cases, declared, scoring
-    )
+    known = _Known(tuple(s for s in plan.segments if s.label in labels), table)
+    sub_models = (main_sub_model(start.spec),)
+    shown = cases if labels else ()
+    scores = _score(load_network(start), start.spec, sub_models, known, plan, shown, declared, scoring)
     return {**scores, "absent": [s.name for s in plan.segments if s.label not in labels]}
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """Segments of the plan that a model has, and its own labels -> the plan's, uint8 [256]; None: they are the same."""
+
+    segments: tuple[Segment, ...]
+    table: np.ndarray | None = None
 
 
 def _score(
     network: CamlNetwork,
     spec: ModelSpec,
     sub_models: Sequence[SubModel],
-    table: np.ndarray | None,
+    known: _Known,
     plan: Plan,
     cases: Sequence[Case],
     declared: Sequence[Segment],
@@ -103,7 +113,7 @@ def _score(
     unread: list[str] = []
     for done, case in enumerate(cases, 1):
         try:
-            rows[case.id], told = _score_case(predictors, table, plan, case, declared, scoring)
+            rows[case.id], told = _score_case(predictors, known, plan, case, declared, scoring)
             notes += told
         except DataError as error:
             if not scoring.passes_over:
@@ -112,7 +122,7 @@ def _score(
             scoring.listener("warning", {"message": f"A held-out case is not measured. {error}", "case": case.id})
         scoring.listener("progress", {"done": done, "total": len(cases), "unit": "cases"})
     summary = {
-        name: {s.name: summary_of([row[name][s.name] for row in rows.values()]) for s in plan.segments}
+        name: {s.name: summary_of([row[name][s.name] for row in rows.values()]) for s in known.segments}
         for name in sub_models
         if rows
     }
@@ -137,7 +147,7 @@ def unread_remark(scores: Mapping[str, Any]) -> str:
 
 def _score_case(
     predictors: Mapping[SubModel, Predictor],
-    table: np.ndarray | None,
+    known: _Known,
     plan: Plan,
     case: Case,
     declared: Sequence[Segment],
@@ -150,8 +160,8 @@ def _score_case(
     row: dict[str, Any] = {}
     for position, (name, predictor) in enumerate(predictors.items()):
         prediction = predictor.predict(volumes)
-        labels = prediction.labels if table is None else table[prediction.labels]
-        row[name] = case_metrics(labels, reference, prediction.grid.spacing, plan.segments, case.id)
+        labels = prediction.labels if known.table is None else known.table[prediction.labels]
+        row[name] = case_metrics(labels, reference, prediction.grid.spacing, known.segments, case.id)
         if position == 0:
             _keep(labels, prediction.grid, plan, case, scoring)
     return row, found.notes
