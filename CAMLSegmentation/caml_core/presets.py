@@ -13,6 +13,8 @@ PAPER_RAMP_UNITS = {4: 40, 8: 20, 16: 15}
 #: Correlation matrices have a row for each query and a column for each entry of memory, of all classes together: with
 #: many classes fewer of each, so that time and memory of a step do not grow with the square of their number.
 PAPER_QUERIES, QUERIES, COLUMNS, REMEMBERED = 25_600, 4096, 1024, 2048
+#: Share of the patches that go through random curves where few cases are labelled.
+REMAPPED = 0.15
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def default_preset(
             rotation_degrees=15.0,
             scale=0.15,
             affine_probability=0.8,
-            remap=0.15 if few_labels else 0.0,
+            remap=REMAPPED if few_labels else 0.0,
             gamma=0.3,
             brightness=0.2,
             contrast=0.2,

@@ -240,11 +240,11 @@ def test_fewer_folds_than_asked_for_share_the_whole_time(tmp_path: Path, monkeyp
     asked: list[int] = []
     fold_plan = parts.fold_plan
 
-    def noted(plan: Plan, iterations: int, folds: int, cohort: Any) -> Plan:
+    def noted(plan: Plan, iterations: int, folds: int, *others: Any) -> Plan:
         asked.append(folds)
-        return fold_plan(plan, iterations, folds, cohort)
+        return fold_plan(plan, iterations, folds, *others)
 
     monkeypatch.setattr(round_module, "fold_plan", noted)
     cohort = write_cohort(tmp_path / "cohort", labeled=2, unlabeled=1, validation=0)
     work(planned_round(tmp_path / "round", cohort, a_plan(2), RoundRequest(Request(), folds=3)))
-    assert asked == [2]
+    assert asked == [2, 2]

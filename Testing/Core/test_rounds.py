@@ -288,11 +288,13 @@ def test_the_baseline_gets_the_same_time(monkeypatch):
     assert alone.labeled_only and alone.optimizer.schedule == "cosine"
     remapping = dataclasses.replace(alone, augmentation=dataclasses.replace(alone.augmentation, remap=0.15))
     assert remapping.remapped_iterations == 300, "random curves in half of the steps, as in ours: 100 of 200"
-    labeled = tuple(Case(f"case{i}", (Path("scan.nrrd"),), Path("label.nrrd"), "labeled") for i in range(2))
-    fold = Cohort((*labeled, Case("other", (Path("scan.nrrd"),))), Path("list.json"))
-    assert parts.fold_plan(plan, 200, 3, fold).iterations == 66 and parts.fold_plan(plan, 90, 3, fold).iterations == 50
-    assert parts.fold_plan(plan, 200, 3, fold).losses.solo_share == planner.MOST_SOLO
-    assert parts.fold_plan(plan, 200, 3, Cohort(labeled, Path("list.json"))).losses.solo_share == 1.0
+
+
+def test_a_fold_does_not_know_of_the_labels_that_it_is_judged_by(whole):
+    """Three labels tell that segments are in one piece; two of them, or one, do not."""
+    plans = [whole.part(part).read_plan() for part in ("caml", "labeled-only", "fold-1", "fold-2")]
+    assert [plan.losses.pseudo_largest_component for plan in plans] == [True, True, False, False]
+    assert [note for note in result_of(whole)["notes"] if note.startswith("2 of 2 trainings of the cross-validation")]
 
 
 # The result

@@ -18,7 +18,15 @@ from .case_memo import recalled
 from .memos import Memos
 from .segments import match_segments, name_key, plain_name
 
-__all__ = ["CaseFingerprint", "ChannelFingerprint", "Fingerprint", "choose_channels", "fingerprint", "labels_drawn"]
+__all__ = [
+    "CaseFingerprint",
+    "ChannelFingerprint",
+    "Fingerprint",
+    "choose_channels",
+    "fingerprint",
+    "labels_drawn",
+    "one_component",
+]
 
 #: Fewer labelled cases that have a segment do not tell: the next patient may have two lesions.
 _LEAST_ONE_COMPONENT = 3
@@ -109,6 +117,16 @@ def labels_drawn(case: CaseFingerprint, segments: Sequence[Segment]) -> frozense
     return frozenset(labels[name_key(name)] for name, n in case.voxels.items() if n and name_key(name) in labels)
 
 
+def one_component(labeled: Iterable[tuple[CaseFingerprint, bool]], segments: Sequence[Segment]) -> bool:
+    """Return whether each segment is drawn in three or more cases, and one compact piece in all that have it.
+
+    labeled: cases, each with whether all that is drawn in it is compact.
+    """
+    known = list(labeled)
+    drawn = Counter(label for case, _ in known for label in labels_drawn(case, segments))
+    return all(compact for _, compact in known) and all(drawn[s.label] >= _LEAST_ONE_COMPONENT for s in segments)
+
+
 class _Survey:
     """What is gathered while the cases pass by; nothing in it grows with their size."""
 
@@ -119,7 +137,7 @@ class _Survey:
         self._cases: list[CaseFingerprint] = []
         self._segments: dict[str, dict[str, tuple[Segment, ...]]] = {"labeled": {}, "validation": {}}
         self._notes: list[str] = []
-        self._compact = True
+        self._labeled: list[tuple[CaseFingerprint, bool]] = []  # with whether it is compact
         self._seconds = 0.0
         self._near = np.zeros((channels, BINS), dtype=np.int64)  # around the labelled structures
         self._all = np.zeros((channels, BINS), dtype=np.int64)
@@ -131,7 +149,8 @@ class _Survey:
         self._notes += seen.notes
         self._all += seen.everywhere
         self._near += seen.around
-        self._compact = self._compact and seen.compact
+        if case.role == "labeled":
+            self._labeled.append((seen.case, seen.compact))
         if seen.segments is not None:
             self._segments[case.role][case.id] = seen.segments
 
@@ -142,8 +161,7 @@ class _Survey:
         spacing = np.median([case.spacing for case in self._cases], axis=0)
         size = np.median([case.size for case in self._cases], axis=0)
         notes = (*self._notes, *_outliers(self._cases, segments), *_not_held_out(self._cases, segments))
-        drawn = Counter(label for c in self._cases if c.role == "labeled" for label in labels_drawn(c, segments))
-        compact = self._compact and all(drawn[s.label] >= _LEAST_ONE_COMPONENT for s in segments)
+        compact = one_component(self._labeled, segments)
         shape = (_floats(spacing), _integers(size))
         return Fingerprint(tuple(self._cases), channels, segments, *shape, compact, notes, self._seconds)
 

@@ -7,8 +7,11 @@ import random
 
 from ..config import Plan
 from ..data.case import Cohort, Role
+from ..data.case_memo import recalled
+from ..data.fingerprint import one_component
+from ..data.memos import Memos
 from ..training.measurement import seconds_in_turn
-from ..training.planner import with_phases
+from ..training.planner import with_curves, with_phases
 from ..training.preflight import LEAST_FOLD_ITERATIONS
 
 
@@ -30,16 +33,27 @@ def labeled_only_plan(plan: Plan, iterations: int, labeled_cases: int) -> Plan:
     )
 
 
-def fold_plan(plan: Plan, iterations: int, folds: int, cohort: Cohort) -> Plan:
+def fold_plan(plan: Plan, iterations: int, folds: int, cohort: Cohort, memos: Memos) -> Plan:
     """Return the plan of one of ``folds`` trainings, which together take about as long as the main one.
 
-    cohort: that of one of them, as all have alike many cases.
+    cohort: that of the fold. What the labels decide is decided by those that it learns from, without those that it is
+    judged by. memos: where it is kept what was seen of the cases; one that has changed is read. Raises DataError where
+    it cannot be.
     """
     number = max(iterations // folds, LEAST_FOLD_ITERATIONS)
     # What is held out is scored in the end; on the way there is nothing to decide by it.
     labeled, unlabeled = (len(cohort.with_role(role)) for role in ("labeled", "unlabeled"))
-    losses = with_phases(plan.losses, number, labeled, unlabeled)
-    return dataclasses.replace(_closed(plan, number), validate_every=number, losses=losses)
+    losses, augmentation = with_phases(plan.losses, number, labeled, unlabeled), plan.augmentation
+    if plan.preset == "default":
+        losses = dataclasses.replace(losses, pseudo_largest_component=_in_one_piece(plan, cohort, memos))
+        augmentation = with_curves(augmentation, labeled, plan.channels)
+    return dataclasses.replace(_closed(plan, number), validate_every=number, losses=losses, augmentation=augmentation)
+
+
+def _in_one_piece(plan: Plan, cohort: Cohort, memos: Memos) -> bool:
+    labeled = cohort.with_role("labeled")
+    seen = (recalled(case, len(plan.channels), cohort.segments, memos) for case in labeled)
+    return one_component(((one.case, one.compact) for one in seen), plan.segments)
 
 
 def fold_cohorts(cohort: Cohort, folds: int, seed: int) -> tuple[Cohort, ...]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..config import Plan
 from ..data.case import Cohort
 from ..data.cohort import check_files, check_folds, check_trainable, hold_out, load_cohort
 from ..data.files import remove_quietly, replacing
+from ..data.memos import memos_of
 from ..errors import CamlError, Cancelled, TrainingError, UsageError
 from ..events import Listener, silent
 from ..inference.evaluation import empty_remarks
@@ -22,7 +24,7 @@ from ..training.at_hand import at_hand, device_at_hand
 from ..training.ending import STOP_NOTE
 from ..training.planner import from_scratch
 from ..training.preflight import seen_note
-from ..training.run import finish_training, plan_training, run_training, survey
+from ..training.run import cases_folder, finish_training, plan_training, run_training, survey
 from ..training.run_folder import RunFolder
 from ..training.scores import Scoring, main_sub_model, start_model_scores, unread_remark
 from ..training.session import Session
@@ -193,13 +195,31 @@ class Round:
                 ]
             )
         cohorts = fold_cohorts(cohort, self.request.folds, plan.seed)
-        own_plan = fold_plan(plan, iterations, len(cohorts), cohorts[0])
+        memos = memos_of(cases_folder(self._around.cache_folder))
+
+        def begin(own: Cohort) -> tuple[Plan, Cohort]:
+            return fold_plan(plan, iterations, len(cohorts), own, memos), own
+
         for number, own in enumerate(cohorts, 1):
-            self._part(f"{FOLD}{number}", lambda own=own: (own_plan, own), start)  # type: ignore[misc]
+            self._part(f"{FOLD}{number}", functools.partial(begin, own), start)
+        if plan.losses.pseudo_largest_component:
+            self._note_all_parts([self.folder.part(f"{FOLD}{n}").read_plan() for n in range(1, len(cohorts) + 1)])
         row = self._crossed()
         if row is not None:
             self._tell_scores(row)
             self._publish(row)
+
+    def _note_all_parts(self, plans: Sequence[Plan]) -> None:
+        """Say so where trainings of the cross-validation did not keep the largest part alone, as the model does."""
+        number = sum(not plan.losses.pseudo_largest_component for plan in plans)
+        if number:
+            self.folder.add_notes(
+                [
+                    f"{number} of {len(plans)} trainings of the cross-validation keep all parts of each segment, as "
+                    "the labels that they learn from do not tell that it is in one piece; the model keeps the largest. "
+                    "The figures of the cross-validation may be those of a weaker model."
+                ]
+            )
 
     def _part(
         self,

@@ -5,17 +5,27 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from statistics import median
 
-from ..config import ChannelIntensity, Geometry, LossConfig, ModelSpec, NetworkConfig, NumericMode, Plan, Spacing
+from ..config import (
+    AugmentationConfig,
+    ChannelIntensity,
+    Geometry,
+    LossConfig,
+    ModelSpec,
+    NetworkConfig,
+    NumericMode,
+    Plan,
+    Spacing,
+)
 from ..data.cohort import Cohort
 from ..data.fingerprint import Fingerprint, choose_channels
 from ..device import find_devices, out_of_memory, use_threads
 from ..errors import ResourceError, UsageError
 from ..model_file import LoadedModel
-from ..presets import PAPER_ITERATIONS, PAPER_PATCH, Preset, default_preset, paper_preset
+from ..presets import PAPER_ITERATIONS, PAPER_PATCH, REMAPPED, Preset, default_preset, paper_preset
 from . import sizes
 from .measurement import Measurement, early_share, fastest_mode, measure, peak_mb
 from .memory import DoesNotFit, fit_to_memory
@@ -125,9 +135,22 @@ def _preset(request: Request, found: Fingerprint, labeled: int, traits: sizes.La
     if request.preset == "paper":
         return paper_preset(channels, classes, labeled)
     if request.preset == "default":
-        few = labeled <= FEW_LABELS and all(channel.modality != "CT" for channel in found.channels)
+        few = _has_few_labels(labeled, (channel.modality for channel in found.channels))
         return default_preset(channels, classes, thin=traits.thin, one_component=found.one_component, few_labels=few)
     raise UsageError(f"Unknown preset {request.preset!r}; expected default or paper.")
+
+
+def with_curves(
+    augmentation: AugmentationConfig, labeled_cases: int, channels: Iterable[ChannelIntensity]
+) -> AugmentationConfig:
+    """Return ``augmentation`` with random curves through the grey values, where so few labelled cases need them."""
+    few = _has_few_labels(labeled_cases, (channel.modality for channel in channels))
+    return dataclasses.replace(augmentation, remap=REMAPPED) if few else augmentation
+
+
+def _has_few_labels(labeled: int, modalities: Iterable[str]) -> bool:
+    """Whether so few cases are labelled that they do not know the cohort's contrasts; those of CT are always known."""
+    return labeled <= FEW_LABELS and all(modality != "CT" for modality in modalities)
 
 
 def _sized(

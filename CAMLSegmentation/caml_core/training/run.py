@@ -42,14 +42,14 @@ def survey(
     cohort = hold_out(load_cohort(cohort_path, left_out), request.seed, number=request.hold_out)
     notes = (*left_out, *check_trainable(cohort))
     listener("stage", {"name": "reading", "detail": f"{len(cohort.cases)} cases"})
-    found = fingerprint(cohort, listener, memos_of(_cases_folder(cache_folder)))
+    found = fingerprint(cohort, listener, memos_of(cases_folder(cache_folder)))
     for note in (*notes, *found.notes):
         listener("warning", {"message": note})
     return cohort, found
 
 
-def _cases_folder(chosen: Path | None) -> Path:
-    """Where prepared cases are kept, and what was seen of them."""
+def cases_folder(chosen: Path | None) -> Path:
+    """Return where prepared cases are kept, and what was seen of them; ``chosen``: in place of the user's own."""
     return chosen or user_cache_folder() / "cases"
 
 
@@ -180,7 +180,7 @@ def _prepare(plan: Plan, cohort: Cohort, session: Session, begun: bool) -> Strea
     """
     # What cannot be done without comes first: where it is gone, that is said before hundreds of scans are prepared.
     cases = sorted(cohort.with_role(*roles_of(plan)), key=lambda case: case.role == "unlabeled")
-    cache = CaseCache(_cases_folder(session.cache_folder))
+    cache = CaseCache(cases_folder(session.cache_folder))
     session.listener("stage", {"name": "preparing", "detail": f"{len(cases)} cases"})
     prepared: list[PreparedCase] = []
     unread: dict[str, DataError] = {}
