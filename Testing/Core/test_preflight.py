@@ -22,7 +22,7 @@ from caml_core.model import build_network
 from caml_core.model_file import ModelInfo, save_model
 from caml_core.serialization import from_json
 from caml_core.training import memory, planner, preflight
-from caml_core.training.measurement import Measurement
+from caml_core.training.measurement import Measurement, early_share
 from caml_core.training.memory import MemoryModel, fit_to_memory, smaller_patch
 from caml_core.training.preflight import Extras
 from caml_core.training.request import Request
@@ -110,6 +110,18 @@ def test_an_open_end_is_planned_for_half_a_day(a_cohort):
     assert plan.budget_seconds == 12 * 3600 and plan.optimizer.schedule == "plateau"
     assert 0 < plan.horizon < plan.iterations and plan.horizon / plan.validate_every <= 20
     assert plan.horizon * plan.seconds_per_iteration < 3600 < plan.iterations * plan.seconds_per_iteration
+
+
+@pytest.mark.parametrize("until_better", [True, False])
+def test_a_step_is_as_long_as_the_steps_of_the_plan_are(a_cohort, monkeypatch, until_better):
+    """With an open end few of all steps are cheap ones: each learns alone for a share of the usual time."""
+    measured = Measurement(0.4, 0.8, 0.01, 100.0)
+    monkeypatch.setattr(planner, "measure", lambda *_: measured)  # what a machine is like is an input
+    request = dataclasses.replace(QUICK, iterations=None, budget_seconds=None, until_better=until_better)
+    plan = from_json(Plan, _answer(a_cohort, request)["plan"])
+    expected = measured.seconds_per_iteration(early_share(plan))
+    assert plan.seconds_per_iteration == pytest.approx(expected, abs=1e-4)
+    assert (early_share(plan) < 0.03) == until_better
 
 
 def test_a_smaller_patch_is_taken_where_memory_is_short(a_cohort, monkeypatch):

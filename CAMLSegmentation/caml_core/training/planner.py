@@ -317,11 +317,10 @@ def _measured(
         iterations = affordable(budget) if budget else PAPER_ITERATIONS
     # A training of open end ramps up, and is validated, as one that takes the usual time.
     horizon = min(iterations, affordable(DEFAULT_BUDGET_SECONDS)) if request.until_better else 0
-    plan = dataclasses.replace(plan, losses=with_phases(plan.losses, horizon or iterations, *cases))
+    losses = with_phases(plan.losses, horizon or iterations, *cases)
+    plan = dataclasses.replace(plan, iterations=iterations, horizon=horizon, losses=losses)
     plan = dataclasses.replace(
         plan,
-        iterations=iterations,
-        horizon=horizon,
         seconds_per_iteration=round(measured.seconds_per_iteration(early_share(plan)), 4),
         seconds_per_window=round(measured.seconds_per_window, 5),
         peak_memory_mb=round(measured.peak_memory_mb, 1),
