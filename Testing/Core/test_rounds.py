@@ -368,6 +368,19 @@ def test_training_until_it_stops_improving_needs_a_validation_case(tmp_path):
     assert not (tmp_path / "r").exists()
 
 
+def test_a_round_of_labels_alone_is_refused_and_leaves_nothing(a_cohort, tmp_path, caml):
+    """Its result and report would call them CAML."""
+    output = tmp_path / "rounds" / "001"
+    for command in ("round", "preflight"):
+        code, _, err = caml(command, a_cohort, "-o", output, "--labeled-only", *QUICK)
+        assert code == 2 and "--baseline" in err and "caml train --labeled-only" in err
+        assert "--labeled-only" not in caml(command, "--help")[1]
+    with pytest.raises(UsageError, match="labels alone"):
+        start_round(RoundFolder(output), a_cohort, RoundRequest(Request(labeled_only=True)))
+    assert not output.parent.exists()
+    assert "--labeled-only" in caml("train", "--help")[1]
+
+
 def test_a_round_of_a_newer_version_is_refused_untouched(a_cohort, tmp_path, caml):
     folder = planned_round(tmp_path / "round", a_cohort, a_plan(2))
     content = json.loads(folder.round.read_text())

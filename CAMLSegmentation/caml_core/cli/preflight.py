@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cohort", type=Path, help="folder, CSV or JSON that lists the cases")
     parser.add_argument("-o", "--output", type=Path, metavar="ROUND_DIR", help="where the training will lie")
     add_round(parser)
-    add_planning(parser)
+    add_planning(parser, of_round=True)
     options.add_progress(parser)
 
 

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default="", help="name of the model on its card")
     parser.add_argument("--lock", type=Path, metavar="FILE", help="file that only one training at a time may hold")
     add_round(parser)
-    add_planning(parser)
+    add_planning(parser, of_round=True)
     options.add_progress(parser)
 
 
@@ -65,6 +65,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
+    from ..training.request import check_of_round
+
+    check_of_round(args.labeled_only)
     if args.resume:
         if args.cohort or args.output:
             raise UsageError("--resume takes cohort and folder from the round; leave COHORT and -o away.")

@@ -24,6 +24,7 @@ from ..training.at_hand import at_hand, device_at_hand
 from ..training.ending import STOP_NOTE
 from ..training.planner import from_scratch
 from ..training.preflight import seen_note
+from ..training.request import check_of_round
 from ..training.run import cases_folder, finish_training, plan_training, run_training, survey
 from ..training.run_folder import RunFolder
 from ..training.scores import Scoring, main_sub_model, start_model_scores, unread_remark
@@ -60,6 +61,7 @@ def start_round(
     Raises UsageError, DataError or ModelFileError where the round cannot be.
     """
     planning = request.planning
+    check_of_round(planning.labeled_only)
     left_out: list[str] = []
     cohort = hold_out(load_cohort(cohort_path, left_out), planning.seed, number=planning.hold_out)
     check_trainable(cohort)

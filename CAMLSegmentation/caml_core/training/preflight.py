@@ -24,7 +24,7 @@ from ..serialization import to_json
 from . import sizes
 from .memory import SHRUNK, DoesNotFit, free_memory_mb
 from .planner import COARSE_START, describe, make_plan, windows_per_case
-from .request import Request
+from .request import Request, check_of_round
 from .run import survey
 from .validation import VALIDATION_CASES
 from .warm_start import known_labels, seen_cases
@@ -57,9 +57,10 @@ def preflight(
 ) -> dict[str, Any]:
     """Survey, plan, and return the verdict with all that led to it (the keys are those of ``_answer``).
 
-    Raises DataError for cases that cannot be used and ModelFileError for the start model; what cannot be planned is
-    a verdict.
+    Raises DataError for cases that cannot be used, ModelFileError for the start model, and UsageError for what is asked
+    of no round; what cannot be planned is a verdict.
     """
+    check_of_round(request.labeled_only)
     cohort, found = survey(cohort_path, request, listener, extras.cache_folder)
     surveyed = time.monotonic()
     start = None if start_path is None else load_model(start_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..config import DTypeName, Triple
+from ..errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -31,3 +32,12 @@ class Request:
     until_better: bool = False
     preview: bool = False
     hold_out: int | None = None
+
+
+def check_of_round(labeled_only: bool) -> None:
+    """Raise UsageError where a round is asked for labels alone: its main training is CAML, and is called so."""
+    if labeled_only:
+        raise UsageError(
+            "A round trains with CAML, and --labeled-only would leave that out; for labels alone beside it say "
+            "--baseline, and for nothing else: caml train --labeled-only."
+        )
