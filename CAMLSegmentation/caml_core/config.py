@@ -124,7 +124,7 @@ class AugmentationConfig:
     always_flip: bool = False
     rotate90: bool = False
     rotation_degrees: float = 0.0
-    scale: float = 0.0  # 0.15: factors 0.85 .. 1.15
+    scale: float = 0.0  # 0.15: factors 0.85 .. 1.15, times 0.95 .. 1.05 of each axis
     affine_probability: float = 0.0
     #: Share of the labelled patches whose grey values go through a random curve, while each learns alone.
     remap: float = 0.0
