@@ -20,7 +20,7 @@ from caml_core.model import build_network
 from caml_core.model_file import ModelInfo, save_model
 from caml_core.serialization import from_json, read_json
 from caml_core.training import sizes
-from caml_core.training.planner import COARSE_START
+from caml_core.training.from_model import COARSE_START
 from caml_core.training.preflight import Extras, preflight
 from caml_core.training.request import Request
 from caml_core.training.run import survey

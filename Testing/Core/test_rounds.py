@@ -39,7 +39,7 @@ from caml_core.rounds import parts, pulse, result
 from caml_core.rounds.request import RoundRequest
 from caml_core.rounds.round import Round, Surroundings, start_round
 from caml_core.rounds.round_folder import RoundFolder
-from caml_core.training import planner
+from caml_core.training.from_model import FINE_TUNING_RATE
 from caml_core.training.request import Request
 from caml_core.training.trainer import Outcome
 from caml_core.training.warm_start import seen_cases
@@ -244,7 +244,7 @@ def test_what_the_start_model_has_seen_is_said(a_cohort, tmp_path):
     assert "labels of case4, held out here" in found["words"]
     main, fold = (folder.part(name).read_plan() for name in ("caml", "fold-1"))
     assert (main.from_model, fold.from_model) == (True, False), "a fold starts from random weights, and trains so"
-    assert fold.optimizer.learning_rate == pytest.approx(main.optimizer.learning_rate / planner.FINE_TUNING_RATE)
+    assert fold.optimizer.learning_rate == pytest.approx(main.optimizer.learning_rate / FINE_TUNING_RATE)
     assert (main.losses.teacher, fold.losses.teacher) == ("fixed", "moving")
     origin = load_model(folder.model).info.provenance
     assert origin["start_model"] == "start" and {"case0", "case4"} <= set(origin["learned"])

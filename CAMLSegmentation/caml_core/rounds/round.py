@@ -22,7 +22,7 @@ from ..inference.evaluation import empty_remarks
 from ..model_file import LoadedModel, load_model, save_model
 from ..training.at_hand import at_hand, device_at_hand
 from ..training.ending import STOP_NOTE
-from ..training.planner import from_scratch
+from ..training.from_model import from_scratch
 from ..training.preflight import seen_note
 from ..training.request import check_of_round
 from ..training.run import cases_folder, finish_training, plan_training, run_training, survey

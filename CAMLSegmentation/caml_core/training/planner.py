@@ -14,7 +14,6 @@ from ..config import (
     ChannelIntensity,
     Geometry,
     LossConfig,
-    ModelSpec,
     NetworkConfig,
     NumericMode,
     Plan,
@@ -27,6 +26,7 @@ from ..errors import ResourceError, UsageError
 from ..model_file import LoadedModel
 from ..presets import PAPER_ITERATIONS, PAPER_PATCH, REMAPPED, Preset, default_preset, paper_preset
 from . import sizes
+from .from_model import fine_tuning, refuse_other_shapes, taken_over
 from .measurement import Measurement, early_share, fastest_mode, measure, peak_mb
 from .memory import DoesNotFit, fit_to_memory
 from .request import Request
@@ -35,8 +35,6 @@ from .validation import VALIDATION_CASES
 DEFAULT_BUDGET_SECONDS = 3600.0
 #: The most that a training takes which goes on until it no longer improves.
 LONGEST_SECONDS = 12 * 3600.0
-#: Starting from a model: share of the learning rate.
-FINE_TUNING_RATE = 0.3
 #: Each sub-model learns alone for so many iterations a labelled case, within these limits, but for no smaller and no
 #: larger share of all iterations than this.
 SOLO_ITERATIONS_A_CASE = 100
@@ -51,8 +49,6 @@ OVERHEAD_SHARE = 0.04
 MOST_VALIDATIONS = 20
 #: Features of full resolution in a step beyond which memory matters more than time.
 RECOMPUTE_FEATURES = 30_000_000
-#: How the note begins that a start model's grid is too coarse.
-COARSE_START = "On the start model's grid labels keep"
 #: With fewer iterations than this a smaller network learns more in the same time.
 FEW_ITERATIONS = 300
 SMALL_FILTERS = 8
@@ -82,14 +78,8 @@ def make_plan(
             "kept in pseudo-labels and results; predictions can be asked for all parts."
         )
     if start is not None:
-        _refuse_other_shapes(request, start.spec)
-        geometry, network, channels = _from_start(start, found, preset.network, notes)
-        if traits.start_ceiling < sizes.LEAST_CEILING:
-            notes.append(
-                f"{COARSE_START} {100 * traits.start_ceiling:.1f} % Dice on the way there and back "
-                f"({_join(geometry.spacing)} mm), and results can hardly be better; train from scratch, which takes a "
-                "finer grid, or choose a start model with one."
-            )
+        refuse_other_shapes(request, start.spec)
+        geometry, network, channels = taken_over(start, found, preset.network, traits, notes)
     elif request.preset == "paper":
         geometry = Geometry(request.spacing or found.spacing, request.patch or PAPER_PATCH)
         network = preset.network
@@ -97,7 +87,7 @@ def make_plan(
         geometry, network = _sized(found, traits, preset.network, request, notes)
     if request.base_filters is not None and start is None:
         network = dataclasses.replace(network, base_filters=request.base_filters)
-    plan = _assemble(request, _fine_tuning(preset) if start is not None else preset, geometry, network, channels, found)
+    plan = _assemble(request, fine_tuning(preset) if start is not None else preset, geometry, network, channels, found)
     plan = dataclasses.replace(plan, from_model=start is not None)
     stages = recomputed_stages(plan, plan.numeric)
     plan = dataclasses.replace(plan, numeric=dataclasses.replace(plan.numeric, recompute=stages))
@@ -168,74 +158,6 @@ def _sized(
     size = sizes.network_size(found.size, found.spacing, spacing)
     network = dataclasses.replace(network, strides=sizes.choose_strides(size, spacing))
     return Geometry(spacing, request.patch or sizes.choose_patch(size, network.divisor, voxels)), network
-
-
-def _from_start(
-    start: LoadedModel, found: Fingerprint, preset: NetworkConfig, notes: list[str]
-) -> tuple[Geometry, NetworkConfig, tuple[ChannelIntensity, ...]]:
-    spec = start.spec
-    if spec.network.in_channels != len(found.channels):
-        raise UsageError(
-            f"The start model takes {spec.network.in_channels} channels and the cohort's cases have "
-            f"{len(found.channels)}; choose another start model."
-        )
-    known = {s.name.casefold() for s in spec.segments}
-    new = [s.name for s in found.segments if s.name.casefold() not in known]
-    if new:
-        notes.append(f"The start model does not know {', '.join(new)}: these segments start from scratch.")
-    for ours, theirs in zip(found.channels, spec.channels):
-        if ours.modality != theirs.modality:
-            notes.append(f"The start model was trained on {theirs.modality}, the cohort looks like {ours.modality}.")
-    network = dataclasses.replace(
-        spec.network,
-        classes=len(found.segments) + 1,
-        dropout=preset.dropout,
-        attention_alone=preset.attention_alone,
-        attention_dropout=preset.attention_dropout,
-        attention_evaluation=preset.attention_evaluation,  # as it is trained from here on
-    )
-    return spec.geometry, network, spec.channels
-
-
-def _refuse_other_shapes(request: Request, spec: ModelSpec) -> None:
-    """Raise UsageError where a grid, a patch or a width is asked for that the start model does not have."""
-    for option, asked, its in (
-        ("--spacing", request.spacing, spec.geometry.spacing),
-        ("--patch", request.patch, spec.geometry.patch),
-        ("--base-filters", request.base_filters, spec.network.base_filters),
-    ):
-        if asked is not None and asked != its:
-            value = its if isinstance(its, int) else ",".join(f"{side:g}" for side in its)
-            raise UsageError(
-                f"{option} cannot be changed in a training that starts from a model, which has {value}; leave the "
-                "option out, or train from scratch."
-            )
-
-
-def _fine_tuning(preset: Preset) -> Preset:
-    """The preset for a network that knows something already; the published one stays as it is.
-
-    Steps are gentler, and pseudo-labels are made once and for all by the network that has learnt from the labels:
-    taught by what it has itself become, it makes segments larger and larger.
-    """
-    if preset.losses.solo_share <= 0:
-        return preset
-    rate = FINE_TUNING_RATE * preset.optimizer.learning_rate
-    return dataclasses.replace(
-        preset,
-        optimizer=dataclasses.replace(preset.optimizer, learning_rate=rate),
-        losses=dataclasses.replace(preset.losses, teacher="fixed"),
-    )
-
-
-def from_scratch(plan: Plan) -> Plan:
-    """Return a plan that starts from a model as one that starts from random weights; others as they are."""
-    if not plan.from_model:
-        return plan
-    optimizer, losses = plan.optimizer, dataclasses.replace(plan.losses, teacher="moving")
-    if losses.solo_share > 0:
-        optimizer = dataclasses.replace(optimizer, learning_rate=optimizer.learning_rate / FINE_TUNING_RATE)
-    return dataclasses.replace(plan, from_model=False, optimizer=optimizer, losses=losses)
 
 
 def _assemble(

@@ -22,8 +22,9 @@ from ..events import Listener
 from ..model_file import LoadedModel, load_model, network_shapes
 from ..serialization import to_json
 from . import sizes
+from .from_model import COARSE_START
 from .memory import SHRUNK, DoesNotFit, free_memory_mb
-from .planner import COARSE_START, describe, make_plan, windows_per_case
+from .planner import describe, make_plan, windows_per_case
 from .request import Request, check_of_round
 from .run import survey
 from .validation import VALIDATION_CASES
