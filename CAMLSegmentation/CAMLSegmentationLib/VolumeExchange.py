@@ -133,7 +133,7 @@ def _write(image: Any, volumeNode: Any, path: Path, frame: Frame) -> None:
                 volume=volumeNode.GetName(), needed=needed // 2**20 + 1, folder=path.parent
             )
         )
-    writer = slicer.vtkTeemNRRDWriter()
+    writer = _nrrd("vtkTeemNRRDWriter")
     writer.SetFileName(str(path))
     writer.SetInputData(part)
     writer.SetIJKToRASMatrix(matrix)
@@ -337,7 +337,7 @@ def _fill(image: Any, array: Any) -> None:
 def _readOnto(path: Path, volumeNode: Any, frame: Frame) -> Any:
     if not path.is_file():
         raise DataError(_("The result {path} is not there; segment the volume again.").format(path=path))
-    reader = slicer.vtkTeemNRRDReader()
+    reader = _nrrd("vtkTeemNRRDReader")
     reader.SetFileName(str(path))
     reader.Update()
     image = vtk.vtkImageData()
@@ -354,6 +354,16 @@ def _readOnto(path: Path, volumeNode: Any, frame: Frame) -> Any:
     image.SetSpacing(1.0, 1.0, 1.0)
     image.SetExtent(*frame.extent)
     return image
+
+
+def _nrrd(name: str) -> Any:
+    """Make a reader or writer of Slicer's kit vtkTeem: a module of its own, and only on slicer-core part of slicer."""
+    made = getattr(slicer, name, None)
+    if made is None:
+        import vtkTeem
+
+        made = getattr(vtkTeem, name)
+    return made()
 
 
 def _arrayOf(image: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -150,6 +151,25 @@ def test_io_manager_offers_only_what_slicer_has():
     names = [n for n, _ in inspect.getmembers(manager) if not n.startswith("_")]
     assert names
     assert [n for n in names if not facts.members("ioManager").has(n)] == []
+
+
+@pytest.mark.parametrize("kit", ["vtkTeem", "vtkITK", "vtkRemoteIO"])
+def test_slicer_holds_no_class_of_a_kit_that_it_does_not_import(kit):
+    """Its package imports those of MRML, its logic, vtkAddon, segmentations and modules; slicer-core imports all."""
+    classes = {name for name in vars(sys.modules[f"slicer_core.{kit}"]) if name.startswith("vtk")}
+    assert classes and not (classes | {kit}) & set(vars(slicer))
+
+
+def test_the_kit_that_reads_nrrd_is_a_module():
+    import vtkTeem
+
+    assert {"vtkTeemNRRDReader", "vtkTeemNRRDWriter"} <= set(vars(vtkTeem))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_relative)
+def test_module_uses_nothing_of_slicer_that_is_not_there(path):
+    names = {chain[1]: where for chain, where in _chains(path) if chain[0] == "slicer"}
+    assert [f"{where} slicer.{name}" for name, where in names.items() if not hasattr(slicer, name)] == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=_relative)

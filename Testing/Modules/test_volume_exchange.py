@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -73,6 +75,29 @@ def place(volume_node, ijk):
         volume_node.GetParentTransformNode().GetMatrixTransformToWorld(matrix)
         own = slicer.util.arrayFromVTKMatrix(matrix) @ own
     return (own @ [*ijk, 1.0])[:3]
+
+
+@pytest.fixture(params=["a Slicer", "slicer-core"])
+def where_the_kit_is(request, monkeypatch):
+    """vtkTeem as a Slicer has it, a module of its own, and as slicer-core has it, in slicer alone."""
+    import slicer
+    import vtkTeem
+
+    if request.param == "slicer-core":
+        for name in ("vtkTeemNRRDReader", "vtkTeemNRRDWriter"):
+            monkeypatch.setattr(slicer, name, getattr(vtkTeem, name), raising=False)
+        monkeypatch.setitem(sys.modules, "vtkTeem", None)
+
+
+@pytest.mark.usefixtures("where_the_kit_is")
+def test_volumes_go_out_and_labels_come_back_wherever_the_kit_for_nrrd_is(exchange, a_volume, tmp_path):
+    node = a_volume("scan", noise(), GRIDS["oblique"])
+    frame = exchange.frameOf(node)
+    exchange.writeVolume(node, tmp_path / "scan.nrrd", frame)
+    assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "scan.nrrd"))), noise())
+    labels = labels_like(tmp_path / "scan.nrrd", tmp_path / "labels.nrrd")
+    back = exchange.readLabels(tmp_path / "labels.nrrd", node, frame)
+    assert np.array_equal(exchange.labelsOf(back), labels)
 
 
 @pytest.mark.parametrize("kind", GRIDS)

@@ -17,6 +17,8 @@ from typing import Any
 
 #: The one application of the process, once installed.
 _state: dict[str, Any] = {}
+#: Kits that slicer-core puts into ``slicer`` and a Slicer does not. Where Slicer has a module of that name: True.
+_KITS_APART = {"vtkTeem": True, "vtkITK": True, "vtkRemoteIO": False}
 
 
 def install() -> Any:
@@ -31,6 +33,7 @@ def install() -> Any:
 
     from . import application, ctk_module, mrml_widgets, packaging, parameter_node, qt_module
 
+    _set_kits_apart(slicer)
     application.quiet()
     sys.modules["qt"] = qt_module.make()
     sys.modules["ctk"] = ctk_module.make()
@@ -51,6 +54,15 @@ def install() -> Any:
     editor = types.SimpleNamespace(editor=slicer.qMRMLSegmentEditorWidget())
     slicer.modules.segmenteditor = application.Module(widget=editor)
     return _state["application"]
+
+
+def _set_kits_apart(slicer: Any) -> None:
+    for kit, is_module in _KITS_APART.items():
+        module = sys.modules[f"slicer_core.{kit}"]
+        for name in (kit, *(name for name in vars(module) if name.startswith("vtk"))):
+            delattr(slicer, name)
+        if is_module:
+            sys.modules[kit] = module
 
 
 def load_module(path: Path) -> Any:
