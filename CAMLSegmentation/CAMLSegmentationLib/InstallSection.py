@@ -22,13 +22,17 @@ class InstallSection:
         self.missing: tuple[str, ...] = ()
         #: Why the last try failed, where Slicer's own window has told the details.
         self._fault = ""
+        #: Slicer handles what the user does between two lines that pip prints.
+        self._busy = False
         ui.installButton.connect("clicked(bool)", self._onInstall)
         ui.offlineButton.connect("clicked(bool)", self._onOffline)
         ui.installFolderButton.connect("clicked(bool)", self._onFolder)
         self._onOffline(False)
 
     def refresh(self) -> None:
-        """Look again for what is missing."""
+        """Look again for what is missing; an installation that is at work counts as missing to its end."""
+        if self._busy:
+            return
         self.missing = Installation.missingPackages()
         self._ui.installFrame.setVisible(bool(self.missing))
         text = _(
@@ -43,7 +47,9 @@ class InstallSection:
         )
 
     def install(self) -> bool:
-        """Ask once, install, and return whether everything is there."""
+        """Ask once, install, and return whether everything is there; no second time while one is at work."""
+        if self._busy:
+            return False
         question = _(
             "CAML needs {names}. They are downloaded (PyTorch is large) and installed into Slicer's own Python. "
             "Install now?"
@@ -67,9 +73,11 @@ class InstallSection:
             self._trying(lambda: Installation.installFromFolder(Path(folder)))
 
     def _trying(self, action: Any) -> bool:
+        if self._busy:
+            return False
         self._fault = ""
         try:
-            action()
+            self._showBusy(action)
         except Installation.InstallationToldError as error:
             self._fault = str(error)
         except CamlError as error:
@@ -78,3 +86,20 @@ class InstallSection:
             self.refresh()
             self._onChange()
         return not self.missing
+
+    def _showBusy(self, action: Any) -> None:
+        """Act while the panel says that it takes long and takes no click; PyTorch's extension has no window for it."""
+        ui = self._ui
+        buttons = (ui.installButton, ui.offlineButton, ui.installFolderButton)
+        text = _("Installing {names}; Slicer does not answer for some minutes.")
+        ui.installLabel.text = text.format(names=", ".join(self.missing))
+        self._busy = True
+        for button in buttons:
+            button.enabled = False
+        try:
+            with slicer.util.WaitCursor():  # which has the window drawn once
+                action()
+        finally:
+            self._busy = False
+            for button in buttons:
+                button.enabled = True

@@ -70,7 +70,11 @@ def requirementsPath() -> Path:
 
 
 def install() -> None:
-    """Install what is missing, with Slicer's own progress windows; raise ResourceError with a way out."""
+    """Install what is missing; raise ResourceError with a way out.
+
+    Returns when all is done. PyTorch's extension shows nothing meanwhile and lets Slicer handle events now and then;
+    the others come with Slicer's window of progress.
+    """
     if "PyTorch" in missingPackages():
         _installTorch()
     needed, extra = _requirements()

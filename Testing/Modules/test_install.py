@@ -101,6 +101,39 @@ def test_one_question_then_torch_comes_through_its_extension(pip, pytorch_extens
     assert the_segmentation_panel.ui.installFrame.isHidden()
 
 
+@pytest.mark.parametrize("fails", [False, True], ids=["to its end", "and fails"])
+def test_an_installation_says_that_it_is_at_work_and_is_not_begun_twice(
+    pip, pytorch_extension, dialogs, the_segmentation_panel, monkeypatch, fails
+):
+    """PyTorch's extension lets Slicer handle events between the lines that pip prints."""
+    import slicer
+    from PySide6 import QtWidgets
+
+    ui, install = the_segmentation_panel.ui, the_segmentation_panel.install
+    buttons = (ui.installButton, ui.offlineButton, ui.installFolderButton)
+    real, seen = sys.modules["PyTorchUtils"].PyTorchUtilsLogic.installTorch, []
+
+    def at_work(self, **options):
+        ui.installButton.click()
+        slicer.app.processEvents()
+        the_segmentation_panel.enter()
+        cursor = QtWidgets.QApplication.overrideCursor() is not None
+        seen.append(([b.enabled for b in buttons], ui.installLabel.text, cursor, install.install()))
+        assert not ui.installFrame.isHidden() and not ui.applyButton.enabled
+        if fails:
+            raise RuntimeError("no connection")
+        return real(self, **options)
+
+    monkeypatch.setattr(sys.modules["PyTorchUtils"].PyTorchUtilsLogic, "installTorch", at_work)
+    the_segmentation_panel.enter()
+    ui.installButton.click()
+    text = "Installing PyTorch, safetensors; Slicer does not answer for some minutes."
+    assert seen == [([False] * 3, text, True, False)]
+    assert len(dialogs.questions) == 1 and len(pytorch_extension) == (0 if fails else 1)
+    assert all(b.enabled for b in buttons) and QtWidgets.QApplication.overrideCursor() is None
+    assert ui.installFrame.isHidden() != fails and "Slicer does not answer" not in ui.installLabel.text
+
+
 def test_pictures_of_reports_come_along_and_keep_nobody_waiting(
     installed, pytorch_extension, dialogs, the_segmentation_panel, monkeypatch
 ):

@@ -21,7 +21,9 @@ NAMED_ONLY: dict[str, dict[str, frozenset[str]]] = {
     "QUiLoader": {"methods": frozenset({"load"})},  # slicer.util.loadUI
     "QEventLoop": {"methods": frozenset({"exec_", "exec", "quit", "processEvents"})},  # slicer.testing
     "QDesktopServices": {"methods": frozenset({"openUrl"})},  # ScriptedLoadableModule
-    "QApplication": {"methods": frozenset({"clipboard", "processEvents", "setOverrideCursor"})},  # slicer.util
+    "QApplication": {
+        "methods": frozenset({"clipboard", "processEvents", "setOverrideCursor", "restoreOverrideCursor"})
+    },  # slicer.util
     "QClipboard": {"methods": frozenset({"setText", "text"})},  # SampleData, Segment Statistics
     "QAbstractButton": {"methods": frozenset({"click", "setText"})},  # what QMessageBox.addButton returns
     "QUrl": {"methods": frozenset({"fromLocalFile"})},

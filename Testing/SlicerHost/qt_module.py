@@ -137,6 +137,9 @@ def _statics() -> None:
     proxy.add_static("QDesktopServices", "openUrl", lambda url: opened.append(proxy.to_native(url).toString()) is None)
     proxy.add_static("QApplication", "clipboard", lambda: proxy.from_native(QtWidgets.QApplication.clipboard()))
     proxy.add_static("QApplication", "processEvents", process_events)
+    cursor = QtWidgets.QApplication.setOverrideCursor
+    proxy.add_static("QApplication", "setOverrideCursor", lambda shape: cursor(proxy.to_native(shape)))
+    proxy.add_static("QApplication", "restoreOverrideCursor", QtWidgets.QApplication.restoreOverrideCursor)
     for name in ("question", "warning", "information", "critical"):
         proxy.add_static("QMessageBox", name, dialog(f"QMessageBox.{name}"))
     _answer_message_boxes()
