@@ -148,23 +148,34 @@ def _failed(error: Exception | None) -> ResourceError:
 
 
 def installFromFolder(folder: Path) -> None:
-    """Install PyTorch and the rest from a folder of wheels, without any connection; raise ResourceError.
+    """Install what is missing from a folder of wheels, without any connection; raise ResourceError with a way out.
 
     What nothing waits for is installed where the folder has it.
     """
-    if not any(folder.glob("torch-*.whl")):
-        raise ResourceError(
-            _("{folder} holds no wheel of PyTorch (torch-....whl); choose the folder that pip download filled.").format(
-                folder=folder
+    missing = missingPackages()
+    for module, title in NEEDED.items():
+        if title in missing and not any(folder.glob(f"{module}-*.whl")):
+            raise ResourceError(
+                _(
+                    "{folder} holds no wheel of {name} ({module}-....whl); choose the folder that pip download filled."
+                ).format(folder=folder, name=title, module=module)
             )
-        )
+    # With its version: pip is content with any that is there, too old a one as well.
+    torch = [f"torch{TORCH_VERSION}"] if "PyTorch" in missing else []
     needed, extra = _requirements()
     there = tuple(module for module in EXTRA if any(folder.glob(f"{module}-*.whl")))
-    wanted = map(str, [*needed, *(one for one in extra if str(one).startswith(there))])
+    wanted = map(str, [*torch, *needed, *(one for one in extra if str(one).startswith(there))])
     try:
-        slicer.util.pip_install(["--no-index", "--find-links", str(folder), "torch", *wanted])
+        slicer.util.pip_install(["--no-index", "--find-links", str(folder), *wanted])
     except Exception as error:
         raise _failed(error) from error
+    if left := missingPackages():
+        raise ResourceError(
+            _(
+                "{names} could not be installed from {folder}; see the Python console, and fill a folder anew as "
+                "described below."
+            ).format(names=", ".join(left), folder=folder)
+        )
 
 
 def offlineInstructions() -> str:

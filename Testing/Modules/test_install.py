@@ -59,6 +59,37 @@ def pip(monkeypatch, installed):
     return packaging
 
 
+@pytest.fixture
+def pip_offline(monkeypatch, installed):
+    """Slicer's pip_install, as the host has it, that installs what is asked for unless what is there satisfies it."""
+    from packaging.requirements import Requirement
+    from SlicerHost import packaging
+
+    original, versions = packaging.pip_install, {}
+
+    def pip_install(arguments, **options):
+        original(arguments, **options)
+        for one in map(Requirement, arguments[3:]):
+            if one.name not in versions or not one.specifier.contains(versions[one.name]):
+                installed.discard(one.name)
+
+    monkeypatch.setattr(packaging, "pip_install", pip_install)
+    return types.SimpleNamespace(requests=packaging.requests, versions=versions)
+
+
+@pytest.fixture
+def a_folder(tmp_path, answers):
+    """``a_folder(package, ...)``: the user chooses a folder with a wheel of each."""
+
+    def choose(*packages):
+        for package in packages:
+            (tmp_path / f"{package}-9.9.0-cp312-none-any.whl").write_bytes(b"")
+        answers["getExistingDirectory"] = str(tmp_path)
+        return tmp_path
+
+    return choose
+
+
 def test_a_missing_torch_is_said_at_the_top_and_on_apply(installed, the_segmentation_panel):
     the_segmentation_panel.enter()
     ui = the_segmentation_panel.ui
@@ -207,13 +238,13 @@ def test_a_failure_without_a_window_of_slicers_gets_one_with_its_reason(
     assert "another installation" in dialogs.errors[0] and "without internet" in dialogs.errors[0]
 
 
-def test_wheels_that_do_not_fit_open_one_window(installed, dialogs, the_segmentation_panel, answers, tmp_path):
+def test_wheels_that_do_not_fit_open_one_window(installed, dialogs, the_segmentation_panel, a_folder):
     from SlicerHost import packaging
 
     ui = the_segmentation_panel.ui
     the_segmentation_panel.enter()
-    (tmp_path / "torch-2.13.0-cp312-none-any.whl").write_bytes(b"")
-    answers["getExistingDirectory"], packaging.failure["torch"] = str(tmp_path), "ERROR: not a supported wheel"
+    a_folder("torch", "safetensors")
+    packaging.failure["torch"] = "ERROR: not a supported wheel"
     ui.installFolderButton.click()
     assert dialogs.errors == ["Package installation failed."] and "could not be installed" in ui.installLabel.text
 
@@ -228,25 +259,57 @@ def test_pictures_that_cannot_be_had_open_no_window(pip, pytorch_extension, dial
     assert shown == {"safetensors": True, "matplotlib": False}
 
 
-def test_the_way_without_internet_is_explained_and_taken(installed, dialogs, the_segmentation_panel, answers, tmp_path):
-    from SlicerHost import packaging
-
+def test_the_way_without_internet_is_explained_and_taken(
+    installed, pip_offline, dialogs, the_segmentation_panel, a_folder
+):
     ui = the_segmentation_panel.ui
     the_segmentation_panel.enter()
     assert ui.offlineText.isHidden() and ui.installFolderButton.isHidden()
     ui.offlineButton.click()
     assert "pip download" in ui.offlineText.plainText and not ui.installFolderButton.isHidden()
-    answers["getExistingDirectory"] = str(tmp_path)
+    a_folder()
     ui.installFolderButton.click()
-    assert "no wheel of PyTorch" in dialogs.errors[0] and packaging.requests == []
-    (tmp_path / "torch-2.13.0-cp312-none-any.whl").write_bytes(b"")
+    assert "no wheel of PyTorch" in dialogs.errors.pop() and pip_offline.requests == []
+    folder = a_folder("torch", "safetensors")
     ui.installFolderButton.click()
-    function, requirements, _options = packaging.requests[-1]
-    assert function == "pip_install" and "--no-index" in requirements and str(tmp_path) in requirements
+    function, requirements, _options = pip_offline.requests[-1]
+    assert function == "pip_install" and "--no-index" in requirements and str(folder) in requirements
     assert "matplotlib" in ui.offlineText.plainText and not any("matplotlib" in r for r in requirements)
-    (tmp_path / "matplotlib-3.11.2-cp312-none-any.whl").write_bytes(b"")
+    assert ui.installFrame.isHidden() and not dialogs.errors
+    a_folder("matplotlib")
     ui.installFolderButton.click()
-    assert any("matplotlib" in r for r in packaging.requests[-1][1])
+    assert any("matplotlib" in r for r in pip_offline.requests[-1][1])
+
+
+def test_too_old_a_torch_gives_way_to_that_of_the_folder(pip_offline, dialogs, the_segmentation_panel, a_folder):
+    pip_offline.versions["torch"] = "2.4.1"
+    the_segmentation_panel.enter()
+    a_folder("torch", "safetensors")
+    the_segmentation_panel.ui.installFolderButton.click()
+    assert the_segmentation_panel.ui.installFrame.isHidden() and not dialogs.errors
+
+
+def test_a_folder_needs_no_torch_where_torch_is_there(
+    installed, pip_offline, dialogs, the_segmentation_panel, a_folder
+):
+    installed.discard("torch")
+    the_segmentation_panel.enter()
+    a_folder()
+    the_segmentation_panel.ui.installFolderButton.click()
+    assert "no wheel of safetensors" in dialogs.errors.pop()
+    a_folder("safetensors")
+    the_segmentation_panel.ui.installFolderButton.click()
+    assert the_segmentation_panel.ui.installFrame.isHidden() and not dialogs.errors
+    assert not any(r.startswith("torch") for r in pip_offline.requests[-1][1]), "what is there is left alone"
+
+
+def test_what_is_missing_after_a_folder_is_said(pip_offline, dialogs, the_segmentation_panel, a_folder):
+    pip_offline.versions["torch"] = "2.13.0"  # pip finds it, Python does not
+    the_segmentation_panel.enter()
+    folder = a_folder("torch", "safetensors")
+    the_segmentation_panel.ui.installFolderButton.click()
+    assert len(dialogs.errors) == 1 and "PyTorch could not be installed" in dialogs.errors[0]
+    assert str(folder) in dialogs.errors[0] and "Python console" in dialogs.errors[0]
 
 
 def test_nothing_is_shown_where_nothing_is_missing(the_segmentation_panel):
