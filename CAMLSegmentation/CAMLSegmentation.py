@@ -51,8 +51,9 @@ class CAMLSegmentationWidget(PanelWidget):
         self.panel.install.refresh()
 
     def onSceneChanged(self, caller: Any, event: Any) -> None:
-        """A volume came or went."""
-        if self._parameterNode is not None and not slicer.mrmlScene.IsBatchProcessing():
+        """A volume came or went. While another module is open, enter() will see to it."""
+        here = self.parent.isEntered and self._parameterNode is not None
+        if here and not slicer.mrmlScene.IsBatchProcessing():
             self.panel.update()
 
 

@@ -9,7 +9,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from . import ResultTable, Review, SegmentationResult
+from . import ResultTable, Review, SegmentationResult, VolumeExchange
 
 _HEADERS = (_("Segment"), _("mL"), _("mm2"), _("Parts"), _("Agreement"), _("Remark"))
 
@@ -37,49 +37,46 @@ class ResultSection:
         ui.overlayCheckBox.connect("toggled(bool)", self._onOverlay)
 
     def setParameterNode(self, parameterNode: Any) -> None:
-        """Show the result that a parameter node names; None detaches."""
+        """Show the result that a parameter node names; None detaches. The same one again costs nothing."""
+        if parameterNode is not self._parameterNode:
+            self._shownKey = None  # another scene has other nodes of these ids
         self._parameterNode = parameterNode
-        self._shownKey = None
         if parameterNode is None:
             self._ui.overlayCheckBox.checked = False
-        self.refresh()
+        self._refreshUnasked()
 
     def show(self, node: Any) -> None:
         """Choose a result that a run brought, and unfold; views that show another volume do not jump."""
         if self._parameterNode is not None and node is not None:
-            self._arriving = True
+            self._arriving = True  # its panel hears of the choice at once, too
             try:
                 self._parameterNode.result = node
-                self._ui.resultCollapsibleButton.collapsed = False
-                self._shownKey = None
-                self.refresh()
             finally:
                 self._arriving = False
+            self._ui.resultCollapsibleButton.collapsed = False
+            self._refreshUnasked()
 
     def enter(self) -> None:
-        """The user is here again: show the overlay of a result that came meanwhile."""
+        """The user is here again: read what is on view by now, and show the overlay of a result that came meanwhile."""
+        node = self._node()
+        self._readDisplay(node)
+        self._readOverlay(_mapOf(node))
         self._showOverlay()
 
     def refresh(self) -> None:
-        """Bring the widgets in line with the chosen result."""
+        """Bring the widgets in line with the chosen result; looks at its voxels only where something has changed."""
         node = self._node()
-        mapNode = node.GetNodeReference(SegmentationResult.DISAGREEMENT) if node is not None else None
-        table = node.GetNodeReference(SegmentationResult.TABLE) if node is not None else None
-        key = tuple((n.GetID(), n.GetMTime()) if n is not None else None for n in (table, mapNode))
-        shapes = SegmentationResult.changeTimes(node) if node is not None else None
-        key = (node.GetID() if node is not None else None, shapes, key)
+        key = _keyOf(node)
         if key == self._shownKey:
             return
         chosen = self._shownKey is not None and self._shownKey[0] != key[0] and not self._arriving
         self._shownKey = key
+        mapNode, table = _mapOf(node), node.GetNodeReference(SegmentationResult.TABLE) if node is not None else None
         rows = ResultTable.rowsOf(table) if table is not None else []
         self._fillTable(rows)
         self._showEdited(bool(rows) and SegmentationResult.isEdited(node))
         self._ui.editButton.enabled = self._ui.show3DButton.enabled = node is not None
-        display = node.GetDisplayNode() if node is not None else None
-        self._ui.show3DButton.checked = display is not None and bool(
-            display.GetVisibility3D() and node.GetSegmentation().ContainsRepresentation("Closed surface")
-        )
+        self._readDisplay(node)
         source = SegmentationResult.sourceOf(node) if node is not None else None
         self._stops, self._stop = (Review.findStops(mapNode, source) if mapNode is not None else []), -1
         self._ui.overlayCheckBox.enabled = mapNode is not None
@@ -90,10 +87,17 @@ class ResultSection:
         )
         if mapNode is None:
             self._ui.overlayCheckBox.checked = False
-        elif Review.isOnView(mapNode):
-            self._tickOverlay()
+        self._readOverlay(mapNode)
         self._showOverlay(bring=chosen)
         self._showStop()
+
+    def _refreshUnasked(self) -> None:
+        """Refresh where the result is not the user's choice of this moment: views keep what they show."""
+        self._arriving = True
+        try:
+            self.refresh()
+        finally:
+            self._arriving = False
 
     def _node(self) -> Any:
         node = self._parameterNode.result if self._parameterNode is not None else None
@@ -134,11 +138,18 @@ class ResultSection:
             if checked and slicer.app.layoutManager() is not None:
                 slicer.util.resetThreeDViews()
 
-    def _tickOverlay(self) -> None:
+    def _readDisplay(self, node: Any) -> None:
+        display = node.GetDisplayNode() if node is not None else None
+        self._ui.show3DButton.checked = display is not None and bool(
+            display.GetVisibility3D() and node.GetSegmentation().ContainsRepresentation("Closed surface")
+        )
+
+    def _readOverlay(self, mapNode: Any) -> None:
         """Take up a map that a scene was saved with, so that it can be switched off; nobody asked for other views."""
-        blocked = self._ui.overlayCheckBox.blockSignals(True)
-        self._ui.overlayCheckBox.checked = True
-        self._ui.overlayCheckBox.blockSignals(blocked)
+        if mapNode is not None and Review.isOnView(mapNode):
+            blocked = self._ui.overlayCheckBox.blockSignals(True)
+            self._ui.overlayCheckBox.checked = True
+            self._ui.overlayCheckBox.blockSignals(blocked)
 
     def _onOverlay(self, checked: bool) -> None:
         self._showOverlay(bring=True)
@@ -150,7 +161,7 @@ class ResultSection:
         views that show another volume change to that of the result.
         """
         node = self._node()
-        mapNode = node.GetNodeReference(SegmentationResult.DISAGREEMENT) if node is not None else None
+        mapNode = _mapOf(node)
         if mapNode is None or not self._ui.overlayCheckBox.checked:
             self._overlay.hide()
         elif self._isEntered():
@@ -198,6 +209,26 @@ class ResultSection:
                 slice=stop.slice, rank=self._stop + 1, count=count, area=f"{stop.score:.0f}"
             )
         ui.stopLabel.text = text
+
+
+def _mapOf(node: Any) -> Any:
+    return node.GetNodeReference(SegmentationResult.DISAGREEMENT) if node is not None else None
+
+
+def _keyOf(node: Any) -> tuple[Any, ...]:
+    """The id of a result, and what differs once there may be something else to show of it; looks at no voxel."""
+    if node is None:
+        return (None,)
+    belonging = (node.GetNodeReference(SegmentationResult.TABLE), _mapOf(node))
+    times = [(n.GetID(), n.GetMTime()) if n is not None else None for n in belonging]
+    # A transform above a volume moves it, and what is uncertain with it, without a word.
+    places = [_placeOf(n) if n is not None else None for n in (_mapOf(node), SegmentationResult.sourceOf(node))]
+    return (node.GetID(), SegmentationResult.changeTimes(node), *times, *places)
+
+
+def _placeOf(volumeNode: Any) -> tuple[float, ...]:
+    matrix = VolumeExchange.worldMatrix(volumeNode)
+    return tuple(matrix.GetElement(row, column) for row in range(3) for column in range(4))
 
 
 def openInSegmentEditor(node: Any) -> None:

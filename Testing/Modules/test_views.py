@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import SlicerHost
 from panel_tools import apply, finish, results
@@ -237,3 +238,57 @@ def test_an_overlay_that_a_scene_was_saved_with_can_be_switched_off(panel, a_sca
     assert layers() == {(scan.GetID(), None)}
     panel.ui.overlayCheckBox.click()
     assert layers() == shown
+
+
+@pytest.fixture
+def looked(monkeypatch):
+    """Each look at a map for what is uncertain: all its voxels."""
+    from CAMLSegmentationLib import Review
+
+    looks, real = [], Review.findStops
+    monkeypatch.setattr(Review, "findStops", lambda *nodes: (looks.append(nodes), real(*nodes))[1])
+    return looks
+
+
+def test_a_map_is_looked_at_when_it_comes_and_when_something_has_changed(panel, a_scan, wait_for, looked):
+    import slicer
+    from CAMLSegmentationLib import SegmentationResult
+
+    apply(panel, wait_for)
+    assert len(looked) == 1
+    apply(panel, wait_for)
+    assert len(results()) == 1 and len(looked) == 2, "the same result, made anew"
+    looked.pop()
+    panel.ui.nextStopButton.click()
+    panel.ui.nextStopButton.click()
+    place = panel.ui.stopLabel.text
+    SlicerHost.leave("CAMLSegmentation")
+    SlicerHost.enter("CAMLSegmentation")
+    assert len(looked) == 1 and panel.ui.stopLabel.text == place and "number 2" in place
+
+    SlicerHost.leave("CAMLSegmentation")
+    (result,) = results()
+    drawn = np.zeros(noise().shape, np.uint8)
+    drawn[:3] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(drawn, result, "Segment_1", a_scan)
+    slicer.mrmlScene.RemoveNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode"))
+    assert len(looked) == 1 and panel.ui.editedLabel.isHidden()
+    SlicerHost.enter("CAMLSegmentation")
+    assert len(looked) == 2 and not panel.ui.editedLabel.isHidden()
+
+    SlicerHost.leave("CAMLSegmentation")
+    moved = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    moved.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(ijk_to_ras()))
+    result.GetNodeReference(SegmentationResult.DISAGREEMENT).SetAndObserveTransformNodeID(moved.GetID())
+    SlicerHost.enter("CAMLSegmentation")
+    assert len(looked) == 3, "what is uncertain lies elsewhere now"
+
+
+def test_what_another_module_shows_in_3d_is_known_when_the_user_is_back(panel, a_scan, wait_for, looked):
+    from CAMLSegmentationLib import SegmentationResult
+
+    apply(panel, wait_for)
+    SlicerHost.leave("CAMLSegmentation")
+    SegmentationResult.setShown3D(results()[0], True)
+    SlicerHost.enter("CAMLSegmentation")
+    assert panel.ui.show3DButton.checked and len(looked) == 1
