@@ -71,7 +71,8 @@ class CAMLSegmentationTest(ScriptedLoadableModuleTest):
 
     def test_the_panel_says_what_is_missing(self) -> None:
         """Without a volume, Apply is off and its tooltip says why."""
-        panel = slicer.modules.camlsegmentation.widgetRepresentation().self().panel
-        panel.enter()
+        widget = slicer.modules.camlsegmentation.widgetRepresentation().self()
+        widget.enter()
+        panel = widget.panel
         self.assertFalse(panel.ui.applyButton.enabled)
         self.assertTrue(panel.problem())

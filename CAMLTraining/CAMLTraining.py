@@ -81,7 +81,8 @@ class CAMLTrainingTest(ScriptedLoadableModuleTest):
 
     def test_the_panel_says_what_is_missing(self) -> None:
         """Without a labelled case, Train is off and its tooltip says why."""
-        panel = slicer.modules.camltraining.widgetRepresentation().self().panel
-        panel.enter()
+        widget = slicer.modules.camltraining.widgetRepresentation().self()
+        widget.enter()
+        panel = widget.panel
         self.assertFalse(panel.ui.trainButton.enabled)
         self.assertTrue(panel.train.problem())

@@ -13,9 +13,14 @@ class CAMLSegmentationModuleTest(unittest.TestCase):
     def setUp(self):
         slicer.mrmlScene.Clear()
 
+    def open_module(self):
+        """Come to the module as a user does: since the scene was closed it follows none."""
+        widget = slicer.modules.camlsegmentation.widgetRepresentation().self()
+        widget.enter()
+        return widget.panel
+
     def test_the_panel_says_what_is_missing(self):
-        panel = slicer.modules.camlsegmentation.widgetRepresentation().self().panel
-        panel.enter()
+        panel = self.open_module()
         self.assertFalse(panel.ui.applyButton.enabled)
         self.assertTrue(panel.ui.applyButton.toolTip)
 

@@ -13,9 +13,14 @@ class CAMLTrainingModuleTest(unittest.TestCase):
     def setUp(self):
         slicer.mrmlScene.Clear()
 
+    def open_module(self):
+        """Come to the module as a user does: since the scene was closed it follows none."""
+        widget = slicer.modules.camltraining.widgetRepresentation().self()
+        widget.enter()
+        return widget.panel
+
     def test_the_panel_says_what_is_missing(self):
-        panel = slicer.modules.camltraining.widgetRepresentation().self().panel
-        panel.enter()
+        panel = self.open_module()
         self.assertFalse(panel.ui.trainButton.enabled)
         self.assertTrue(panel.ui.trainButton.toolTip)
 
@@ -23,7 +28,6 @@ class CAMLTrainingModuleTest(unittest.TestCase):
         import numpy
 
         slicer.util.addVolumeFromArray(numpy.arange(4096, dtype=numpy.int16).reshape(16, 16, 16), name="Scan 1")
-        panel = slicer.modules.camltraining.widgetRepresentation().self().panel
-        panel.enter()
+        panel = self.open_module()
         self.assertEqual(list(panel.logic.project.cases), ["Scan 1"])
         self.assertEqual(panel.ui.casesTableWidget.rowCount, 1)
