@@ -9,7 +9,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from . import ResultTable, Review, SegmentationResult, VolumeExchange
+from . import Colors, ResultTable, Review, SegmentationResult, VolumeExchange
 
 _HEADERS = (_("Segment"), _("mL"), _("mm2"), _("Parts"), _("Agreement"), _("Remark"))
 
@@ -111,7 +111,7 @@ class ResultSection:
             for column, text in enumerate(texts):
                 item = qt.QTableWidgetItem(text)
                 if texts[-1]:
-                    item.setForeground(qt.QBrush(qt.QColor(200, 60, 20)))
+                    item.setForeground(qt.QBrush(qt.QColor(Colors.wordColor("bad"))))
                 widget.setItem(row, column, item)
             if texts[-1]:
                 flagged.append(f"{texts[0]}: {texts[-1]}")

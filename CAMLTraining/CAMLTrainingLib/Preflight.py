@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from CAMLSegmentationLib import Colors
 from CAMLSegmentationLib.Process import WorkerFactory, WorkerProcess
 from slicer.i18n import tr as _
 
@@ -116,8 +117,7 @@ def _tell(kind: str, fields: dict[str, Any], onProgress: Callable[[str], None]) 
 
 def verdictHtml(verdict: Verdict) -> str:
     """Return the verdict, the plan and what was found, for a panel 450 pixels wide."""
-    colors = {"fits": "#2e7d32", "smaller-patch": "#b26a00"}
-    color = colors.get(verdict.kind, "#b71c1c")
+    color = Colors.wordColor({"fits": "good", "smaller-patch": "caution"}.get(verdict.kind, "bad"))
     parts = [f'<p><span style="color:{color}"><b>{html.escape(verdict.sentence)}</b></span></p>']
     rows = [(title, text) for title, text in _rows(verdict.result) if text]
     if rows:

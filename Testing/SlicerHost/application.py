@@ -55,6 +55,10 @@ class Application:
         """The same."""
         return self.userSettings()
 
+    def palette(self) -> Any:
+        """The colours of the style."""
+        return proxy.from_native(self._application.palette())
+
     def processEvents(self) -> None:  # noqa: N802
         """Deliver what waits."""
         qt_module.process_events()

@@ -12,7 +12,8 @@ from typing import Any
 _PATH = Path(__file__).with_name("slicer-api.json")
 _QUALIFIERS = re.compile(r"\s*\([^)]*\)$")
 
-#: Members of classes that the facts only name. Each is called so in Slicer's own scripted modules or its slicer.util.
+#: Members of classes that the facts only name. Each is called so in Slicer's own scripted modules or its slicer.util,
+#: or was run in a Slicer. Enumerators have the values that stand with QProcess, where QIODevice's are, or else Qt's.
 NAMED_ONLY: dict[str, dict[str, frozenset[str]]] = {
     "QFile": {
         "methods": frozenset({"exists", "open", "close"}),
@@ -26,9 +27,14 @@ NAMED_ONLY: dict[str, dict[str, frozenset[str]]] = {
     },  # slicer.util
     "QClipboard": {"methods": frozenset({"setText", "text"})},  # SampleData, Segment Statistics
     "QAbstractButton": {"methods": frozenset({"click", "setText"})},  # what QMessageBox.addButton returns
+    "QPalette": {"methods": frozenset({"color"}), "enums": frozenset({"Base"})},  # run in a Slicer
     "QUrl": {"methods": frozenset({"fromLocalFile"})},
     "QTableWidgetSelectionRange": {"methods": frozenset()},  # made of four whole numbers, as PythonQt's wrapper has it
 }
+
+
+#: A role of QPalette, whose number the facts do not give; Qt 5 and Qt 6 have the same.
+_OF_QT = {"Base": 9}
 
 
 @functools.cache
@@ -105,9 +111,8 @@ def enumerators(class_name: str) -> dict[str, int]:
     entry = described().get(class_name)
     names = [class_name, *(entry["inherits"] if entry else ())]
     found = {k: v for name in reversed(names) for k, v in facts()["enums"].get(name, {}).items()}
-    # The values of QIODevice stand with QProcess.
     named = NAMED_ONLY.get(class_name, {}).get("enums", frozenset())
-    return found | {k: facts()["enums"]["QProcess"][k] for k in named}
+    return found | {k: _OF_QT.get(k, facts()["enums"]["QProcess"].get(k)) for k in named}
 
 
 def normalised(signature: str) -> str:

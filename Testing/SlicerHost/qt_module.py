@@ -74,6 +74,7 @@ CLASSES = [
     "QColor",
     "QBrush",
     "QFont",
+    "QPalette",
     "QClipboard",
     "QAbstractButton",
     "QApplication",
