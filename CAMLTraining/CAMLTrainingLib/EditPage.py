@@ -99,8 +99,9 @@ class EditPage:
             self._editor.setActiveEffect(None)
             self._editor.uninstallKeyboardShortcuts()
             self._editor.removeViewObservations()
-            self._editor.setSegmentationNode(None)
+            # In this order: without a segmentation the editor ignores what it is told of volumes, and keeps the last.
             self._editor.setSourceVolumeNode(None)
+            self._editor.setSegmentationNode(None)
         self._ui.pagesStackedWidget.currentIndex = _TRAINING
 
     def close(self) -> None:

@@ -369,3 +369,14 @@ def test_an_empty_layout_or_menu_is_false_and_no_variable_of_a_panel(slicer_host
     widget.setLayout(layout)
     assert not layout and not qt.QMenu() and qt.QComboBox() and widget
     assert "emptyLayout" not in vars(slicer.util.childWidgetVariables(widget))
+
+
+def test_an_editor_without_a_segmentation_ignores_the_volume(a_scene):
+    editor, volume = slicer.qMRMLSegmentEditorWidget(), a_scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    editor.setSourceVolumeNode(volume)
+    assert editor.sourceVolumeNode() is None
+    editor.setSegmentationNode(a_scene.AddNewNodeByClass("vtkMRMLSegmentationNode"))
+    editor.setSourceVolumeNode(volume)
+    editor.setSegmentationNode(None)
+    editor.setSourceVolumeNode(None)
+    assert editor.sourceVolumeNode() is volume

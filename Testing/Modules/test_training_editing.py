@@ -87,6 +87,16 @@ def test_back_keeps_what_was_drawn(training):
     assert training.edit.editor.segmentationNode() is node
 
 
+def test_back_lets_go_of_the_patient(training):
+    add_scan(0)
+    training.update()
+    training.openCase("Scan 00")
+    kept = training.edit.editor.mrmlSegmentEditorNode()
+    assert kept.GetSourceVolumeNode() is not None and kept.GetSegmentationNode() is not None
+    training.ui.backButton.click()
+    assert kept.GetSourceVolumeNode() is None and kept.GetSegmentationNode() is None
+
+
 def test_colours_and_terminology_of_the_cohort_are_in_a_new_segmentation(training, stand_in):
     from stand_ins import SEGMENTS
 

@@ -300,7 +300,9 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):  # noqa: N801
         return self._segmentation
 
     def setSourceVolumeNode(self, node: Any) -> None:  # noqa: N802
-        """Set the volume to edit on."""
+        """Set the volume to edit on; ignored without a segmentation, as Slicer's does."""
+        if self._segmentation is None:
+            return
         self._source = node
         if self._node is not None:
             self._node.SetAndObserveSourceVolumeNode(node)
