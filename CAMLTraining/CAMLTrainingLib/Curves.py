@@ -15,7 +15,7 @@ from . import Results
 
 #: Attribute of the nodes, by which they are found again in a loaded scene.
 ROLE = "CAMLTraining.Plot"
-#: Points of a curve: beyond, every second one is dropped.
+#: Points of a curve: beyond, every second one is dropped, and those that follow lie as far from each other.
 MOST_POINTS = 800
 _COLORS = {"caml": (0.12, 0.47, 0.71), "labeled-only": (1.0, 0.5, 0.05)}
 _OTHER = (0.45, 0.45, 0.45)
@@ -25,8 +25,8 @@ class Curves:
     """The curves of one round: loss and validated Dice over iterations, a line for each part of the round."""
 
     def __init__(self) -> None:
-        self._loss: dict[str, list[tuple[float, float]]] = {}
-        self._dice: dict[str, list[tuple[float, float]]] = {}
+        self._loss: dict[str, _Line] = {}
+        self._dice: dict[str, _Line] = {}
         self._dirty = False
 
     def clear(self) -> None:
@@ -37,9 +37,9 @@ class Curves:
         """Take in an event of a round."""
         part, iteration = str(fields.get("part") or "caml"), float(fields.get("iteration") or 0)
         if kind == "step" and (total := (fields.get("losses") or {}).get("total")) is not None:
-            _append(self._loss.setdefault(part, []), iteration, float(total))
+            self._loss.setdefault(part, _Line()).append(iteration, float(total))
         elif kind == "validation" and fields.get("dice") is not None:
-            _append(self._dice.setdefault(part, []), iteration, 100.0 * float(fields["dice"]))
+            self._dice.setdefault(part, _Line()).append(iteration, 100.0 * float(fields["dice"]))
         else:
             return
         self._dirty = True
@@ -54,7 +54,7 @@ class Curves:
             ("dice", _("Validation"), _("Dice (%)"), self._dice),
         ):
             if lines:
-                shown = {_partTitle(p): (_colorOf(p), v) for p, v in lines.items()}
+                shown = {_partTitle(p): (_colorOf(p), line.points) for p, line in lines.items()}
                 # Validations are few: each is a point of its own.
                 _fill(role, title, _("Iteration"), unit, shown, points=role == "dice")
 
@@ -88,12 +88,24 @@ def chartNode(role: str) -> Any:
     return _node("vtkMRMLPlotChartNode", role)
 
 
-def _append(points: list[tuple[float, float]], x: float, y: float) -> None:
-    while points and points[-1][0] >= x:  # a resumed run repeats what came after its last save
-        points.pop()
-    points.append((x, y))
-    if len(points) > MOST_POINTS:
-        del points[1:-1:2]
+class _Line:
+    """Points of a curve, as far from each other everywhere; the last one is always the newest."""
+
+    def __init__(self) -> None:
+        self.points: list[tuple[float, float]] = []
+        self._least = 0.0
+
+    def append(self, x: float, y: float) -> None:
+        """Go on, or again from ``x``."""
+        points = self.points
+        while points and points[-1][0] >= x:  # a resumed run repeats what came after its last save
+            points.pop()
+        if len(points) > 2 and points[-1][0] - points[-2][0] < self._least:
+            points.pop()
+        points.append((x, y))
+        if len(points) > MOST_POINTS:
+            del points[1:-1:2]
+            self._least = (points[-1][0] - points[0][0]) / len(points)
 
 
 def _fill(

@@ -89,6 +89,20 @@ def test_a_curve_is_shown_when_its_button_is_pressed(training, button, axis, poi
     assert lines(shown_chart()) == {"CAML": points}
 
 
+def test_a_long_curve_is_as_fine_at_its_beginning_as_at_its_end(training):
+    from CAMLTrainingLib import Curves
+
+    curves = Curves.Curves()
+    for iteration in (*range(1, 9001), *range(8001, 20_001)):  # resumed once
+        fields = {"part": "caml", "iteration": iteration, "losses": {"total": 1.0 / iteration}}
+        curves.onEvent("step", fields)
+    curves.update()
+    (points,) = lines(Curves.chartNode("loss")).values()
+    gaps = [b - a for (a, _), (b, _) in zip(points, points[1:])]
+    assert points[0] == (1, 1.0) and points[-1] == (20_000, 1.0 / 20_000)
+    assert Curves.MOST_POINTS / 3 < len(points) <= Curves.MOST_POINTS and 0 < min(gaps) and max(gaps) < 150
+
+
 # Places
 
 
