@@ -79,8 +79,11 @@ class RoundProcess:
         self._exitCode: int | None = None
         self._started = 0.0
         self._seen = _Seen()
+        #: What the end of a long file says, as long as its beginning is still being told.
+        self._end: _Seen | None = None
         self._asked = self._ended = False
         self.state = ""
+        self._told = ("", "")
         self._timer = qt.QTimer()
         self._timer.setInterval(PERIOD)
         self._timer.connect("timeout()", self.look)
@@ -109,6 +112,11 @@ class RoundProcess:
         """Whether the process at work was asked to end, by this Slicer or another, and has not done so yet."""
         return self.active and self._asked
 
+    @property
+    def catchingUp(self) -> bool:
+        """Whether events of before are still being told; ``state`` is the present one all the same."""
+        return self._end is not None
+
     def start(self, arguments: Sequence[str]) -> None:
         """Start a new round with the arguments of ``caml round``; raise ResourceError where it cannot be started."""
         self._launch(["round", *arguments, "-o", str(self.folder)])
@@ -122,11 +130,15 @@ class RoundProcess:
         self._launch(["round", "--resume", str(self.folder), *words])
 
     def follow(self) -> None:
-        """Take up a round that another Slicer, or an earlier one, has started."""
-        self._seen = _Seen()
+        """Take up a round that another Slicer, or an earlier one, has started.
+
+        A night of training has left megabytes of events. They are told a piece a turn of the event loop, and how the
+        round stands is known at once, by their end; the listener hears of it after the last of them.
+        """
+        self._seen, self._end = _Seen(), self._readEnd()
+        if self._end is not None:
+            self.state = self._standing(self._end)[0]
         self.look()
-        while self._behind():
-            self.look()
         self._timer.start()
 
     def pause(self) -> None:
@@ -145,6 +157,7 @@ class RoundProcess:
 
         Raises TrainingError where another computer trains in the folder: here its number is another process's.
         """
+        self._catchUp()
         if self._process is None and self._seen.host not in ("", platform.node()):
             raise TrainingError(
                 _("The training runs on the computer {host}; stop it there.").format(host=self._seen.host)
@@ -168,25 +181,37 @@ class RoundProcess:
             self._exitCode = self._process.poll()
             if self._exitCode is None:
                 return True
-        return is_locked(RoundFolder(self.folder).lock().path) or (
-            self._seen.last not in _ENDS and is_locked(self.lock)
-        )
+        last = (self._end or self._seen).last
+        return is_locked(RoundFolder(self.folder).lock().path) or (last not in _ENDS and is_locked(self.lock))
 
     def look(self) -> None:
         """Read what is new and say where the round stands. Called by the timer."""
         self._asked = os.path.exists(self.stopFile)  # Path's raises where a network drive is gone for a moment
-        fresh = self._read()
+        before, fresh = self._seen.offset, self._take(self._seen)
+        behind = self._behind()
+        # A file that grows but does not let itself be read must not be asked without a pause.
+        self._timer.setInterval(0 if behind and self._seen.offset > before else PERIOD)
+        if not behind:
+            self._end = None
         for kind, fields in fresh:
-            self._note(kind, fields)
+            self._note(kind, fields, self._seen)
             try:
                 self._listener.onRoundEvent(kind, fields)
             except Exception:  # one event that is not understood must not lose the others
                 logging.exception("CAML: an event of the training could not be followed")
-        if not self._behind():
+        if not behind:
             self._judge()
             self._listener.onRoundLook()
 
+    def _catchUp(self) -> None:
+        """Tell at once what is left to be told of before."""
+        offset = -1
+        while self.catchingUp and self._seen.offset > offset:
+            offset = self._seen.offset
+            self.look()
+
     def _launch(self, arguments: list[str]) -> None:
+        self._catchUp()
         make_folder(self.folder)
         try:
             self.stopFile.unlink(missing_ok=True)
@@ -206,6 +231,7 @@ class RoundProcess:
             self._seen = _Seen(offset=self.eventsFile.stat().st_size)
         except OSError:
             self._seen = _Seen()
+        self._end = None
         try:
             with self._log.open("ab") as log:
                 log.write(f"{_BEGIN}\n".encode())
@@ -229,20 +255,33 @@ class RoundProcess:
         except OSError:
             return False
 
-    def _read(self) -> list[tuple[str, dict[str, Any]]]:
+    def _readEnd(self) -> _Seen | None:
+        """Return what the last events of a file say that is longer than one look takes in; None for others."""
+        try:
+            size = self.eventsFile.stat().st_size
+        except OSError:
+            return None
+        if size <= CHUNK:
+            return None
+        end = _Seen(offset=size - CHUNK)
+        for kind, fields in self._take(end):
+            self._note(kind, fields, end)
+        return end
+
+    def _take(self, seen: _Seen) -> list[tuple[str, dict[str, Any]]]:
+        """Return the events of the next piece of the file; half of a line is none."""
         try:
             with self.eventsFile.open("rb") as stream:
-                stream.seek(self._seen.offset)
+                stream.seek(seen.offset)
                 data = stream.read(CHUNK)
         except OSError:
             return []
-        self._seen.offset += len(data)
-        *lines, self._seen.rest = (self._seen.rest + data).split(b"\n")
+        seen.offset += len(data)
+        *lines, seen.rest = (seen.rest + data).split(b"\n")
         found = (events.decode(line.decode("utf-8", "replace")) for line in lines)
         return [event for event in found if event is not None]
 
-    def _note(self, kind: str, fields: dict[str, Any]) -> None:
-        seen = self._seen
+    def _note(self, kind: str, fields: dict[str, Any], seen: _Seen) -> None:
         seen.last, seen.time = kind, float(fields.get("time") or seen.time)
         seen.pid = 0 if kind in _ENDS else int(fields.get("pid") or seen.pid)
         if kind == "started":
@@ -252,38 +291,41 @@ class RoundProcess:
             seen.message, seen.exitCode = missingPackage(message) or message, int(fields.get("exit_code") or 1)
 
     def _judge(self) -> None:
-        """Tell from the last event and the lock how the round is."""
-        seen = self._seen
+        """Say how the round is."""
+        state, message = self._standing(self._seen)
+        if state not in ("running", "silent"):
+            if self._behind():
+                return  # its last words came between the look and the question
+            self._timer.stop()
+        if state:
+            self._setState(state, message)
+
+    def _standing(self, seen: _Seen) -> tuple[str, str]:
+        """Tell from the last event and the lock how the round is, and why; empty where nothing tells."""
         if self.alive():
             began = max(seen.time, self._started)
             if time.time() - began > SILENCE:
-                self._setState(
+                return (
                     "silent",
                     _(
                         "No sign of life from the training for {minutes} min: the computer may have slept or is very "
                         "busy. It goes on by itself; press Stop if it does not."
                     ).format(minutes=round((time.time() - began) / 60)),
                 )
-            elif self._asked:
-                self._setState("running", _("Pausing: the step at work is finished, and everything is saved."))
-            else:
-                self._setState("running", "")
-            return
-        if self._behind():
-            return  # its last words came between the look and the question
-        self._timer.stop()
+            if self._asked:
+                return "running", _("Pausing: the step at work is finished, and everything is saved.")
+            return "running", ""
         if self._ended and seen.last not in _ENDS:
-            self._setState("interrupted", self._interruption())
-        elif self._process is not None and seen.last == "":
-            self._setState("failed", self._silentEnd())
-        elif seen.last == "finished":
-            self._setState("finished", "")
-        elif seen.last == "error" and seen.exitCode == 130:
-            self._setState("paused", _("Paused with everything saved; press Resume to go on."))
-        elif seen.last == "error":
-            self._setState("failed", seen.message)
-        elif seen.last:
-            self._setState("interrupted", self._interruption())
+            return "interrupted", self._interruption()
+        if self._process is not None and seen.last == "":
+            return "failed", self._silentEnd()
+        if seen.last == "finished":
+            return "finished", ""
+        if seen.last == "error" and seen.exitCode == 130:
+            return "paused", _("Paused with everything saved; press Resume to go on.")
+        if seen.last == "error":
+            return "failed", seen.message
+        return ("interrupted", self._interruption()) if seen.last else ("", "")
 
     def _interruption(self) -> str:
         if self._ended:
@@ -324,8 +366,8 @@ class RoundProcess:
         return next(iter(text.rpartition(f"{_BEGIN}\n")[2].strip().splitlines()[-1:]), "")
 
     def _setState(self, state: str, message: str) -> None:
-        if (state, message) != (self.state, getattr(self, "_message", "")):
-            self.state, self._message = state, message
+        if (state, message) != self._told:
+            self.state, self._told = state, (state, message)
             self._listener.onRoundState(state, message)
 
 

@@ -192,6 +192,8 @@ class TrainSection:
     def onRoundEvent(self, kind: str, fields: dict[str, Any]) -> None:
         """Follow the training."""
         self.curves.onEvent(kind, fields)
+        if kind == "step" and self._logic.round is not None and self._logic.round.catchingUp:
+            return  # thousands of before: the last of them says how far it is
         if kind in ("step", "validation"):
             self._onStep(kind, fields)
         elif kind in ("stage", "progress"):

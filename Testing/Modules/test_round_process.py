@@ -93,14 +93,71 @@ def test_a_line_that_is_being_written_waits_for_its_end(a_round, a_holder, notes
     assert notes.events == [("heartbeat", 7)]
 
 
-def test_a_long_file_is_told_whole(a_round, a_holder, notes, monkeypatch):
+@pytest.mark.parametrize(
+    ("last", "state"),
+    [
+        ({"kind": "heartbeat", "iteration": 50}, "running"),
+        ({"kind": "finished", "result": {}}, "finished"),
+        ({"kind": "error", "message": "Stopped.", "exit_code": 130}, "paused"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_long_file_is_told_in_pieces_and_its_end_counts_at_once(
+    a_round, notes, monkeypatch, wait_for, request, last, state
+):
     from CAMLTrainingLib import RoundProcess
 
-    monkeypatch.setattr(RoundProcess, "CHUNK", 100)
+    if state == "running":
+        request.getfixturevalue("a_holder")
+    monkeypatch.setattr(RoundProcess, "CHUNK", 500)
     for iteration in range(50):
         tell(a_round, "heartbeat", iteration=iteration)
+    tell(a_round, **last)
     a_round.follow()
-    assert [i for _, i in notes.events] == list(range(50))
+    assert 0 < len(notes.events) < 10 and a_round.catchingUp
+    assert a_round.state == state and not notes.states, "it is told once all of before is"
+    wait_for(lambda: notes.states, 10)
+    assert [i for kind, i in notes.events if kind == "heartbeat"][:50] == list(range(50))
+    assert notes.events[-1][0] == last["kind"] and [told for told, _ in notes.states] == [state]
+    assert not a_round.catchingUp
+
+
+@pytest.mark.parametrize("state", ["paused", "silent"])
+def test_who_acts_while_a_long_file_is_told_acts_on_all_of_it(a_round, notes, monkeypatch, request, tmp_path, state):
+    """Resuming tells nothing twice and nothing never; ending knows on which computer the process is."""
+    from CAMLTrainingLib import RoundProcess
+
+    monkeypatch.setattr(RoundProcess, "CHUNK", 500)
+    tell(a_round, "started", host="workstation-of-another")
+    for iteration in range(50):
+        tell(a_round, "heartbeat", iteration=iteration, age=1000)
+    if state == "paused":
+        tell(a_round, "error", message="Stopped.", exit_code=130)
+        monkeypatch.setattr(RoundProcess, "pythonProgram", lambda: str(tmp_path / "no-python"))
+        a_round.follow()
+        with pytest.raises(ResourceError, match="could not be started"):
+            a_round.resume()
+    else:
+        request.getfixturevalue("a_holder")
+        a_round.follow()
+        with pytest.raises(TrainingError, match="workstation-of-another; stop it there"):
+            a_round.kill()
+    assert [i for kind, i in notes.events if kind == "heartbeat"] == list(range(50)) and a_round.state == state
+
+
+def test_a_file_that_cannot_be_read_is_not_asked_without_end(a_round, a_holder, notes, monkeypatch):
+    """Its size is known, as of one on a drive that has lost its rights; that must not keep Slicer busy."""
+    tell(a_round, "heartbeat", iteration=1)
+    whole = a_round.eventsFile.read_bytes()
+    a_round.eventsFile.unlink()
+    a_round.eventsFile.mkdir()
+    a_round.follow()
+    a_round.look()
+    assert notes.events == [] and a_round._timer.interval > 0
+    a_round.eventsFile.rmdir()
+    a_round.eventsFile.write_bytes(whole)
+    a_round.look()
+    assert notes.events == [("heartbeat", 1)]
 
 
 def test_silence_is_told_apart_from_death(a_round, a_holder, notes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,33 @@ def test_a_long_curve_is_as_fine_at_its_beginning_as_at_its_end(training):
     gaps = [b - a for (a, _), (b, _) in zip(points, points[1:])]
     assert points[0] == (1, 1.0) and points[-1] == (20_000, 1.0 / 20_000)
     assert Curves.MOST_POINTS / 3 < len(points) <= Curves.MOST_POINTS and 0 < min(gaps) and max(gaps) < 150
+
+
+def test_a_night_of_events_is_followed_in_pieces_when_its_project_is_opened(training, stand_in, wait_for):
+    """5 MB of them; in one go they keep Slicer from answering for seconds."""
+    from CAMLTrainingLib import Curves, RoundProcess
+
+    folder, steps = finish_round(training, 1, stand_in), 20_000
+    told = [
+        {"event": "step", "part": "caml", "iteration": n, "total": steps, "losses": {"total": 1 / n}, "note": "x" * 150}
+        for n in range(1, steps + 1)
+    ]
+    told.append({"event": "error", "message": "Stopped.", "exit_code": 130})
+    (folder / "result.json").unlink()
+    (folder / "round.json").write_text("{}")  # one that waits to be resumed
+    (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in told))
+    assert (folder / "events.jsonl").stat().st_size > 5_000_000
+    said = []
+    training.logic.openProject(training.logic.project.folder)
+    training.update()
+    assert training.logic.round._seen.offset <= RoundProcess.CHUNK
+    assert training.logic.resumable and not training.logic.training and training.ui.resumeButton.enabled
+    wait_for(lambda: said.append(training.ui.statusLabel.text) or "Paused" in said[-1], 60)
+    assert len(set(said) - {""}) <= 2, "steps of yesterday do not race through the status"
+    (points,) = lines(Curves.chartNode("loss")).values()
+    assert points[0] == (1, 1.0) and points[-1] == (steps, pytest.approx(1 / steps))
+    gaps = [b - a for (a, _), (b, _) in zip(points, points[1:])]
+    assert max(gaps) < steps / 100, "no piece is missing"
 
 
 # Places
