@@ -208,3 +208,87 @@ def test_volumes_without_content_are_never_taken_for_each_other(training):
         training.update()
         leave(training)
     assert list(roles(training)) == ["CT", "CT-2"]
+
+
+# Names of large scans
+
+
+@pytest.fixture
+def hashed(training, monkeypatch):
+    """Scans of the tests count as large ones; returns how many bytes of voxels each name was made of."""
+    from CAMLTrainingLib import Scans
+
+    counts, blake2b = [], Scans.hashlib.blake2b
+
+    class Counted:
+        def __init__(self, *arguments, **options):
+            self._digest = blake2b(*arguments, **options)
+
+        def update(self, data):
+            counts.append(memoryview(data).nbytes)
+            self._digest.update(data)
+
+        def hexdigest(self):
+            return self._digest.hexdigest()
+
+    monkeypatch.setattr(Scans, "MOST_VOXELS", 1000)
+    monkeypatch.setattr(Scans.hashlib, "blake2b", Counted)
+    return counts
+
+
+def test_large_scans_that_come_at_once_are_listed_without_reading_them_whole(training, hashed):
+    for seed in range(20):
+        add_scan(seed, "CT")
+    training.update()
+    assert len(roles(training)) == 20 and len({case_of(training, case).scan for case in roles(training)}) == 20
+    assert len(hashed) == 20 and max(hashed) <= 2 * 1000
+
+
+@pytest.mark.parametrize("named", ["by a sample", "by all voxels"])
+def test_a_large_scan_that_is_loaded_anew_is_its_case_again(training, hashed, named):
+    from CAMLTrainingLib import Scans
+
+    before = {}
+    for seed in (0, 5):
+        volume = add_scan(seed, "CT")
+        training.update()
+        case = "CT" if seed == 0 else "CT-2"
+        if named == "by all voxels":  # as projects of before have it
+            training.logic.project.update(case, scan=Scans._nameOfAll(volume))
+        before[case] = case_of(training, case).scan
+        leave(training)
+    for seed, case in ((7, "CT-3"), (5, "CT-2"), (0, "CT")):
+        volume = add_scan(seed, "CT")
+        training.update()
+        assert training.logic.cohort.volumeNode(case) is volume
+    assert list(roles(training)) == ["CT", "CT-2", "CT-3"]
+    assert {case: case_of(training, case).scan for case in before} == before
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_mark_of_before_is_believed_on_its_own_scan_alone_whatever_its_name_was_made_of(training, hashed, same):
+    from CAMLTrainingLib import Scans
+
+    volume = add_scan(0, "CT")
+    training.update()
+    training.logic.project.update("CT", scan=Scans._nameOfAll(volume))
+    leave(training)
+    come_again(0 if same else 5, {training.logic.cohort.attribute: "CT"})
+    training.update()
+    training.openCase("CT")
+    training.update()
+    assert list(roles(training)) == (["CT"] if same else ["CT-2"])
+    assert same or "another scan" in message(training)
+
+
+def test_names_of_large_scans_tell_small_differences(training, hashed):
+    """A part that was cut out, and masks, of which a sample says little."""
+    import slicer
+    from CAMLTrainingLib import Scans
+
+    cut = scan(0)
+    cut[8:12, 8:12, 8:20] = 0
+    mask, other = np.zeros_like(cut), np.zeros_like(cut)
+    mask[3, 3, 3] = other[3, 3, 4] = 1
+    names = [Scans.nameOf(slicer.util.addVolumeFromArray(voxels)) for voxels in (scan(0), cut, mask, other)]
+    assert len(set(names)) == 4 and names[0] == Scans.nameOf(slicer.util.addVolumeFromArray(scan(0)))
