@@ -380,6 +380,16 @@ class Cohort:
             )
         )
 
+    def prepare(self, startModel: Path | None = None) -> TrainingCohort:
+        """Fix the split, say which labels are older than what is drawn, and be ``ready``; raise CamlError."""
+        if not self.project.with_role("labeled"):
+            raise DataError(
+                _("No case is labelled; edit a case and press Use as labeled, or take label files as labels.")
+            )
+        self.fixSplit(startModel)
+        self.noteStale()
+        return self.ready()
+
     def ready(self) -> TrainingCohort:
         """Write what training needs, every scan that only the scene has, and the list; return what the engine is told.
 

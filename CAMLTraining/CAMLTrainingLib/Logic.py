@@ -45,7 +45,11 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         self._launched: list[RoundProcess] = []
         self.predictions: PredictionRun | None = None
         self.verdict: Verdict | None = None
-        self._preflight = PreflightRun(self._onVerdict, self._onPreflightProgress, workerFactory)
+        self._preflight = PreflightRun(
+            self._onVerdict, lambda text: self.listener.onPreflightProgress(text), workerFactory
+        )
+        #: For panels: scans that are written before a check or a training, which else write them all at once.
+        self.scans = self._preflight.scans
         self.roundMessage = ""
         self._parameterNode: Any = None
         #: Whether the scene is known to belong to the open project: only then may it be told of it.
@@ -199,12 +203,12 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         return self.verdict
 
     def cancelPreflight(self) -> None:
-        """Stop looking."""
+        """Stop looking, or writing scans before that."""
         self._preflight.cancel()
 
     @property
     def checking(self) -> bool:
-        """Whether the check is running."""
+        """Whether the check is running, or scans are being written for it or for a training."""
         return self._preflight.running
 
     # Training
@@ -302,10 +306,13 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
             raise DataError(_("Round {number} has no model yet.").format(number=found.number))
         return ModelChoice.libraryCopy(found, self.project.folder)
 
-    def startPredictions(self, model: Path | str | None = None, cases: Sequence[str] | None = None) -> None:
+    def startPredictions(
+        self, model: Path | str | None = None, cases: Sequence[str] | None = None, inTurns: bool = False
+    ) -> None:
         """Segment unlabelled cases in the background; raise CamlError.
 
-        cases: None for those that the model has not segmented yet, or all where it has.
+        cases: None for those that the model has not segmented yet, or all where it has. inTurns: scans are written one
+        a turn of the event loop, for panels.
         """
         if self.predictions is not None and not self.predictions.ended:
             raise UsageError(_("Unlabelled cases are being segmented already."))
@@ -319,7 +326,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         device = ModelChoice.device()
         self.predictions = PredictionRun(self.cohort, card, chosen, self, device, self._workerFactory)
         try:
-            self.predictions.start()
+            self.predictions.start(inTurns)
         except CamlError:
             self.predictions = None
             raise
@@ -391,22 +398,13 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         self.verdict = verdict
         self.listener.onPreflight(verdict)
 
-    def _onPreflightProgress(self, text: str) -> None:
-        self.listener.onPreflightProgress(text)
-
     # Inside
 
     def _trainingCohort(self, startModel: Path | None = None) -> Path:
         """Write scans and list, and return the list that the engine reads; raise CamlError with what is wrong."""
         self.takeInScene()
-        if not self.project.with_role("labeled"):
-            raise DataError(
-                _("No case is labelled; edit a case and press Use as labeled, or take label files as labels.")
-            )
-        self.cohort.fixSplit(startModel)
-        self.cohort.noteStale()
         path = self.project.folder / "training-cohort.json"
-        save_cohort(self.cohort.ready(), path)
+        save_cohort(self.cohort.prepare(startModel), path)
         self.remember()
         return path
 

@@ -164,7 +164,7 @@ class LoopSection:
     def _onPredict(self) -> None:
         self._ui.predictLabel.text = _("Starting")
         try:
-            self._logic.startPredictions()
+            self._logic.startPredictions(inTurns=True)
         except CamlError as error:
             self._ui.predictLabel.text = str(error)
         self._onChange()

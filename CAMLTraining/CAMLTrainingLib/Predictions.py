@@ -28,6 +28,7 @@ from caml_core.project.suggestion import Ranked, rank_at_random, rank_by_disagre
 from . import CaseExchange
 from .CaseExchange import PREDICTION, WRITTEN
 from .Cohort import Cohort
+from .ScanQueue import ScanQueue
 
 #: Attribute of a disagreement map in the scene: the case it belongs to.
 MAP_CASE = "CAMLTraining.MapOf"
@@ -83,18 +84,25 @@ class PredictionRun:
         self._cohort, self._card = cohort, card
         self._waiting, self._count, self._device = list(cases), len(cases), device
         self._listener = listener
-        self._worker = workerFactory(self)
+        self._worker, self._scans = workerFactory(self), ScanQueue()
         self._stopFile: Path | None = None
         self._last, self._working, self._before, self._saved = "", False, 0, 0.0
         self.summary = PredictionSummary()
         self.ended = False
 
-    def start(self) -> None:
-        """Begin; raise CamlError where nothing can be segmented."""
+    def start(self, inTurns: bool = False) -> None:
+        """Begin; raise CamlError where nothing can be segmented.
+
+        inTurns: scans that the scene alone has are written one a turn of the event loop; the summary says what went
+        wrong then.
+        """
         project = self._cohort.project
         if not self._waiting:
             raise DataError(_("There is no unlabelled case to segment; add scans to the cohort."))
         make_folder(project.folder / "predictions")
+        if inTurns:
+            self._scans.start(self._cohort, self._listed, self._onWriting, self._onUnwritten, self._onWritten)
+            return
         self._writeScans()
         project.save()
         self._launch()
@@ -103,11 +111,13 @@ class PredictionRun:
         """Stop after what is at work; results that came before stay."""
         self.summary.cancelled = True
         self._worker.stop()
+        self._endWriting()
 
     def end(self) -> None:
         """End at once, before the scene or Slicer goes."""
         self.summary.cancelled = True
         self._worker.end()
+        self._endWriting()
 
     def wait(self) -> None:
         """Let it report, in a script without an event loop."""
@@ -156,6 +166,38 @@ class PredictionRun:
                 if not self._waiting:
                     raise
 
+    def _listed(self) -> list[str]:
+        """What waits and was not taken off the list meanwhile."""
+        return [case for case in self._waiting if case in self._cohort.project.cases]
+
+    def _onWriting(self, text: str) -> None:
+        self._listener.onPredictionProgress(0.0, text)
+
+    def _onUnwritten(self, case: str, error: CamlError) -> None:
+        """As ``_writeScans``: a scan's fault is its own, a disk's that of all."""
+        if isinstance(error, DataError):
+            self._fail(case, str(error))
+            return
+        self.summary.fault = str(error)
+        self._endWriting()
+
+    def _onWritten(self) -> None:
+        self._waiting = self._listed()
+        self._onWriting(_("Starting"))
+        try:
+            if self._waiting:
+                self._cohort.project.save()
+                self._launch()
+                return
+        except CamlError as error:
+            self.summary.fault = str(error)
+        self._end()
+
+    def _endWriting(self) -> None:
+        if self._scans.running:
+            self._scans.stop()
+            self._end()
+
     def _launch(self) -> None:
         """Start a worker on what waits; raise ResourceError where its list cannot be written."""
         project = self._cohort.project
@@ -180,7 +222,7 @@ class PredictionRun:
             return False
         self.summary.fault = ""
         self._fail(self._waiting[0], _died(self._waiting[0], exitCode, crashed))
-        self._waiting = [case for case in self._waiting if case in self._cohort.project.cases]
+        self._waiting = self._listed()
         if not self._waiting:
             return False
         try:

@@ -15,6 +15,7 @@ from CAMLSegmentationLib.Process import WorkerFactory, WorkerProcess
 from slicer.i18n import tr as _
 
 from .EngineCall import EngineCall
+from .ScanQueue import ScanQueue
 
 #: Key of a budget -> what ``caml`` is told.
 BUDGETS: dict[str, tuple[str, ...]] = {
@@ -87,7 +88,10 @@ class Verdict:
 
 
 class PreflightRun(EngineCall):
-    """Asks the engine in the background; ``onEnd`` gets the verdict, ``onProgress`` a text."""
+    """Asks the engine in the background; ``onEnd`` gets the verdict, ``onProgress`` a text.
+
+    ``scans`` writes what it is asked about; as long as it does, the check is running.
+    """
 
     def __init__(
         self,
@@ -100,6 +104,29 @@ class PreflightRun(EngineCall):
             onEnd(Verdict(str(found.get("verdict") or "fault"), str(found.get("sentence") or ""), result or {}))
 
         super().__init__(answer, lambda kind, fields: _tell(kind, fields, onProgress), workerFactory)
+        self.scans = ScanQueue()
+
+    @property
+    def running(self) -> bool:
+        """Whether the engine is at work, or scans are being written for it."""
+        return self.scans.running or super().running
+
+    def cancel(self) -> None:
+        """Ask for an end."""
+        if not self._endWriting():
+            super().cancel()
+
+    def end(self) -> None:
+        """End at once."""
+        if not self._endWriting():
+            super().end()
+
+    def _endWriting(self) -> bool:
+        writing = self.scans.running
+        self.scans.stop()
+        if writing:
+            self._onEnd(None, _("Cancelled."))
+        return writing
 
     def look(self, cohort: Path, settings: TrainingSettings, folder: Path, rounds: Path) -> None:
         """Begin; ``folder`` takes the stop file, ``rounds`` is where the training will lie."""

@@ -12,10 +12,10 @@ from CAMLSegmentationLib.Parameters import storedDevice
 from CAMLSegmentationLib.Widget import duration
 from slicer.i18n import tr as _
 
-from caml_core.errors import CamlError
+from caml_core.errors import CamlError, UsageError
 from caml_core.model_file import read_card
 
-from . import Curves, Parameters
+from . import Curves, Parameters, TrainingTexts
 from .Logic import CAMLTrainingLogic
 from .ModelChoice import modelChoices, modelNamed, standing
 from .Preflight import TrainingSettings, Verdict, verdictHtml
@@ -25,16 +25,6 @@ from .PreviewSection import PreviewSection
 DRAW_PERIOD = 2.0
 #: Parts of a cross-validation, and held-out cases from which on there is none.
 FOLDS, ENOUGH_HELD_OUT = 3, 3
-_STOP = _("Stop the training for good? What it has learnt so far is measured and kept as a model.")
-_STOP_PAUSED = _(
-    "End this paused training for good? What it has learnt so far is measured and kept as a model; it cannot be "
-    "resumed afterwards."
-)
-_FORCE = _(
-    "The training has not answered yet; a step may take a while. End it by force? What it has learnt since its last "
-    "save is lost; the rest is measured and kept as a model."
-)
-_PARTS = {"caml": "", "labeled-only": _("labels alone: "), "": ""}
 
 
 class TrainSection:
@@ -51,7 +41,7 @@ class TrainSection:
         self._lastModel = ("", "")
         self._updating = self._trainNext = self._stopNext = False
         self._checkedKey: Any = None
-        self._shownNext, self._drawn = "", 0.0
+        self._shownNext, self._drawn, self._stage = "", 0.0, ""
         self.curves = Curves.Curves()
         self.preview = PreviewSection(ui, logic, self._say, self.log)
         fill(
@@ -116,14 +106,6 @@ class TrainSection:
             node.startChosenFor = about
         self.refreshModels()
 
-    def _whatCheckDoes(self) -> str:
-        text = _(
-            "Look at cohort and computer before anything runs: what was found, what will be done, how long it takes."
-        )
-        if self._logic.cohort.willSplit:
-            text += " " + _("A fifth of the labelled cases is first set aside at random.")
-        return text
-
     def settings(self) -> TrainingSettings:
         """Return what the panel says; raise DataError where the start model is gone."""
         node = self._parameterNode
@@ -168,7 +150,7 @@ class TrainSection:
         ui.trainButton.enabled = not problem
         ui.trainButton.toolTip = problem or _("Check, then train on this computer, in the background.")
         ui.checkButton.enabled = not problem
-        ui.checkButton.toolTip = problem or self._whatCheckDoes()
+        ui.checkButton.toolTip = problem or TrainingTexts.check(logic.cohort.willSplit)
         ui.pauseButton.enabled = logic.training and not logic.pausing
         ui.resumeButton.enabled = logic.resumable and not logic.checking
         ui.stopButton.enabled = logic.training or logic.resumable or logic.checking
@@ -256,19 +238,8 @@ class TrainSection:
         elif wanted and (verdict.cautions or verdict.kind != "fits"):
             self._ui.statusLabel.text = _("Read the remarks above; press Train again to begin.")
         elif wanted:
-            self._button(self._beginChecked)()
+            self._button(self._begin)()
         self._onChange()
-
-    def _beginChecked(self) -> None:
-        """Begin what the verdict is about; cases, choices, even the scene may have changed while it was made."""
-        if problem := self.problem():
-            self._say(problem)
-        elif self._checkedKey != self._key():
-            self.log(_("Cases or choices were changed during the check; they are checked again."))
-            self._trainNext = True
-            self._startCheck()
-        else:
-            self._begin()
 
     def log(self, text: str) -> None:
         """Keep a line."""
@@ -290,6 +261,7 @@ class TrainSection:
             try:
                 action()
             except CamlError as error:
+                self._trainNext = False
                 self._say(str(error))
             self._onChange()
 
@@ -320,14 +292,46 @@ class TrainSection:
         self._startCheck()
 
     def _startCheck(self) -> None:
-        self._ui.progressBar.maximum = 0  # busy: how long it takes is what the check finds out
         self._ui.statusLabel.text = _("Looking at cohort and computer")
-        try:
-            self._logic.startPreflight(self.settings())
-        except CamlError:
-            self._trainNext = False
-            raise
+        self._onceWritten(self._look)
+
+    def _look(self) -> None:
+        self._ui.statusLabel.text = _("Looking at cohort and computer")
+        self._logic.startPreflight(self.settings())
         self._checkedKey = self._key()
+
+    def _onceWritten(self, do: Callable[[], None]) -> None:
+        """Do something once all scans have files; cases, choices, even the scene may have changed until then.
+
+        Raises CamlError that says why it cannot be done now.
+        """
+
+        def check() -> None:
+            if problem := self.problem():
+                raise UsageError(problem)
+            self.settings()
+
+        def end() -> None:
+            check()
+            do()
+
+        def cases() -> list[str]:
+            if self._parameterNode is not None:  # else the scene is another's
+                self._logic.takeInScene()
+            return [case.id for case in self._logic.project.with_role("labeled", "unlabeled", "validation")]
+
+        check()
+        cohort = self._logic.cohort
+        cohort.project.check_writable()
+        self._ui.progressBar.maximum = 0  # busy: how long it takes is what the check finds out
+        self._logic.scans.start(cohort, cases, self.onPreflightProgress, self._onUnwritten, self._button(end))
+
+    def _onUnwritten(self, case: str, error: CamlError) -> None:
+        """What is wrong with one scan keeps all from being learnt from."""
+        self._logic.scans.stop()
+        self._trainNext = False
+        self._say(str(error))
+        self._onChange()
 
     def _key(self) -> tuple[Any, ...]:
         """What a check is about. Sizes and states of cases are not: they are found out, and change, meanwhile."""
@@ -336,6 +340,15 @@ class TrainSection:
         return project.id, project.segments, cases, self.settings()
 
     def _begin(self) -> None:
+        """Begin what the verdict is about, as long as that is what there is."""
+        self._onceWritten(self._beginChecked)
+
+    def _beginChecked(self) -> None:
+        if self._checkedKey != self._key():
+            self.log(_("Cases or choices were changed since the check; they are checked again."))
+            self._trainNext = True
+            self._startCheck()
+            return
         settings = self.settings()
         self.curves.clear()
         self._ui.logTextEdit.clear()
@@ -353,7 +366,8 @@ class TrainSection:
             return
         force = logic.training and (self._stopNext or logic.round.state == "silent")
         paused = not logic.training and logic.resumable and logic.learnt
-        question = _FORCE if force else _STOP_PAUSED if paused else _STOP
+        texts = TrainingTexts
+        question = texts.FORCE if force else texts.STOP_PAUSED if paused else texts.STOP
         if (logic.training or paused) and not slicer.util.confirmYesNoDisplay(question):
             return
         if not logic.training:  # it may have ended while the question was open
@@ -377,43 +391,22 @@ class TrainSection:
 
     def _onStep(self, kind: str, fields: dict[str, Any]) -> None:
         if kind == "validation":
-            self.log(
-                _("Iteration {iteration}: Dice {dice} % on {cases} validation cases.").format(
-                    iteration=fields.get("iteration"),
-                    dice=f"{100 * float(fields.get('dice') or 0):.1f}",
-                    cases=fields.get("cases"),
-                )
-            )
+            self.log(TrainingTexts.validation(fields))
             return
         iteration, total = int(fields.get("iteration") or 0), int(fields.get("total") or 1)
         self._ui.progressBar.maximum = 1000
         self._ui.progressBar.value = round(1000 * iteration / total)
         if self._logic.pausing:  # that it was heard is what counts now
             return
-        left = fields.get("seconds_left")
-        text = _PARTS.get(str(fields.get("part") or ""), f"{fields.get('part')}: ") + _(
-            "iteration {iteration} of {total}"
-        ).format(iteration=iteration, total=total)
-        text += _(", {time} left").format(time=duration(float(left))) if left is not None else ""
-        hint = self.preview.hint
+        left, hint = fields.get("seconds_left"), self.preview.hint
+        text = TrainingTexts.step(fields, duration(float(left)) if left is not None else "")
         self._ui.statusLabel.text = f"{text}. {hint}" if hint else text
 
     def _onStage(self, kind: str, fields: dict[str, Any]) -> None:
-        names = {
-            "reading": _("Reading the cases"),
-            "measuring": _("Measuring this computer"),
-            "preparing": _("Preparing the cases"),
-            "training": _("Training"),
-            "scoring": _("Measuring on the validation cases"),
-            "report": _("Making the report"),
-        }
         if kind == "stage":
-            self._stage = names.get(str(fields.get("name")), str(fields.get("name") or ""))
-            text = self._stage
+            text = self._stage = TrainingTexts.stage(str(fields.get("name") or ""))
         else:
-            text = _("{stage}: {done} of {total}").format(
-                stage=getattr(self, "_stage", ""), done=fields.get("done"), total=fields.get("total")
-            )
+            text = TrainingTexts.progress(self._stage, fields)
         if not self._logic.pausing:
             self._ui.statusLabel.text = text
 

@@ -8,14 +8,14 @@ from training_tools import accept, choose_time, roles, select, write_folder
 
 
 @pytest.fixture
-def checked(training, a_cohort, short_training, monkeypatch):
+def checked(training, a_cohort, short_training, monkeypatch, wait_for):
     """The panel in a check after which it is to train, and the list of cohorts that trainings have started with."""
     a_cohort(labeled=3, unlabeled=2, validation=1)
     choose_time(training)
     started = []
     monkeypatch.setattr(training.logic, "startTraining", lambda settings: started.append(roles(training)))
     training.ui.trainButton.click()
-    assert training.logic.checking
+    wait_for(lambda: training.logic.checking and not training.logic.scans.running)
     return training, started
 
 

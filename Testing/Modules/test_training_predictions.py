@@ -19,6 +19,7 @@ from caml_core.data.io import read_volume
 from caml_core.data.labels import write_labels
 from caml_core.errors import DataError, ResourceError
 from caml_core.model_file import read_card
+from caml_core.project.cases import ProjectCase
 
 
 class AWorker:
@@ -255,17 +256,87 @@ def test_a_case_taken_off_the_list_meanwhile_is_no_fault(a_round, worker):
 
 
 @pytest.mark.parametrize("blocked", ["predictions", "volumes"])
-def test_a_project_folder_that_takes_no_files_is_said(a_round, worker, blocked):
+def test_a_project_folder_that_takes_no_files_is_said(a_round, worker, wait_for, blocked):
     """A file in a folder's place: that stops root, too."""
     panel = a_round
     add_scan(7)  # to be written first
     panel.update()
     (panel.logic.project.folder / blocked).write_text("no folder")
     panel.ui.predictButton.click()
-    assert not panel.loop.running and panel.ui.predictButton.enabled
+    wait_for(lambda: not panel.loop.running)
+    assert panel.ui.predictButton.enabled
     assert f"Cannot write {panel.logic.project.folder / blocked}" in panel.ui.predictLabel.text
     with pytest.raises(ResourceError):
         panel.logic.startPredictions()
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """Names of the volumes that were written."""
+    from CAMLTrainingLib import CaseExchange
+
+    names, write = [], CaseExchange.writeVolume
+    monkeypatch.setattr(
+        CaseExchange, "writeVolume", lambda node, path: names.append(node.GetName()) or write(node, path)
+    )
+    return names
+
+
+def test_scans_of_the_scene_are_written_one_a_turn_before_they_are_segmented(a_round, worker, wait_for, written):
+    panel = a_round
+    for seed in (5, 6, 7):
+        add_scan(seed)
+    panel.update()
+    panel.ui.predictButton.click()
+    assert not written and panel.loop.running and panel.ui.predictLabel.text == "Writing scans: 0 of 3"
+    assert panel.ui.cancelPredictButton.enabled and not panel.ui.predictButton.enabled
+    counts = []
+    wait_for(lambda: counts.append(len(written)) or worker().given)
+    assert max(b - a for a, b in zip(counts, counts[1:])) == 1, "others have their turn in between"
+    assert worker().given == [[*CASES, "Scan 05", "Scan 06", "Scan 07"]]
+    assert panel.ui.predictLabel.text == "Starting"
+    worker().segment("Scan 05")
+    panel.ui.cancelPredictButton.click()
+    worker().finish(130)
+    assert panel.ui.predictLabel.text == "1 cases segmented. Cancelled."
+
+
+@pytest.mark.parametrize("ended", ["cancelled", "another project"])
+def test_no_scan_is_written_once_segmenting_was_ended(a_round, worker, wait_for, written, tmp_path, ended):
+    panel, project = a_round, a_round.logic.project
+    for seed in (5, 6, 7):
+        add_scan(seed)
+    panel.update()
+    panel.ui.predictButton.click()
+    wait_for(lambda: len(written) == 2)
+    if ended == "cancelled":
+        panel.ui.cancelPredictButton.click()
+        assert panel.ui.predictLabel.text == "0 cases segmented. Cancelled." and panel.ui.predictButton.enabled
+    else:
+        panel.logic.openProject(tmp_path / "another")
+    for _ in range(5):
+        wait_for(lambda: True)
+    assert not panel.loop.running and not worker().given
+    assert [path.name for path in sorted((project.folder / "volumes").iterdir())] == ["Scan 05.nrrd", "Scan 06.nrrd"]
+    listed = {case["id"]: case["images"] for case in json.loads(project.file.read_text())["cases"]}
+    assert listed["Scan 06"] and not listed["Scan 07"]
+
+
+def test_a_scan_that_is_nowhere_does_not_keep_those_of_the_scene(a_round, worker, wait_for):
+    import slicer
+
+    panel = a_round
+    panel.logic.project.add(ProjectCase("of another scene", in_scene=True))
+    gone = add_scan(5)
+    add_scan(6)
+    panel.update()
+    panel.ui.predictButton.click()
+    slicer.mrmlScene.RemoveNode(gone)
+    panel.update()
+    wait_for(lambda: worker().given)
+    assert worker().given == [[*CASES, "Scan 06"]]
+    worker().finish(130)
+    assert "of another scene is neither in the scene nor in a file" in panel.ui.predictLabel.text
 
 
 def test_the_real_worker_passes_over_a_damaged_scan(a_round, wait_for, tmp_path):

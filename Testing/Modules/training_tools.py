@@ -230,7 +230,7 @@ def train(panel, wait_for, baseline: bool = False) -> None:
 
 def finish(panel, wait_for, timeout: float = 240) -> None:
     """Wait for the training, which must come to its end."""
-    wait_for(lambda: not panel.logic.training, timeout)
+    wait_for(lambda: not (panel.logic.training or panel.logic.checking), timeout)
     log = panel.ui.logTextEdit.plainText
     assert panel.logic.round.state == "finished", f"{panel.logic.round.state}: {panel.logic.roundMessage} {log}"
 

@@ -1,0 +1,60 @@
+"""What the panel says of a training: its events, a line each, and what it asks before one is ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slicer.i18n import tr as _
+
+STOP = _("Stop the training for good? What it has learnt so far is measured and kept as a model.")
+STOP_PAUSED = _(
+    "End this paused training for good? What it has learnt so far is measured and kept as a model; it cannot be "
+    "resumed afterwards."
+)
+FORCE = _(
+    "The training has not answered yet; a step may take a while. End it by force? What it has learnt since its last "
+    "save is lost; the rest is measured and kept as a model."
+)
+_PARTS = {"caml": "", "labeled-only": _("labels alone: "), "": ""}
+_STAGES = {
+    "reading": _("Reading the cases"),
+    "measuring": _("Measuring this computer"),
+    "preparing": _("Preparing the cases"),
+    "training": _("Training"),
+    "scoring": _("Measuring on the validation cases"),
+    "report": _("Making the report"),
+}
+
+
+def check(splits: bool) -> str:
+    """Return what the check does; ``splits``: whether cases are held out before it."""
+    text = _("Look at cohort and computer before anything runs: what was found, what will be done, how long it takes.")
+    if splits:
+        text += " " + _("A fifth of the labelled cases is first set aside at random.")
+    return text
+
+
+def stage(name: str) -> str:
+    """Return what is being done now."""
+    return _STAGES.get(name, name)
+
+
+def progress(stageText: str, fields: dict[str, Any]) -> str:
+    """Return how far a stage is."""
+    return _("{stage}: {done} of {total}").format(stage=stageText, done=fields.get("done"), total=fields.get("total"))
+
+
+def validation(fields: dict[str, Any]) -> str:
+    """Return how good the network is by now."""
+    return _("Iteration {iteration}: Dice {dice} % on {cases} validation cases.").format(
+        iteration=fields.get("iteration"), dice=f"{100 * float(fields.get('dice') or 0):.1f}", cases=fields.get("cases")
+    )
+
+
+def step(fields: dict[str, Any], left: str) -> str:
+    """Return how far the training is; ``left``: how long it takes still, empty where that is not known."""
+    part = str(fields.get("part") or "")
+    text = _PARTS.get(part, f"{part}: ") + _("iteration {iteration} of {total}").format(
+        iteration=int(fields.get("iteration") or 0), total=int(fields.get("total") or 1)
+    )
+    return text + (_(", {time} left").format(time=left) if left else "")
