@@ -264,5 +264,5 @@ def _itemText(entry: Entry) -> str:
     if entry.card is None:
         return _("{name} (cannot be used)").format(name=entry.name)
     metrics = entry.card.info.metrics
-    note = _(", see card") if Models.heldOutCases(metrics) else ""
+    note = _(", see card") if Models.heldOutCases(metrics) or Models.heldOutRemarks(metrics) else ""
     return f"{entry.name}  -  {Models.heldOut(metrics)}{note}"

@@ -46,6 +46,7 @@ def _rows(card: ModelCard, bundled: bool) -> list[tuple[str, str]]:
         (_("Trained on"), _trained(card)),
         (_("Held out"), html.escape(heldOut(info.metrics))),
         (_("That is"), html.escape(heldOutCases(info.metrics))),
+        (_("Remarks"), "<br>".join(html.escape(remark) for remark in heldOutRemarks(info.metrics))),
         (_("Sub-models"), _subModels(spec)),
         (_("Parts"), _("the largest part of each segment, as in the labels") if spec.one_component else ""),
         (_("Origin"), _("comes with the extension") if bundled else html.escape(card.path.name)),
@@ -87,6 +88,13 @@ def heldOutCases(metrics: Any) -> str:
     held = metrics.get("held_out") if isinstance(metrics, dict) else None
     words = held.get("of") if isinstance(held, dict) else None
     return words if isinstance(words, str) else ""
+
+
+def heldOutRemarks(metrics: Any) -> tuple[str, ...]:
+    """Return the sentences of the card on how far its held-out figures go, such as that the start model knew a case."""
+    held = metrics.get("held_out") if isinstance(metrics, dict) else None
+    remarks = held.get("remarks") if isinstance(held, dict) else None
+    return tuple(r for r in remarks if isinstance(r, str) and r) if isinstance(remarks, list) else ()
 
 
 def _meanDice(summary: Any) -> float | None:

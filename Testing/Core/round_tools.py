@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from synthetic import tiny_plan
 
-from caml_core.config import NumericMode, Plan
+from caml_core.config import NumericMode, Plan, Segment
 from caml_core.events import EventFile, Listener, decode, fan_out, silent
+from caml_core.model import build_network
+from caml_core.model_file import ModelInfo, save_model
 from caml_core.rounds.request import RoundRequest
 from caml_core.rounds.round import Round, Surroundings, start_round
 from caml_core.rounds.round_folder import RoundFolder
@@ -26,6 +29,17 @@ QUICK = ("--threads", "1", "--base-filters", "2", "--patch", "16,16,16", "--dtyp
 def a_plan(iterations: int = 12, **changes: Any) -> Plan:
     """The tiny plan on one thread."""
     return tiny_plan(iterations, numeric=ONE_THREAD, **changes)
+
+
+def a_start(path: Path, segments: Sequence[Segment], cases: Mapping[str, Any] | None = None, **origin: Any) -> Path:
+    """A model that was never trained, whose card lists ``cases`` and ``origin``."""
+    plan = a_plan()
+    torch.manual_seed(1)
+    network = dataclasses.replace(plan.network, classes=len(segments) + 1)
+    spec = dataclasses.replace(plan.model_spec, segments=tuple(segments), network=network)
+    info = ModelInfo("start", provenance={"cases": dict(cases or {}), **origin})
+    save_model(path, spec=spec, state=build_network(network).state_dict(), info=info)
+    return path
 
 
 def planned_round(

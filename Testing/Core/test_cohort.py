@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -402,6 +403,25 @@ def test_the_split_depends_on_seed_and_ids_only():
 def test_a_split_that_is_there_stays():
     split = hold_out(a_cohort(20), 3)
     assert hold_out(split, 4) == split
+
+
+def test_what_the_start_model_has_learnt_is_held_out_last():
+    cohort, ids = a_cohort(6), [f"l{i:02d}" for i in range(6)]
+    for seed in range(5):
+        assert held(hold_out(cohort, seed, learned=lambda _cases: ids[:5])) == {"l05"}
+        assert "l05" in held(hold_out(cohort, seed, number=3, learned=lambda _cases: ids[:5]))
+        plain = set(random.Random(seed).sample(ids, 2))
+        assert held(hold_out(cohort, seed, number=2)) == plain, "without a start model the draw is what it always was"
+        assert held(hold_out(cohort, seed, number=2, learned=lambda _cases: ["of others"])) == plain
+
+
+def test_nobody_is_asked_what_was_learnt_where_nothing_is_chosen():
+    def asked(_cases):
+        raise AssertionError
+
+    split = hold_out(a_cohort(20), 3)
+    assert hold_out(split, learned=asked) == split
+    assert held(hold_out(a_cohort(4), learned=asked)) == held(hold_out(a_cohort(20), number=0, learned=asked)) == set()
 
 
 def test_a_number_can_be_asked_for():

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from round_tools import StopAt, a_plan, planned_round, row_of, work
+from round_tools import StopAt, a_plan, a_start, planned_round, row_of, work
 from synthetic import prepared, tiny_plan, write_cohort
 
 from caml_core.config import Plan
@@ -31,9 +31,9 @@ LABELED, UNLABELED, HELD_OUT = ("case0", "case1", "case2"), ("case3", "case4"), 
 ROLES = {"labeled": LABELED, "unlabeled": UNLABELED, "validation": HELD_OUT}
 
 
-def mutual(iterations: int) -> Plan:
+def mutual(iterations: int, **changes: Any) -> Plan:
     """A plan whose sub-models learn from unlabelled cases, and fill the memory bank, from the first step on."""
-    plan = a_plan(iterations, validate_every=4)
+    plan = a_plan(iterations, validate_every=4, **changes)
     return dataclasses.replace(plan, losses=dataclasses.replace(plan.losses, solo_share=0.0))
 
 
@@ -41,13 +41,17 @@ def mutual(iterations: int) -> Plan:
 def a_pause(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose round of eight iterations was stopped after the fourth, together with its scans."""
     home = tmp_path_factory.mktemp("paused")
-    folder = planned_round(home / "round", write_cohort(home / "scans", 3, 2, 2), mutual(8))
+    pause(planned_round(home / "round", write_cohort(home / "scans", 3, 2, 2), mutual(8)))
+    return home
+
+
+def pause(folder: RoundFolder) -> None:
+    """Stop the round after its fifth iteration."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer_module, "STEP_EVENT_SECONDS", 0.0)
         stop = StopAt("step", iteration=5)
         with pytest.raises(Cancelled, match="iteration 5"):
             work(folder, listener=stop.listen, stop=stop)
-    return home
 
 
 @pytest.fixture
@@ -119,6 +123,18 @@ def test_held_out_cases_that_are_gone_are_said_and_cost_no_model(paused: Any, lo
     else:
         assert not card.metrics and words in card.description
     assert words in folder.report.read_text() and work(folder) == found
+
+
+def test_held_out_cases_that_the_start_model_knows_are_named_as_far_as_they_are_measured(tmp_path: Path) -> None:
+    start = a_start(tmp_path / "start.caml", mutual(8).segments, {case: {"role": "labeled"} for case in HELD_OUT})
+    cohort = write_cohort(tmp_path / "scans", 3, 2, 2)
+    folder = planned_round(tmp_path / "round", cohort, mutual(8, from_model=True), start=start)
+    pause(folder)
+    lose(folder, HELD_OUT[:1], "image")
+    found = work(folder, finish=True)
+    assert "trained on the labels of case6, held out here" in found["words"]
+    remarks = card_of(folder).metrics["held_out"]["remarks"]
+    assert all(remark in found["words"] for remark in remarks) and any("case6, held out" in text for text in remarks)
 
 
 def test_a_checkpoint_that_does_not_know_its_cases_gives_a_model(paused: Any) -> None:

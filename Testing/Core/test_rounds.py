@@ -14,6 +14,7 @@ import torch
 from round_tools import (
     QUICK,
     a_plan,
+    a_start,
     baseline_plan,
     events_of,
     planned_round,
@@ -33,16 +34,15 @@ from caml_core.events import silent
 from caml_core.inference.batch import load_network
 from caml_core.inference.predictor import Predictor
 from caml_core.metrics import case_metrics
-from caml_core.model import build_network
-from caml_core.model_file import ModelInfo, load_model, read_card, save_model
+from caml_core.model_file import load_model, read_card
 from caml_core.rounds import parts, pulse, result
 from caml_core.rounds.request import RoundRequest
 from caml_core.rounds.round import Round, Surroundings, start_round
 from caml_core.rounds.round_folder import RoundFolder
 from caml_core.training.from_model import FINE_TUNING_RATE
+from caml_core.training.held_out import seen_cases
 from caml_core.training.request import Request
 from caml_core.training.trainer import Outcome
-from caml_core.training.warm_start import seen_cases
 
 
 @pytest.fixture(scope="module")
@@ -189,16 +189,6 @@ def test_preparing_and_scoring_are_not_silent(a_cohort, tmp_path, monkeypatch, c
 # The start model
 
 
-def _start(path: Path, segments: tuple[Segment, ...], cases: dict | None = None) -> Path:
-    plan = a_plan()
-    torch.manual_seed(1)
-    network = dataclasses.replace(plan.network, classes=len(segments) + 1)
-    spec = dataclasses.replace(plan.model_spec, segments=segments, network=network)
-    info = ModelInfo("start", provenance={"cases": cases or {}})
-    save_model(path, spec=spec, state=build_network(network).state_dict(), info=info)
-    return path
-
-
 def _declared(cohort: Path, names: dict[str, int]) -> Path:
     """The cohort as JSON that names its labels' values."""
     listed = load_cohort(cohort)
@@ -212,7 +202,7 @@ def _declared(cohort: Path, names: dict[str, int]) -> Path:
 
 
 def test_the_start_model_is_scored_by_the_names_of_its_segments(a_cohort, tmp_path):
-    start = _start(tmp_path / "start.caml", (Segment("other", 1), Segment("BRIGHT", 2), Segment("third", 3)))
+    start = a_start(tmp_path / "start.caml", (Segment("other", 1), Segment("BRIGHT", 2), Segment("third", 3)))
     cohort = _declared(a_cohort, {"dim": 1, "bright": 2})
     folder = planned_round(tmp_path / "round", cohort, a_plan(2), start=start)
     found = work(folder)
@@ -234,7 +224,7 @@ def test_the_start_model_is_scored_by_the_names_of_its_segments(a_cohort, tmp_pa
 
 def test_what_the_start_model_has_seen_is_said(a_cohort, tmp_path):
     seen = {"case0": {"role": "labeled"}, "case1": {"role": "unlabeled"}, "case4": {"role": "labeled"}}
-    start = _start(tmp_path / "start.caml", (Segment("segment_1", 1), Segment("segment_2", 2)), seen)
+    start = a_start(tmp_path / "start.caml", (Segment("segment_1", 1), Segment("segment_2", 2)), seen)
     folder = RoundFolder(tmp_path / "round")
     request = Request(iterations=2, base_filters=2, patch=(16, 16, 16), threads=1, dtype="fp32")
     start_round(folder, a_cohort, RoundRequest(request, folds=2), start)

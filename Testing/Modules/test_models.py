@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -278,6 +279,21 @@ def test_held_out_figures_are_said_with_their_number():
     assert heldOut(metrics) == "Dice 10.0 % on 3 cases (few: indicative)"
     assert heldOut({}) == heldOut({"held_out": {"summary": {"mean": {}}}}) == "not measured"
     assert heldOut(json.loads('{"held_out": [1, 2]}')) == "not measured"
+
+
+def test_remarks_on_held_out_figures_are_on_the_card_and_the_list_points_to_it(panel, files, models_folder):
+    from caml_core.model_file import load_model, save_model
+
+    dice = {"mean": {"Aorta": {"dice": {"mean": 0.9}}}}
+    held_out = {"count": 12, "summary": dice, "remarks": ["The start model has seen <p01>.", "One is empty."]}
+    model = load_model(files / "atrium.caml")
+    info = dataclasses.replace(model.info, name="Known", metrics={"held_out": held_out})
+    save_model(models_folder / "known.caml", spec=model.spec, state=model.state, info=info)
+    panel.models.refresh()
+    choose(panel, "Known")
+    assert next(text for text in listed(panel) if text.startswith("Known")).endswith("12 cases, see card")
+    text = panel.ui.modelCardTextBrowser.plainText
+    assert "The start model has seen <p01>." in text and "One is empty." in text
 
 
 def test_the_users_models_outlive_slicer(monkeypatch, tmp_path):

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
     with options.reporting(args) as listener:
         request = to_request(args, listener)
-        cohort, found = survey(args.cohort, request, listener)
+        cohort, found = survey(args.cohort, request, listener, start_path=args.model)
         plan, _ = plan_training(cohort, found, request, listener, args.model)
         if output is not None:
             with replacing(output) as temporary:

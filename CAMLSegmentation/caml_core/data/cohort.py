@@ -29,6 +29,7 @@ import io
 import json
 import os
 import random
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,22 +110,46 @@ def save_cohort(cohort: Cohort, path: Path) -> None:
         temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
-def hold_out(cohort: Cohort, seed: int = 0, share: float = 0.2, number: int | None = None) -> Cohort:
+def hold_out(
+    cohort: Cohort,
+    seed: int = 0,
+    share: float = 0.2,
+    number: int | None = None,
+    learned: Callable[[Sequence[Case]], Collection[str]] = lambda _cases: (),
+) -> Cohort:
     """Return the cohort with a validation split among its labelled cases, unless it has one already.
 
     ``number`` cases, else ``share`` of them and at least one. With fewer than five labelled cases none is spared.
-    The choice depends on the seed and the ids alone, not on their order.
+    ``learned`` returns the ids of those that the start model has learnt from (``chosen_by_chance``); it is asked only
+    where cases are to be chosen. The choice depends on that, the seed and the ids alone, not on their order.
     """
-    labeled = sorted(case.id for case in cohort.with_role("labeled"))
+    labeled = cohort.with_role("labeled")
     if cohort.with_role("validation"):
         return cohort
     if number is None:
         number = max(1, round(share * len(labeled))) if len(labeled) >= 5 else 0
     if number and number >= len(labeled):
         raise DataError(f"Cannot hold out {number} of {len(labeled)} labelled cases; at least one must be left.")
-    chosen = set(random.Random(seed).sample(labeled, number))
+    if not number:
+        return cohort
+    chosen = set(chosen_by_chance((case.id for case in labeled), number, seed, learned(labeled)))
     cases = tuple(dataclasses.replace(c, role="validation") if c.id in chosen else c for c in cohort.cases)
     return dataclasses.replace(cohort, cases=cases)
+
+
+def chosen_by_chance(labeled: Iterable[str], number: int, seed: int, learned: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the ids of ``number`` cases to hold out among ``labeled``, which must be as many at least.
+
+    ``learned``: those that the start model has learnt from, on which its figures would be too good. They are chosen
+    only where the others do not suffice.
+    """
+    known, draw = set(learned), random.Random(seed)
+    ids = sorted(labeled)
+    fresh = [identity for identity in ids if identity not in known]
+    chosen = sorted(draw.sample(fresh, min(number, len(fresh))))
+    if len(chosen) < number:
+        chosen += draw.sample([identity for identity in ids if identity in known], number - len(chosen))
+    return tuple(chosen)
 
 
 def check_trainable(cohort: Cohort) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ import dataclasses
 import io
 import json
 import os
-import random
 import uuid
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 
 from ..config import Segment
 from ..data.case import Cohort, Role
-from ..data.cohort import declared_segments, load_cohort
+from ..data.cohort import chosen_by_chance, declared_segments, load_cohort
 from ..data.cohort_folder import case_name, label_files
 from ..data.files import absolute, check_writable, is_segmentation, make_folder, relative_to, replacing
 from ..errors import DataError, ResourceError, UsageError
@@ -305,20 +304,16 @@ class Project:
 
         ``learned``: cases that the start model has learnt from, which are chosen only where the others do not suffice.
         """
-        labeled = sorted(case.id for case in self.with_role("labeled"))
+        labeled = [case.id for case in self.with_role("labeled")]
         if not 0 < count < len(labeled):
             raise UsageError(
                 f"Cannot hold out {count} of {len(labeled)} labelled cases; at least one must be left to learn from."
             )
-        known, draw = set(learned), random.Random(seed)
-        fresh = [identity for identity in labeled if identity not in known]
-        chosen = sorted(draw.sample(fresh, min(count, len(fresh))))
-        if len(chosen) < count:
-            chosen += draw.sample([identity for identity in labeled if identity in known], count - len(chosen))
+        chosen = chosen_by_chance(labeled, count, seed, learned)
         for identity in chosen:
             self.update(identity, role="validation")
         self.spares = True
-        return tuple(chosen)
+        return chosen
 
     def hold_none_out(self) -> tuple[str, ...]:
         """Let all cases with labels be learnt from, now and in later rounds; return those that were held out."""

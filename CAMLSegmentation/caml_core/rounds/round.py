@@ -13,7 +13,7 @@ from typing import Any
 
 from ..config import Plan
 from ..data.case import Cohort
-from ..data.cohort import check_files, check_folds, check_trainable, hold_out, load_cohort
+from ..data.cohort import check_files, check_folds, check_trainable, load_cohort
 from ..data.files import remove_quietly, replacing
 from ..data.memos import memos_of
 from ..errors import CamlError, Cancelled, TrainingError, UsageError
@@ -23,14 +23,13 @@ from ..model_file import LoadedModel, load_model, save_model
 from ..training.at_hand import at_hand, device_at_hand
 from ..training.ending import STOP_NOTE
 from ..training.from_model import from_scratch
-from ..training.preflight import seen_note
+from ..training.held_out import seen_cases, seen_note, split
 from ..training.request import check_of_round
 from ..training.run import cases_folder, finish_training, plan_training, run_training, survey
 from ..training.run_folder import RunFolder
 from ..training.scores import Scoring, main_sub_model, start_model_scores, unread_remark
 from ..training.session import Session
 from ..training.trainer import Observer, Outcome
-from ..training.warm_start import seen_cases
 from . import result
 from .parts import fold_cohorts, fold_plan, labeled_only_plan
 from .preview import Preview
@@ -63,7 +62,8 @@ def start_round(
     planning = request.planning
     check_of_round(planning.labeled_only)
     left_out: list[str] = []
-    cohort = hold_out(load_cohort(cohort_path, left_out), planning.seed, number=planning.hold_out)
+    loaded = None if start is None else load_model(start)
+    cohort = split(load_cohort(cohort_path, left_out), planning, loaded)
     check_trainable(cohort)
     if request.planning.until_better and not cohort.with_role("validation"):
         raise UsageError(
@@ -72,8 +72,6 @@ def start_round(
     check_folds(cohort, request.folds)
     if preview and preview not in {case.id for case in cohort.cases}:
         raise UsageError(f"The cohort has no case {preview!r} to preview; name one that it lists, or none.")
-    if start is not None:
-        load_model(start)
     folder.create(cohort, request, start)
     folder.add_notes(left_out)
     if preview:
@@ -121,10 +119,10 @@ class Round:
             self._add_baseline(plan, cohort, main["iterations"])
             self._add_folds(plan, cohort, main["iterations"])
         names, notes = [s.name for s in plan.segments], self.folder.read_notes()
-        seen = seen_note(self._start, cohort) if self._start is not None else ""
-        caution = " ".join(filter(None, (seen, STOP_NOTE if main["ended"] == "plateau" else "")))
-        unread = unread_remark(self._scores(MAIN))
-        return result.make_result(cohort, names, main["ended"], self._rows(), notes, caution, unread)
+        scores = self._scores(MAIN)
+        known = scores.get("cautions", [seen_note(self._start, cohort)])  # scores of older versions lack them
+        caution = " ".join(filter(None, (*known, STOP_NOTE if main["ended"] == "plateau" else "")))
+        return result.make_result(cohort, names, main["ended"], self._rows(), notes, caution, unread_remark(scores))
 
     def _prepare(self, finish: bool) -> tuple[Plan, Cohort]:
         """Return plan and cohort: those of the main training where it has begun, else made now.
@@ -140,13 +138,11 @@ class Round:
             raise TrainingError("Nothing has been trained yet; resume the round without finishing it.")
         device = device_at_hand(self.request.planning.device, self._listener, self._around.device)
         request = dataclasses.replace(self.request.planning, device=device)
-        _, found = survey(self.folder.cohort, request, self._checking, self._around.cache_folder)
         start = self.folder.start if self._start is not None else None
+        _, found = survey(self.folder.cohort, request, self._checking, self._around.cache_folder, start)
         plan, _ = plan_training(cohort, found, request, self._checking, start, self._check_stop)
         notes = [*check_trainable(cohort), *plan.notes]
-        if self._start is not None and (seen := seen_note(self._start, cohort)):
-            notes.append(seen)
-        self.folder.add_notes(notes)
+        self.folder.add_notes([*notes, *filter(None, [seen_note(self._start, cohort)])])
         with main:
             main.create(plan, cohort)
         return plan, cohort

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,8 +20,9 @@ from ..data.files import replacing
 from ..device import cpu_title
 from ..errors import Cancelled, ModelFileError, TrainingError
 from ..model import CamlNetwork
-from ..model_file import ModelInfo, learned_cases, save_model
+from ..model_file import LoadedModel, ModelInfo, learned_cases, save_model
 from ..serialization import to_json, write_json
+from .held_out import seen_note
 from .run_folder import RunFolder
 from .scores import Scoring, held_out_scores, unread_remark
 from .session import Session
@@ -40,14 +41,14 @@ class Learnt:
     """What a training has learnt: the network to score and save, and what its card says of where it comes from.
 
     ``digests``: case -> SHA-256 of its files, of all that took part; empty where that is not known. ``began``: when
-    this session did. ``start``: the card of the model that the training started from.
+    this session did. ``start``: the model that the training started from.
     """
 
     plan: Plan
     network: CamlNetwork
     digests: Mapping[str, str]
     began: str
-    start: ModelInfo | None
+    start: LoadedModel | None
 
 
 def roles_of(plan: Plan) -> tuple[Role, ...]:
@@ -93,6 +94,9 @@ def _scored(
         scores = held_out_scores(learnt.network, learnt.plan, cases, cohort.segments, scoring)
     except Cancelled:
         return replace(outcome, reason="stopped")
+    # Kept beside the figures: whoever tells them later may not have the scans any more.
+    scores["cautions"] = list(filter(None, [seen_note(learnt.start, _without(cohort, scores["unread"]))]))
+    scores["remarks"] += scores["cautions"]
     with replacing(folder.scores) as temporary:
         write_json(temporary, scores)
     if scores["unread"]:
@@ -100,12 +104,16 @@ def _scored(
     return replace(outcome, held_out=scores)
 
 
+def _without(cohort: Cohort, ids: Sequence[str]) -> Cohort:
+    return replace(cohort, cases=tuple(case for case in cohort.cases if case.id not in ids))
+
+
 def _model_info(learnt: Learnt, cohort: Cohort, name: str, outcome: Outcome) -> ModelInfo:
     plan, start, scores = learnt.plan, learnt.start, outcome.held_out
     names = ", ".join(s.name for s in plan.segments)
     took_part = [c for role in roles_of(plan) for c in cohort.with_role(role) if c.id in learnt.digests]
     count = {role: sum(c.role == role for c in took_part) for role in roles_of(plan)}
-    learned = {c.id for c in took_part if c.role == "labeled"}.union(learned_cases(start) if start else ())
+    learned = {c.id for c in took_part if c.role == "labeled"}.union(learned_cases(start.info) if start else ())
     return ModelInfo(
         name=name or f"{names} ({count['labeled']} labelled cases)",
         anatomy=names,
@@ -133,7 +141,7 @@ def _model_info(learnt: Learnt, cohort: Cohort, name: str, outcome: Outcome) -> 
             },
             "system": f"{sys.platform}, {cpu_title()}, {plan.device}",
             "training_volumes": {"size_mm": plan.volume_size, "spacing": plan.volume_spacing},
-            "start_model": None if start is None else start.name,
+            "start_model": None if start is None else start.info.name,
             "learned": sorted(learned),
             "cases": {c.id: {"role": c.role, "sha256": learnt.digests[c.id]} for c in took_part},
         },

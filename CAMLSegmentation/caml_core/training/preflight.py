@@ -23,12 +23,13 @@ from ..model_file import LoadedModel, load_model, network_shapes
 from ..serialization import to_json
 from . import sizes
 from .from_model import COARSE_START
+from .held_out import seen_note
 from .memory import SHRUNK, DoesNotFit, free_memory_mb
 from .planner import describe, make_plan, windows_per_case
 from .request import Request, check_of_round
 from .run import survey
 from .validation import VALIDATION_CASES
-from .warm_start import known_labels, seen_cases
+from .warm_start import known_labels
 
 MB = 1e6
 MIB = 2**20
@@ -62,7 +63,7 @@ def preflight(
     of no round; what cannot be planned is a verdict.
     """
     check_of_round(request.labeled_only)
-    cohort, found = survey(cohort_path, request, listener, extras.cache_folder)
+    cohort, found = survey(cohort_path, request, listener, extras.cache_folder, start_path)
     surveyed = time.monotonic()
     start = None if start_path is None else load_model(start_path)
     listener("stage", {"name": "measuring", "detail": request.device})
@@ -150,20 +151,9 @@ def _expectations(cohort: Cohort, start: LoadedModel | None) -> list[str]:
             "One labelled case says little about how anatomy varies: expect a rough first model, correct a few of its "
             "results, and train again."
         )
-    if start is not None and (seen := seen_note(start, cohort)):
+    if seen := seen_note(start, cohort):
         notes.append(seen)
     return notes
-
-
-def seen_note(start: LoadedModel, cohort: Cohort) -> str:
-    """Say so where held-out cases are among those that the start model learned from; else empty."""
-    seen = seen_cases(start, cohort.with_role("validation"))
-    if not seen:
-        return ""
-    return (
-        f"The start model was trained on the labels of {', '.join(seen)}, held out here: figures on what it has seen "
-        "are too good."
-    )
 
 
 def _case(case: CaseFingerprint, notes: Sequence[str]) -> dict[str, Any]:

@@ -10,16 +10,17 @@ from ..cache_location import user_cache_folder
 from ..config import Plan
 from ..data.cache import CaseCache, PreparedCase
 from ..data.case import Cohort, some_names
-from ..data.cohort import check_files, check_trainable, hold_out, load_cohort
+from ..data.cohort import check_files, check_trainable, load_cohort
 from ..data.fingerprint import Fingerprint, fingerprint
 from ..data.memos import memos_of
 from ..errors import Cancelled, DataError, TrainingError
 from ..events import Listener
-from ..model_file import LoadedModel, load_model, save_model
+from ..model_file import LoadedModel, load_model, read_card, save_model
 from .at_hand import at_hand
 from .checkpoint import load_checkpoint
 from .ending import Learnt, leave, now, roles_of
 from .engine import saved_network
+from .held_out import seen_note, split
 from .planner import Request, make_plan
 from .run_folder import RunFolder
 from .session import Session
@@ -35,12 +36,20 @@ _ALL_GONE = "The training learns from them: put the files back or connect their 
 
 
 def survey(
-    cohort_path: Path, request: Request, listener: Listener, cache_folder: Path | None = None
+    cohort_path: Path,
+    request: Request,
+    listener: Listener,
+    cache_folder: Path | None = None,
+    start_path: Path | None = None,
 ) -> tuple[Cohort, Fingerprint]:
-    """Read the cohort, fix the validation split, and look at every case that has changed since the last time."""
+    """Read the cohort, fix the validation split, and look at every case that has changed since the last time.
+
+    start_path: the model that the training starts from; ModelFileError where that cannot be read.
+    """
     left_out: list[str] = []
-    cohort = hold_out(load_cohort(cohort_path, left_out), request.seed, number=request.hold_out)
-    notes = (*left_out, *check_trainable(cohort))
+    start = None if start_path is None else read_card(start_path)
+    cohort = split(load_cohort(cohort_path, left_out), request, start)
+    notes = (*left_out, *check_trainable(cohort), *filter(None, [seen_note(start, cohort)]))
     listener("stage", {"name": "reading", "detail": f"{len(cohort.cases)} cases"})
     found = fingerprint(cohort, listener, memos_of(cases_folder(cache_folder)))
     for note in (*notes, *found.notes):
@@ -73,7 +82,7 @@ def start_training(
     """Plan and train in ``folder``, which must not hold a training yet."""
     with folder:
         folder.check_new()
-        cohort, found = survey(cohort_path, request, session.checking, session.cache_folder)
+        cohort, found = survey(cohort_path, request, session.checking, session.cache_folder, start_path)
         plan, start = plan_training(cohort, found, request, session.checking, start_path, session.check_stop)
         if start is not None:
             _keep_start(start, folder)  # before the plan: where it does not fit, there is no training to be resumed
@@ -140,8 +149,7 @@ def run_training(
         _resume(trainer, state, session.way_out if begun else "")
         del state  # it would take its memory as long as the training lasts
     outcome = trainer.run()
-    network, card = trainer.engine.final_network, None if start is None else start.info
-    learnt = Learnt(trainer.plan, network, trainer.digests, began, card)
+    learnt = Learnt(trainer.plan, trainer.engine.final_network, trainer.digests, began, start)
     return leave(learnt, outcome, cohort, folder, session)
 
 
@@ -159,8 +167,7 @@ def finish_training(
         raise TrainingError(f"Nothing has been trained in {folder.path} yet; resume it without finishing it.")
     # Checkpoints of older versions do not know their cases.
     digests = state.get("cases") or dict.fromkeys((case.id for case in cohort.cases), "")
-    card = None if start is None else start.info
-    learnt = Learnt(plan, saved_network(plan, state["engine"]), digests, now(), card)
+    learnt = Learnt(plan, saved_network(plan, state["engine"]), digests, now(), start)
     outcome = Outcome("stopped", int(state["iteration"]), float(state["seconds"]), Scores.from_dict(state["scores"]))
     return leave(learnt, outcome, cohort, folder, session, finish=True)
 

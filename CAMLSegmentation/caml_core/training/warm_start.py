@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ..config import NetworkConfig, Segment
-from ..data.case import Case
 from ..model import build_network
-from ..model_file import LoadedModel, learned_cases
+from ..model_file import LoadedModel
 
 #: Layers with one row a class.
 OUTPUT_LAYERS = ("decoder1.out_conv", "decoder2.out_conv")
@@ -39,12 +38,6 @@ def start_state(
         full.take_over()
         state = full.state_dict()
     return state
-
-
-def seen_cases(start: LoadedModel, cases: Iterable[Case]) -> tuple[str, ...]:
-    """Return the ids of ``cases`` whose labels went into the start model, as far as its card tells."""
-    learned = set(learned_cases(start.info))
-    return tuple(case.id for case in cases if case.id in learned)
 
 
 def known_labels(known: Sequence[Segment], wanted: Sequence[Segment]) -> dict[int, int]:
