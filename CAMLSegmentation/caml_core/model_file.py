@@ -77,6 +77,18 @@ def learned_cases(info: ModelInfo) -> tuple[str, ...]:
     return tuple(sorted(labeled | {str(name) for name in (before if isinstance(before, list) else ())}))
 
 
+def learned_scans(info: ModelInfo) -> frozenset[tuple[str, str]]:
+    """Return (id, digest of the scan's voxels) of ``learned_cases``; ids mean little beyond the cohort they are of.
+
+    The digest is empty where the card, or that of a model before it, has the id alone.
+    """
+    listed = info.provenance.get("learned_scans")
+    pairs = [pair for pair in listed if isinstance(pair, list)] if isinstance(listed, list) else []
+    found = {(str(pair[0]), str(pair[1])) for pair in pairs if len(pair) == 2}
+    known = {name for name, _ in found}
+    return frozenset(found | {(name, "") for name in learned_cases(info) if name not in known})
+
+
 @dataclass(frozen=True)
 class ModelCard:
     """All that a model file says without its weights. ``sha256`` is that of the weights, ``size`` the file's bytes."""

@@ -58,7 +58,10 @@ def modelNamed(title: str) -> Path | None:
 
 
 def learnedBy(model: Path | None) -> tuple[str, ...]:
-    """Return the cases that a model has learnt from; none where it cannot be read, which training will say."""
+    """Return the cases that a model has learnt from; none where it cannot be read, which training will say.
+
+    By name alone: whether another scan bears it now is found by the engine, which reads scans.
+    """
     try:
         return learned_cases(read_card(model).info) if model is not None else ()
     except CamlError:

@@ -12,10 +12,11 @@ import pytest
 from test_fingerprint import LPS, a_case, a_cohort, a_label, an_image
 
 from caml_core.config import Segment
-from caml_core.data import case_fingerprint
+from caml_core.data import case_fingerprint, case_memo
 from caml_core.data.case import Case, Cohort
+from caml_core.data.case_memo import scan_digest
 from caml_core.data.fingerprint import Fingerprint, fingerprint
-from caml_core.data.io import write_image
+from caml_core.data.io import read_volume, write_image
 from caml_core.data.labels import write_labels
 from caml_core.data.memos import Memos, memos_of
 from caml_core.errors import DataError
@@ -158,6 +159,40 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(tmp_path, memos,
     monkeypatch.setattr(case_fingerprint, "read_case", read_case)
     fingerprint(a_cohort(case), memos=memos)
     assert memos.size_bytes() == 0
+
+
+def test_a_scan_is_known_by_its_voxels_alone(tmp_path, memos):
+    case = a_case(tmp_path, 0, kind="CT")
+    known = scan_digest(case, memos)
+    assert len(known) == 32 and known == scan_digest(replace(case, id="renamed", label=None, role="unlabeled"), memos)
+    voxels, moved = read_volume(case.images[0]).array, replace(LPS, origin=(5.0, 6.0, 7.0))
+    write_image(tmp_path / "elsewhere.nii.gz", voxels.astype(np.float32), moved)
+    assert scan_digest(replace(case, images=(tmp_path / "elsewhere.nii.gz",)), memos) == known
+    write_image(tmp_path / "as Slicer has it.nrrd", voxels[:, :, ::-1], LPS.reversed())
+    assert scan_digest(replace(case, images=(tmp_path / "as Slicer has it.nrrd",)), memos) == known
+    voxels[0, 0, 0] += 1
+    write_image(tmp_path / "another.nrrd", voxels, LPS)
+    others = [replace(case, images=(tmp_path / "another.nrrd",)), replace(case, images=case.images * 2)]
+    assert known not in [scan_digest(other, memos) for other in others]
+    assert scan_digest(replace(case, images=(tmp_path / "gone.nrrd",)), memos) == ""
+
+
+def test_what_a_survey_has_seen_is_known_without_reading_it_again(tmp_path, memos, monkeypatch):
+    cohort = a_cohort(a_case(tmp_path, 0), a_case(tmp_path, 1, "validation"))
+    alone = [scan_digest(case, Memos(tmp_path / "other")) for case in cohort.cases]
+    fingerprint(cohort, memos=memos)
+    monkeypatch.setattr(case_memo, "read_case", lambda case: pytest.fail(f"{case.id} was read"))
+    assert [scan_digest(case, memos) for case in cohort.cases] == alone
+
+
+def test_a_scan_that_was_written_anew_is_read_anew(tmp_path, memos):
+    case = a_case(tmp_path, 0)
+    before = scan_digest(case, memos)
+    a_scan(case)
+    assert scan_digest(case, memos) not in (before, "")
+    for memo in memos.folder.iterdir():
+        memo.write_bytes(b"damaged")
+    assert scan_digest(case, memos) not in (before, "")
 
 
 def test_where_nothing_can_be_kept_nothing_is_lost(tmp_path):

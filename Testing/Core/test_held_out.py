@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 from round_tools import QUICK, a_plan, a_start, planned_round, work
 from synthetic import write_cohort
 
+from caml_core.data.cohort import load_cohort
+from caml_core.data.memos import Memos
 from caml_core.events import silent
-from caml_core.model_file import read_card
+from caml_core.model_file import learned_scans, load_model, read_card, save_model
 from caml_core.rounds.request import RoundRequest
 from caml_core.rounds.round import start_round
 from caml_core.rounds.round_folder import RoundFolder
+from caml_core.training.held_out import seen_cases, seen_note
 from caml_core.training.request import Request
 from caml_core.training.run import survey
 from caml_core.training.run_folder import RunFolder
@@ -23,6 +27,26 @@ SEGMENTS = a_plan().segments
 def learnt(*cases: int) -> dict[str, dict[str, str]]:
     """What the card of a model says that has learnt from these cases of the synthetic cohort."""
     return {f"case{i}": {"role": "labeled"} for i in cases}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A model that has learnt from case0 and case1 of the synthetic cohort, and was measured by case3."""
+    home = tmp_path_factory.mktemp("first")
+    cohort = write_cohort(home / "cohort", labeled=2, unlabeled=1, validation=1)
+    folder = planned_round(home / "round", cohort, a_plan(2))
+    work(folder)
+    return folder.model
+
+
+def with_ids(cohort: Path, ids: dict[str, str]) -> Path:
+    """The same files in a list that calls cases otherwise."""
+    rows = cohort.read_text().splitlines()
+    listed = cohort.with_name("renamed.csv")
+    listed.write_text(
+        "\n".join(f"{ids.get(row.split(',')[0], row.split(',')[0])},{row.split(',', 1)[1]}" for row in rows)
+    )
+    return listed
 
 
 def held_out(cohort) -> list[str]:
@@ -74,3 +98,57 @@ def test_the_card_of_a_round_names_the_held_out_cases_that_its_start_has_seen(tm
     other = planned_round(tmp_path / "other", cohort, a_plan(2))
     work(other)
     assert read_card(other.model).info.metrics["held_out"]["remarks"] == []
+
+
+def test_a_scan_is_known_under_another_name(tmp_path: Path, trained: Path) -> None:
+    cohort = write_cohort(tmp_path / "cohort", labeled=6, unlabeled=1, validation=0)
+    listed = with_ids(cohort, {"case0": "p01", "case1": "p02"})
+    request = RoundRequest(Request(hold_out=5))
+    start_round(RoundFolder(tmp_path / "round"), listed, request, trained)
+    cases = RoundFolder(tmp_path / "round").read_cohort()
+    (left,) = cases.with_role("labeled")
+    assert left.id in ("p01", "p02"), "they are held out last"
+    memos, card = Memos(tmp_path / "memos"), read_card(trained)
+    assert seen_cases(card, cases.cases, memos) == ("p01", "p02")
+    (other,) = {"p01", "p02"} - {left.id}
+    assert f"labels of {other}, held out here" in seen_note(card, cases, memos)
+
+
+def test_another_scan_of_a_known_name_is_another_scan(tmp_path: Path, trained: Path) -> None:
+    cohort = load_cohort(
+        with_ids(
+            write_cohort(tmp_path / "cohort", labeled=4, unlabeled=1, validation=0),
+            {"case0": "a", "case1": "b", "case2": "case0", "case3": "case1"},
+        )
+    )
+    memos, card = Memos(tmp_path / "memos"), read_card(trained)
+    assert seen_cases(card, cohort.cases, memos) == ("a", "b")
+    gone = dataclasses.replace(cohort.cases[2], images=(tmp_path / "gone.nrrd",))
+    assert seen_cases(card, [gone], memos) == ("case0",), "where the scan cannot be read its name counts"
+
+
+def test_cards_of_before_know_cases_by_their_names(tmp_path: Path) -> None:
+    cohort = load_cohort(write_cohort(tmp_path / "cohort", labeled=3, unlabeled=1, validation=0))
+    card = read_card(a_start(tmp_path / "old.caml", SEGMENTS, learnt(0), learned=["case2", "elsewhere"]))
+    memos = Memos(tmp_path / "memos")
+    assert seen_cases(card, cohort.cases, memos) == ("case0", "case2")
+    assert not memos.folder.exists(), "and no scan is read for it"
+
+
+def test_what_was_learnt_is_carried_on_over_rounds(tmp_path: Path, trained: Path) -> None:
+    old = load_model(trained)
+    origin = {**old.info.provenance, "learned": [*old.info.provenance["learned"], "by name alone"]}
+    start = tmp_path / "start.caml"
+    info = dataclasses.replace(old.info, provenance=origin)
+    save_model(start, spec=old.spec, state=old.state, info=info)
+    cohort = write_cohort(tmp_path / "cohort", labeled=5, unlabeled=1, validation=1)
+    listed = with_ids(cohort, {"case0": "x", "case1": "y", "case6": "case0"})
+    rows = [row.replace("labeled", "excluded") if row[0] in "xy" else row for row in listed.read_text().splitlines()]
+    listed.write_text("\n".join(rows))
+    folder = planned_round(tmp_path / "round", listed, a_plan(2, from_model=True), start=start)
+    assert "too good" not in work(folder)["words"], "case0 is the name of another scan here"
+    memos, card = Memos(tmp_path / "memos"), read_card(folder.model)
+    assert {"case0", "case1", "case2", "by name alone"} <= set(card.info.provenance["learned"])
+    assert ("by name alone", "") in learned_scans(card.info)
+    every = load_cohort(with_ids(cohort, {f"case{i}": f"new{i}" for i in range(7)}))
+    assert seen_cases(card, every.cases, memos) == tuple(f"new{i}" for i in range(5))

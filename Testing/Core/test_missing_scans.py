@@ -15,11 +15,13 @@ from round_tools import StopAt, a_plan, a_start, planned_round, row_of, work
 from synthetic import prepared, tiny_plan, write_cohort
 
 from caml_core.config import Plan
+from caml_core.data.case_memo import scan_digest
 from caml_core.data.cohort import load_cohort
+from caml_core.data.memos import Memos
 from caml_core.data.sampler import TwoStreamSampler
 from caml_core.errors import Cancelled, DataError, TrainingError
 from caml_core.events import Listener
-from caml_core.model_file import ModelInfo, load_model, read_card
+from caml_core.model_file import ModelInfo, learned_scans, load_model, read_card
 from caml_core.rounds.round_folder import RoundFolder
 from caml_core.training import trainer as trainer_module
 from caml_core.training.checkpoint import load_checkpoint, save_checkpoint
@@ -99,6 +101,8 @@ def test_what_was_learnt_can_be_had_without_the_scans_that_it_was_learnt_from(pa
     card = card_of(bare)
     assert (card.labeled_cases, card.unlabeled_cases) == (3, 2) and card.provenance["learned"] == list(LABELED)
     assert card.provenance["cases"] == card_of(whole).provenance["cases"]
+    scans = learned_scans(card)
+    assert scans == learned_scans(card_of(whole)) and all(digest for _, digest in scans), "known by their voxels still"
     assert {case: entry["sha256"] for case, entry in card.provenance["cases"].items()} == known
 
 
@@ -137,15 +141,30 @@ def test_held_out_cases_that_the_start_model_knows_are_named_as_far_as_they_are_
     assert all(remark in found["words"] for remark in remarks) and any("case6, held out" in text for text in remarks)
 
 
+def test_what_was_said_of_held_out_scans_stands_when_they_are_gone(tmp_path: Path) -> None:
+    """The start model knows one of them by its voxels, under another name."""
+    cohort, memos = write_cohort(tmp_path / "scans", 3, 2, 2), Memos(tmp_path / "memos")
+    origin = {"learned": ["once"], "learned_scans": [["once", scan_digest(load_cohort(cohort).cases[6], memos)]]}
+    start = a_start(tmp_path / "start.caml", mutual(8).segments, **origin)
+    folder = planned_round(tmp_path / "round", cohort, mutual(2, from_model=True), start=start)
+    found = work(folder)
+    assert "trained on the labels of case6, held out here" in found["words"]
+    folder.result.unlink()  # as if it had been killed before it was written
+    lose(folder, HELD_OUT)
+    shutil.rmtree(tmp_path / "cache")
+    assert work(folder)["words"] == found["words"]
+
+
 def test_a_checkpoint_that_does_not_know_its_cases_gives_a_model(paused: Any) -> None:
     """Those of older versions do not."""
     folder = paused()
     state = load_checkpoint(folder.part("caml").checkpoint)
-    save_checkpoint(folder.part("caml").checkpoint, {k: v for k, v in state.items() if k != "cases"})
+    save_checkpoint(folder.part("caml").checkpoint, {k: v for k, v in state.items() if k not in ("cases", "scans")})
     lose(folder, UNLABELED)
     assert work(folder, finish=True)["ended"] == "stopped"
     roles = {case: entry["role"] for case, entry in card_of(folder).provenance["cases"].items()}
     assert roles == {case: role for role, of in ROLES.items() for case in of}
+    assert learned_scans(card_of(folder)) == {(case, "") for case in LABELED}, "by their names alone"
 
 
 # Going on
@@ -237,6 +256,20 @@ def test_fewer_unlabelled_cases_leave_the_labelled_patches_as_they_are() -> None
         assert torch.equal(a.labeled, b.labeled) and a.cases == b.cases
         assert a.unlabeled is not None and b.unlabeled is not None and c.unlabeled is not None
         assert a.unlabeled.shape == b.unlabeled.shape and torch.equal(b.unlabeled, c.unlabeled)
+
+
+def test_a_labelled_scan_that_was_replaced_on_the_way_was_learnt_from_as_well(paused: Any, tmp_path: Path) -> None:
+    folder, memos = paused(), Memos(tmp_path / "memos")
+    scans = folder.path.parent / "scans"
+    cases = {case.id: case for case in folder.read_cohort().cases}
+    before = {(case, scan_digest(cases[case], memos)) for case in LABELED}
+    shutil.copyfile(scans / "case3_image.nrrd", scans / "case1_image.nrrd")
+    stop = StopAt("step", iteration=6)
+    with pytest.raises(Cancelled, match="iteration 6"):
+        work(folder, listener=stop.listen, stop=stop)
+    lose(folder, LABELED)
+    work(folder, finish=True)
+    assert learned_scans(card_of(folder)) == {*before, ("case1", scan_digest(cases["case3"], memos))}
 
 
 # Cases that were taken off the lists by hand

@@ -29,6 +29,7 @@ from caml_core.config import Segment
 from caml_core.data.case import Case, Cohort
 from caml_core.data.cohort import load_cohort
 from caml_core.data.labels import read_labels
+from caml_core.data.memos import Memos
 from caml_core.errors import DataError, UsageError
 from caml_core.events import silent
 from caml_core.inference.batch import load_network
@@ -241,7 +242,8 @@ def test_what_the_start_model_has_seen_is_said(a_cohort, tmp_path):
     labeled = {name for name, entry in origin["cases"].items() if entry["role"] == "labeled"}
     assert "case4" not in labeled and labeled < set(origin["learned"])
     held_out = [Case("case4", (Path("x"),), None, "validation")]
-    assert seen_cases(load_model(folder.model), held_out) == ("case4",), "its start has seen it, and so it has"
+    memos = Memos(tmp_path / "memos")
+    assert seen_cases(load_model(folder.model), held_out, memos) == ("case4",), "its start has seen it, and so it has"
 
 
 # Parts

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         events.open()
         listener = held.enter_context(Pulse(tell))
         request = folder.read_request()
-        cache = args.cache or (folder.path / request.cache if request.cache else None)
+        cache = args.cache or folder.cache(request)
         device = args.device if args.resume else "auto"  # a new round's plan has it
         with awake():
             found = Round(folder, Surroundings(listener, stop, cache, device)).run(finish=args.finish)

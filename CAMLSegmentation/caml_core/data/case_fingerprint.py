@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,8 @@ HU_RANGE = (-1024, 3071)
 #: A segment is one compact piece when this share of it hangs together, and when it fills this share of its bounding
 #: box: organs fill 15 to 40 %, vessel trees 0.5 to 7 %, and what lies beyond a gap of a tree must not be taken away.
 _ONE_COMPONENT_SHARE, _COMPACT_SHARE = 0.97, 0.1
+#: Of the voxels' digest: two scans of one digest are one.
+DIGEST_BYTES = 16
 BINS = HU_RANGE[1] - HU_RANGE[0] + 1
 #: So many different whole numbers at most are values of a label map; a scan has hundreds.
 _LABEL_VALUES = 12
@@ -74,7 +77,8 @@ class Sighting:
 
     ``around``: counts near the labelled structures, zero for others than labelled cases; of these ``compact`` tells
     whether each segment is one compact piece. ``segments``: None where no label is used. ``notes``: sentences on the
-    label, and where the scan seems to be one. ``seconds``: what it took to look.
+    label, and where the scan seems to be one. ``scan``: ``digest_of_voxels``, empty
+    where no label is used. ``seconds``: what it took to look.
     """
 
     case: CaseFingerprint
@@ -83,6 +87,7 @@ class Sighting:
     compact: bool
     everywhere: np.ndarray
     around: np.ndarray
+    scan: str
     seconds: float
 
 
@@ -112,8 +117,27 @@ def look_at(case: Case, channels: int, declared: Sequence[Segment]) -> Sighting:
         compact,
         histograms,
         around,
+        "" if label_map is None else digest_of_voxels(volume.array for volume in volumes),
         time.monotonic() - start,
     )
+
+
+def digest_of_voxels(channels: Iterable[np.ndarray]) -> str:
+    """Return what tells a scan from others by its grey values [x, y, z] alone, whatever file and type they are in.
+
+    Neither names nor places count, nor in which order the slices are (Slicer reverses those of left-handed files): a
+    scan that was moved, or saved in another format, is the same one still.
+    """
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for array in channels:
+        digest.update(f"{array.shape}".encode())
+        slices = [_digest_of_slice(plane) for plane in array.T]  # as it lies in memory, and no copy of the whole
+        digest.update(b"".join(min(slices, slices[::-1])))
+    return digest.hexdigest()
+
+
+def _digest_of_slice(plane: np.ndarray) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(plane, np.dtype("<f4")).data, digest_size=DIGEST_BYTES).digest()
 
 
 def _statistics(volume: Volume, values: np.ndarray) -> ChannelStatistics:

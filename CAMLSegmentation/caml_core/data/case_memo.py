@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,13 +17,16 @@ from ..config import Segment
 from ..errors import CamlError
 from ..serialization import from_json, to_json
 from .case import Case
-from .case_fingerprint import BINS, CaseFingerprint, Sighting, look_at
+from .case_fingerprint import BINS, DIGEST_BYTES, CaseFingerprint, Sighting, digest_of_voxels, look_at
 from .digests import source_stamps
+from .io import read_case
 from .memos import Memos
 from .preparation import uses_label
 
 #: Raised with every change of what is seen, or of how it is kept.
-_FORMAT = 2
+_FORMAT = 3
+_SCAN_FORMAT = 1
+_DIGEST = re.compile(rb"[0-9a-f]{%d}" % (2 * DIGEST_BYTES))
 _COUNTS = np.dtype("<i8")
 
 
@@ -41,7 +45,35 @@ def recalled(case: Case, channels: int, declared: Sequence[Segment], memos: Memo
         if _key(case, channels, declared) == before:  # else a file changed while it was read
             with suppress(OSError, CamlError):  # a full disk, or a folder that may only be read
                 memos.write(before, _encoded(seen))
+                if seen.scan:
+                    memos.write(_scan_key(case), seen.scan.encode("ascii"))
     return seen
+
+
+def scan_digest(case: Case, memos: Memos) -> str:
+    """Return the digest of a case's voxels (``digest_of_voxels``), by which a scan is known under any name.
+
+    Its files are read only where it was not looked at before, or has changed since. Empty where they cannot be read:
+    whoever needs the scan says so.
+    """
+    try:
+        before = _scan_key(case)
+        known = memos.read(before)
+        if known is not None and _DIGEST.fullmatch(known):
+            return known.decode("ascii")
+        found = digest_of_voxels(volume.array for volume in read_case(case))
+        unchanged = _scan_key(case) == before
+    except (OSError, CamlError):
+        return ""
+    if unchanged:
+        with suppress(OSError, CamlError):
+            memos.write(before, found.encode("ascii"))
+    return found
+
+
+def _scan_key(case: Case) -> str:
+    """All that a scan's digest depends on; raises DataError, OSError where a file cannot be reached."""
+    return json.dumps(["scan", _SCAN_FORMAT, [source_stamps(path, case.id) for path in case.images]])
 
 
 def _key(case: Case, channels: int, declared: Sequence[Segment]) -> str | None:
@@ -63,6 +95,7 @@ def _encoded(seen: Sighting) -> bytes:
         "segments": to_json(seen.segments),
         "notes": list(seen.notes),
         "compact": seen.compact,
+        "scan": seen.scan,
         "seconds": seen.seconds,
     }
     counts = np.stack([seen.everywhere, seen.around]).astype(_COUNTS)
@@ -83,6 +116,7 @@ def _decoded(content: bytes, channels: int) -> Sighting | None:
             facts["compact"],
             everywhere,
             around,
+            facts["scan"],
             facts["seconds"],
         )
     except (ValueError, KeyError, TypeError, CamlError, zlib.error):

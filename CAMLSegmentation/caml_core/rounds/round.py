@@ -15,7 +15,6 @@ from ..config import Plan
 from ..data.case import Cohort
 from ..data.cohort import check_files, check_folds, check_trainable, load_cohort
 from ..data.files import remove_quietly, replacing
-from ..data.memos import memos_of
 from ..errors import CamlError, Cancelled, TrainingError, UsageError
 from ..events import Listener, silent
 from ..inference.evaluation import empty_remarks
@@ -25,10 +24,10 @@ from ..training.ending import STOP_NOTE
 from ..training.from_model import from_scratch
 from ..training.held_out import seen_cases, seen_note, split
 from ..training.request import check_of_round
-from ..training.run import cases_folder, finish_training, plan_training, run_training, survey
+from ..training.run import finish_training, plan_training, run_training, survey
 from ..training.run_folder import RunFolder
 from ..training.scores import Scoring, main_sub_model, start_model_scores, unread_remark
-from ..training.session import Session
+from ..training.session import Session, case_memos
 from ..training.trainer import Observer, Outcome
 from . import result
 from .parts import fold_cohorts, fold_plan, labeled_only_plan
@@ -63,7 +62,8 @@ def start_round(
     check_of_round(planning.labeled_only)
     left_out: list[str] = []
     loaded = None if start is None else load_model(start)
-    cohort = split(load_cohort(cohort_path, left_out), planning, loaded)
+    memos = case_memos(folder.cache(request))
+    cohort = split(load_cohort(cohort_path, left_out), planning, loaded, memos)
     check_trainable(cohort)
     if request.planning.until_better and not cohort.with_role("validation"):
         raise UsageError(
@@ -89,6 +89,7 @@ class Round:
         self._listener = for_part(surroundings.listener, "")
         self._stop = surroundings.stop
         self._start: LoadedModel | None = None
+        self._memos = case_memos(surroundings.cache_folder)
 
     def run(self, *, finish: bool = False) -> dict[str, Any]:
         """Do what is left to do and return the result.
@@ -120,7 +121,9 @@ class Round:
             self._add_folds(plan, cohort, main["iterations"])
         names, notes = [s.name for s in plan.segments], self.folder.read_notes()
         scores = self._scores(MAIN)
-        known = scores.get("cautions", [seen_note(self._start, cohort)])  # scores of older versions lack them
+        known = scores.get("cautions")
+        if known is None:  # scores of older versions lack them
+            known = [seen_note(self._start, cohort, self._memos)]
         caution = " ".join(filter(None, (*known, STOP_NOTE if main["ended"] == "plateau" else "")))
         return result.make_result(cohort, names, main["ended"], self._rows(), notes, caution, unread_remark(scores))
 
@@ -142,7 +145,7 @@ class Round:
         _, found = survey(self.folder.cohort, request, self._checking, self._around.cache_folder, start)
         plan, _ = plan_training(cohort, found, request, self._checking, start, self._check_stop)
         notes = [*check_trainable(cohort), *plan.notes]
-        self.folder.add_notes([*notes, *filter(None, [seen_note(self._start, cohort)])])
+        self.folder.add_notes([*notes, *filter(None, [seen_note(self._start, cohort, self._memos)])])
         with main:
             main.create(plan, cohort)
         return plan, cohort
@@ -184,7 +187,7 @@ class Round:
         if not self.request.folds:
             return
         start = self._start
-        if start is not None and seen_cases(start, cohort.with_role("labeled")):
+        if start is not None and seen_cases(start, cohort.with_role("labeled"), self._memos):
             start, plan = None, from_scratch(plan)
             self.folder.add_notes(
                 [
@@ -193,7 +196,7 @@ class Round:
                 ]
             )
         cohorts = fold_cohorts(cohort, self.request.folds, plan.seed)
-        memos = memos_of(cases_folder(self._around.cache_folder))
+        memos = case_memos(self._around.cache_folder)
 
         def begin(own: Cohort) -> tuple[Plan, Cohort]:
             return fold_plan(plan, iterations, len(cohorts), own, memos), own

@@ -81,6 +81,10 @@ class RoundFolder:
             raise TrainingError(f"{self.path} was made by a newer version; update the extension to resume it.")
         return from_json(RoundRequest, content.get("request"), "request")
 
+    def cache(self, request: RoundRequest) -> Path | None:
+        """Return where prepared cases are kept; None: the user's own place."""
+        return self.path / request.cache if request.cache else None
+
     def read_cohort(self) -> Cohort:
         """Return the cohort with the roles that were fixed at the start; its files need not be there any more."""
         return load_cohort(self.cohort, files=False)

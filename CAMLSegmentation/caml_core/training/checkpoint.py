@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if state["format"] > FORMAT:
         raise TrainingError(f"The checkpoint {path} was made by a newer version; update the extension to resume it.")
     return state
+
+
+def known_scans(state: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
+    """Return (id, digest of the voxels) of cases that took part with a label; older versions kept none."""
+    return frozenset((str(name), str(digest)) for name, digest in state.get("scans") or ())

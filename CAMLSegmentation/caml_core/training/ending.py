@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,17 +15,17 @@ import torch
 
 from .. import __version__
 from ..config import Plan
-from ..data.case import Cohort, Role
+from ..data.case import Case, Cohort, Role
 from ..data.files import replacing
 from ..device import cpu_title
 from ..errors import Cancelled, ModelFileError, TrainingError
 from ..model import CamlNetwork
-from ..model_file import LoadedModel, ModelInfo, learned_cases, save_model
+from ..model_file import LoadedModel, ModelInfo, learned_scans, save_model
 from ..serialization import to_json, write_json
 from .held_out import seen_note
 from .run_folder import RunFolder
 from .scores import Scoring, held_out_scores, unread_remark
-from .session import Session
+from .session import Session, case_memos
 from .trainer import Outcome
 
 CITATION = (
@@ -40,13 +40,15 @@ STOP_NOTE = "The held-out cases also decided when to stop, so that their figures
 class Learnt:
     """What a training has learnt: the network to score and save, and what its card says of where it comes from.
 
-    ``digests``: case -> SHA-256 of its files, of all that took part; empty where that is not known. ``began``: when
-    this session did. ``start``: the model that the training started from.
+    ``digests``: case -> SHA-256 of its files, of all that took part; empty where that is not known. ``scans``: (id,
+    digest of the scan's voxels) of those with a label, as far as that is known. ``began``: when this session did.
+    ``start``: the model that the training started from.
     """
 
     plan: Plan
     network: CamlNetwork
     digests: Mapping[str, str]
+    scans: Collection[tuple[str, str]]
     began: str
     start: LoadedModel | None
 
@@ -95,7 +97,9 @@ def _scored(
     except Cancelled:
         return replace(outcome, reason="stopped")
     # Kept beside the figures: whoever tells them later may not have the scans any more.
-    scores["cautions"] = list(filter(None, [seen_note(learnt.start, _without(cohort, scores["unread"]))]))
+    measured = replace(cohort, cases=tuple(case for case in cases if case.id not in scores["unread"]))
+    seen = seen_note(learnt.start, measured, case_memos(session.cache_folder))
+    scores["cautions"] = list(filter(None, [seen]))
     scores["remarks"] += scores["cautions"]
     with replacing(folder.scores) as temporary:
         write_json(temporary, scores)
@@ -104,16 +108,12 @@ def _scored(
     return replace(outcome, held_out=scores)
 
 
-def _without(cohort: Cohort, ids: Sequence[str]) -> Cohort:
-    return replace(cohort, cases=tuple(case for case in cohort.cases if case.id not in ids))
-
-
 def _model_info(learnt: Learnt, cohort: Cohort, name: str, outcome: Outcome) -> ModelInfo:
     plan, start, scores = learnt.plan, learnt.start, outcome.held_out
     names = ", ".join(s.name for s in plan.segments)
     took_part = [c for role in roles_of(plan) for c in cohort.with_role(role) if c.id in learnt.digests]
     count = {role: sum(c.role == role for c in took_part) for role in roles_of(plan)}
-    learned = {c.id for c in took_part if c.role == "labeled"}.union(learned_cases(start.info) if start else ())
+    learned = _scans_of(took_part, "labeled", learnt.scans).union(learned_scans(start.info) if start else ())
     return ModelInfo(
         name=name or f"{names} ({count['labeled']} labelled cases)",
         anatomy=names,
@@ -142,11 +142,19 @@ def _model_info(learnt: Learnt, cohort: Cohort, name: str, outcome: Outcome) -> 
             "system": f"{sys.platform}, {cpu_title()}, {plan.device}",
             "training_volumes": {"size_mm": plan.volume_size, "spacing": plan.volume_spacing},
             "start_model": None if start is None else start.info.name,
-            "learned": sorted(learned),
+            "learned": sorted({name for name, _ in learned}),  # for versions that know cases by their names alone
+            "learned_scans": sorted([name, digest] for name, digest in learned),
             "cases": {c.id: {"role": c.role, "sha256": learnt.digests[c.id]} for c in took_part},
         },
         plan=to_json(plan),
     )
+
+
+def _scans_of(cases: Sequence[Case], role: Role, scans: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """(id, digest) of the cases of a role; the digest is empty where it is not known."""
+    names = {case.id for case in cases if case.role == role}
+    found = {(name, digest) for name, digest in scans if name in names and digest}
+    return found | {(name, "") for name in names - {name for name, _ in found}}
 
 
 def _description(outcome: Outcome, plan: Plan) -> str:

@@ -28,6 +28,7 @@ from .memory import SHRUNK, DoesNotFit, free_memory_mb
 from .planner import describe, make_plan, windows_per_case
 from .request import Request, check_of_round
 from .run import survey
+from .session import case_memos
 from .validation import VALIDATION_CASES
 from .warm_start import known_labels
 
@@ -93,7 +94,7 @@ def _answer(
     cohort: Cohort, found: Fingerprint, start: LoadedModel | None, plan: Plan | None, request: Request, extras: Extras
 ) -> dict[str, Any]:
     known = {} if start is None else known_labels(start.spec.segments, found.segments)
-    expectations = _expectations(cohort, start)
+    expectations = _expectations(cohort, start, extras)
     notes = [*(found.notes if plan is None else plan.notes), *expectations]
     coarse = [note for note in notes if note.startswith(COARSE_START)]
     kept = [s.name for s in found.segments if s.label in known]
@@ -143,7 +144,7 @@ def _judged(answer: dict[str, Any], plan: Plan, extras: Extras) -> dict[str, Any
     return {**answer, "verdict": "fits", "sentence": sentence}
 
 
-def _expectations(cohort: Cohort, start: LoadedModel | None) -> list[str]:
+def _expectations(cohort: Cohort, start: LoadedModel | None, extras: Extras) -> list[str]:
     """What to expect of a cohort that lacks something, or whose held-out cases were seen before."""
     notes = list(check_trainable(cohort))
     if len(cohort.with_role("labeled")) < FEW_LABELED:
@@ -151,7 +152,7 @@ def _expectations(cohort: Cohort, start: LoadedModel | None) -> list[str]:
             "One labelled case says little about how anatomy varies: expect a rough first model, correct a few of its "
             "results, and train again."
         )
-    if seen := seen_note(start, cohort):
+    if seen := seen_note(start, cohort, case_memos(extras.cache_folder)):
         notes.append(seen)
     return notes
 

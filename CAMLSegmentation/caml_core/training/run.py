@@ -6,24 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..cache_location import user_cache_folder
 from ..config import Plan
 from ..data.cache import CaseCache, PreparedCase
 from ..data.case import Cohort, some_names
+from ..data.case_memo import scan_digest
 from ..data.cohort import check_files, check_trainable, load_cohort
 from ..data.fingerprint import Fingerprint, fingerprint
-from ..data.memos import memos_of
 from ..errors import Cancelled, DataError, TrainingError
 from ..events import Listener
 from ..model_file import LoadedModel, load_model, read_card, save_model
 from .at_hand import at_hand
-from .checkpoint import load_checkpoint
+from .checkpoint import known_scans, load_checkpoint
 from .ending import Learnt, leave, now, roles_of
 from .engine import saved_network
 from .held_out import seen_note, split
 from .planner import Request, make_plan
 from .run_folder import RunFolder
-from .session import Session
+from .session import Session, case_memos, cases_folder
 from .trainer import Outcome, Streams, Trainer, check_streams
 from .validation import Scores
 from .warm_start import start_state
@@ -47,19 +46,16 @@ def survey(
     start_path: the model that the training starts from; ModelFileError where that cannot be read.
     """
     left_out: list[str] = []
-    start = None if start_path is None else read_card(start_path)
-    cohort = split(load_cohort(cohort_path, left_out), request, start)
-    notes = (*left_out, *check_trainable(cohort), *filter(None, [seen_note(start, cohort)]))
-    listener("stage", {"name": "reading", "detail": f"{len(cohort.cases)} cases"})
-    found = fingerprint(cohort, listener, memos_of(cases_folder(cache_folder)))
+    start, memos = None if start_path is None else read_card(start_path), case_memos(cache_folder)
+    listed = load_cohort(cohort_path, left_out)
+    listener("stage", {"name": "reading", "detail": f"{len(listed.cases)} cases"})
+    cohort = split(listed, request, start, memos)
+    notes = check_trainable(cohort)
+    found = fingerprint(cohort, listener, memos)
+    notes = (*left_out, *notes, *filter(None, [seen_note(start, cohort, memos)]))
     for note in (*notes, *found.notes):
         listener("warning", {"message": note})
     return cohort, found
-
-
-def cases_folder(chosen: Path | None) -> Path:
-    """Return where prepared cases are kept, and what was seen of them; ``chosen``: in place of the user's own."""
-    return chosen or user_cache_folder() / "cases"
 
 
 def plan_training(
@@ -149,7 +145,7 @@ def run_training(
         _resume(trainer, state, session.way_out if begun else "")
         del state  # it would take its memory as long as the training lasts
     outcome = trainer.run()
-    learnt = Learnt(trainer.plan, trainer.engine.final_network, trainer.digests, began, start)
+    learnt = Learnt(trainer.plan, trainer.engine.final_network, trainer.digests, trainer.scans, began, start)
     return leave(learnt, outcome, cohort, folder, session)
 
 
@@ -165,9 +161,9 @@ def finish_training(
     state = load_checkpoint(folder.checkpoint) if folder.checkpoint.is_file() else None
     if state is None or int(state["iteration"]) == 0:
         raise TrainingError(f"Nothing has been trained in {folder.path} yet; resume it without finishing it.")
-    # Checkpoints of older versions do not know their cases.
+    # Checkpoints of older versions do not know their cases, or not their voxels: these go by their names then.
     digests = state.get("cases") or dict.fromkeys((case.id for case in cohort.cases), "")
-    learnt = Learnt(plan, saved_network(plan, state["engine"]), digests, now(), start)
+    learnt = Learnt(plan, saved_network(plan, state["engine"]), digests, known_scans(state), now(), start)
     outcome = Outcome("stopped", int(state["iteration"]), float(state["seconds"]), Scores.from_dict(state["scores"]))
     return leave(learnt, outcome, cohort, folder, session, finish=True)
 
@@ -190,12 +186,15 @@ def _prepare(plan: Plan, cohort: Cohort, session: Session, begun: bool) -> Strea
     cache = CaseCache(cases_folder(session.cache_folder))
     session.listener("stage", {"name": "preparing", "detail": f"{len(cases)} cases"})
     prepared: list[PreparedCase] = []
+    scans: set[tuple[str, str]] = set()
     unread: dict[str, DataError] = {}
     for done, case in enumerate(cases, 1):
         if session.stop():
             raise Cancelled("Stopped while the cases were prepared; what is prepared is kept.")
         try:
             prepared.append(cache.prepare(case, plan.geometry, plan.channels, plan.segments, cohort.segments))
+            if case.role != "unlabeled":
+                scans.add((case.id, scan_digest(case, cache.memos)))
         except DataError as error:
             if not begun:
                 raise
@@ -209,7 +208,7 @@ def _prepare(plan: Plan, cohort: Cohort, session: Session, begun: bool) -> Strea
 
     if unread:
         _tell_unread(unread, len(of("unlabeled")), session)
-    return Streams(of("labeled"), of("unlabeled"), of("validation"))
+    return Streams(of("labeled"), of("unlabeled"), of("validation"), frozenset(scans))
 
 
 def _tell_unread(unread: dict[str, DataError], left: int, session: Session) -> None:

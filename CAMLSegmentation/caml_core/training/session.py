@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..cache_location import user_cache_folder
+from ..data.memos import Memos, memos_of
 from ..errors import Cancelled
 from ..events import Listener
 from .trainer import Observer
@@ -43,3 +45,13 @@ class Session:
         """Raise Cancelled where asked to stop: before the training, when nothing is to be resumed yet."""
         if self.stop():
             raise Cancelled("Stopped before the training began; start it again with the same command.")
+
+
+def cases_folder(chosen: Path | None) -> Path:
+    """Return where prepared cases are kept, and what was seen of them (``chosen`` None: the user's own place)."""
+    return chosen or user_cache_folder() / "cases"
+
+
+def case_memos(cache_folder: Path | None) -> Memos:
+    """Return what is known of cases that were looked at, in the cache ``cache_folder`` (None: the user's own)."""
+    return memos_of(cases_folder(cache_folder))

@@ -21,7 +21,7 @@ from ..device import out_of_memory
 from ..errors import ResourceError, TrainingError
 from ..events import Listener
 from ..model import CamlNetwork
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import known_scans, load_checkpoint, save_checkpoint
 from .engine import Engine
 from .memory import smaller_plan
 from .plateau import Plateau, annealing, must_anneal
@@ -44,11 +44,12 @@ MEMORY_PAUSE_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Streams:
-    """Prepared cases by their part in the training."""
+    """Prepared cases by their part in the training. ``scans``: (id, digest of the voxels) of those with a label."""
 
     labeled: Sequence[PreparedCase]
     unlabeled: Sequence[PreparedCase]
     validation: Sequence[PreparedCase]
+    scans: frozenset[tuple[str, str]] = frozenset()
 
     def digests(self) -> dict[str, str]:
         """Case -> hash of its files' contents."""
@@ -94,6 +95,7 @@ class Trainer:
         observer: Observer | None = None,
     ) -> None:
         self.plan = plan
+        self.scans = streams.scans  # of all that have taken part with a label: also of what was replaced meanwhile
         self.engine = Engine(plan, len(streams.labeled), start)
         self._streams = streams
         self._folder = folder
@@ -143,6 +145,7 @@ class Trainer:
             self._plateau = Plateau(**state["plateau"])
         self._listener("log", {"message": f"Resumed at iteration {self._iteration}."})
         self._known = dict(state.get("cases") or {})  # checkpoints of older versions lack it
+        self.scans |= known_scans(state)
         self._tell_changed()
 
     def _tell_changed(self) -> None:
@@ -206,6 +209,7 @@ class Trainer:
                 "scores": None if self._scores is None else self._scores.to_dict(),
                 "owed": self._owed,
                 "cases": self.digests,
+                "scans": sorted(list(pair) for pair in self.scans),
                 "plateau": None if self._plateau is None else self._plateau.to_dict(),
             },
         )
