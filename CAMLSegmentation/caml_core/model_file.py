@@ -13,7 +13,7 @@ import json
 import math
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,11 +82,21 @@ def learned_scans(info: ModelInfo) -> frozenset[tuple[str, str]]:
 
     The digest is empty where the card, or that of a model before it, has the id alone.
     """
-    listed = info.provenance.get("learned_scans")
+    return _scans(info, "learned_scans", learned_cases(info))
+
+
+def stopping_scans(info: ModelInfo) -> frozenset[tuple[str, str]]:
+    """Return (id, digest) of the held-out cases that decided when a model's training ended, or one before it."""
+    ids = info.provenance.get("stopped_by")
+    return _scans(info, "stopped_by_scans", [str(name) for name in ids] if isinstance(ids, list) else [])
+
+
+def _scans(info: ModelInfo, entry: str, ids: Iterable[str]) -> frozenset[tuple[str, str]]:
+    listed = info.provenance.get(entry)
     pairs = [pair for pair in listed if isinstance(pair, list)] if isinstance(listed, list) else []
     found = {(str(pair[0]), str(pair[1])) for pair in pairs if len(pair) == 2}
     known = {name for name, _ in found}
-    return frozenset(found | {(name, "") for name in learned_cases(info) if name not in known})
+    return frozenset(found | {(name, "") for name in ids if name not in known})
 
 
 @dataclass(frozen=True)

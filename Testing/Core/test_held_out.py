@@ -9,6 +9,7 @@ import pytest
 from round_tools import QUICK, a_plan, a_start, planned_round, work
 from synthetic import write_cohort
 
+from caml_core.data.case_memo import scan_digest
 from caml_core.data.cohort import load_cohort
 from caml_core.data.memos import Memos
 from caml_core.events import silent
@@ -16,7 +17,7 @@ from caml_core.model_file import learned_scans, load_model, read_card, save_mode
 from caml_core.rounds.request import RoundRequest
 from caml_core.rounds.round import start_round
 from caml_core.rounds.round_folder import RoundFolder
-from caml_core.training.held_out import seen_cases, seen_note
+from caml_core.training.held_out import seen_cases, seen_note, start_notes
 from caml_core.training.request import Request
 from caml_core.training.run import survey
 from caml_core.training.run_folder import RunFolder
@@ -152,3 +153,14 @@ def test_what_was_learnt_is_carried_on_over_rounds(tmp_path: Path, trained: Path
     assert ("by name alone", "") in learned_scans(card.info)
     every = load_cohort(with_ids(cohort, {f"case{i}": f"new{i}" for i in range(7)}))
     assert seen_cases(card, every.cases, memos) == tuple(f"new{i}" for i in range(5))
+
+
+def test_cases_that_ended_the_start_models_training_are_named_and_no_others(tmp_path: Path) -> None:
+    cohort = load_cohort(write_cohort(tmp_path / "cohort", labeled=2, unlabeled=1, validation=2))
+    memos = Memos(tmp_path / "memos")
+    digest = scan_digest(cohort.cases[4], memos)
+    for name, scans, named in (("case3", [], "case3"), ("then", [["then", digest]], "case4"), ("case1", [], "")):
+        start = a_start(tmp_path / "start.caml", SEGMENTS, stopped_by=[name], stopped_by_scans=scans)
+        notes = start_notes(read_card(start), cohort, memos)
+        assert [named in note for note in notes] == ([True] if named else [])
+        assert start_notes(read_card(start), cohort, memos, stopped=True) == (), "said of this training already"

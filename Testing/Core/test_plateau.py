@@ -94,6 +94,14 @@ def test_a_training_that_cannot_improve_ends_by_itself_at_a_rate_of_zero(a_hopel
     description = read_card(folder.model).info.description
     assert "until it no longer improved" in description
     assert all("held-out cases also decided when to stop" in text for text in (description, found["words"]))
+    assert read_card(folder.model).info.provenance["stopped_by"] == ["case3"]
+    # Rounds of a fixed length that go on from there are measured by the case that was chosen by.
+    for number in ("2", "3"):
+        folder = planned_round(tmp_path / number, a_hopeless_cohort, a_plan(2, from_model=True), start=folder.model)
+        words, card = work(folder)["words"], read_card(folder.model).info
+        remarks = " ".join(card.metrics["held_out"]["remarks"])
+        assert all("ended when case3, held out here, no longer improved" in text for text in (words, remarks))
+        assert card.provenance["stopped_by"] == ["case3"]
 
 
 def test_its_state_survives_being_stopped(a_hopeless_cohort, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from ..model_file import LoadedModel, load_model, save_model
 from ..training.at_hand import at_hand, device_at_hand
 from ..training.ending import STOP_NOTE
 from ..training.from_model import from_scratch
-from ..training.held_out import seen_cases, seen_note, split
+from ..training.held_out import seen_cases, split, start_notes
 from ..training.request import check_of_round
 from ..training.run import finish_training, plan_training, run_training, survey
 from ..training.run_folder import RunFolder
@@ -120,11 +120,11 @@ class Round:
             self._add_baseline(plan, cohort, main["iterations"])
             self._add_folds(plan, cohort, main["iterations"])
         names, notes = [s.name for s in plan.segments], self.folder.read_notes()
-        scores = self._scores(MAIN)
+        scores, stopped = self._scores(MAIN), main["ended"] == "plateau"
         known = scores.get("cautions")
         if known is None:  # scores of older versions lack them
-            known = [seen_note(self._start, cohort, self._memos)]
-        caution = " ".join(filter(None, (*known, STOP_NOTE if main["ended"] == "plateau" else "")))
+            known = start_notes(self._start, cohort, self._memos, stopped)
+        caution = " ".join(filter(None, (*known, STOP_NOTE if stopped else "")))
         return result.make_result(cohort, names, main["ended"], self._rows(), notes, caution, unread_remark(scores))
 
     def _prepare(self, finish: bool) -> tuple[Plan, Cohort]:
@@ -145,7 +145,7 @@ class Round:
         _, found = survey(self.folder.cohort, request, self._checking, self._around.cache_folder, start)
         plan, _ = plan_training(cohort, found, request, self._checking, start, self._check_stop)
         notes = [*check_trainable(cohort), *plan.notes]
-        self.folder.add_notes([*notes, *filter(None, [seen_note(self._start, cohort, self._memos)])])
+        self.folder.add_notes([*notes, *start_notes(self._start, cohort, self._memos)])
         with main:
             main.create(plan, cohort)
         return plan, cohort

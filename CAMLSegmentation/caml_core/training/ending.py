@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,13 +20,14 @@ from ..data.files import replacing
 from ..device import cpu_title
 from ..errors import Cancelled, ModelFileError, TrainingError
 from ..model import CamlNetwork
-from ..model_file import LoadedModel, ModelInfo, learned_scans, save_model
+from ..model_file import LoadedModel, ModelInfo, learned_scans, save_model, stopping_scans
 from ..serialization import to_json, write_json
-from .held_out import seen_note
+from .held_out import start_notes
 from .run_folder import RunFolder
 from .scores import Scoring, held_out_scores, unread_remark
 from .session import Session, case_memos
 from .trainer import Outcome
+from .validation import VALIDATION_CASES
 
 CITATION = (
     "Gao S, Zhang Z, Ma J, Li Z, Zhang S. Correlation-Aware Mutual Learning for Semi-supervised Medical Image "
@@ -98,8 +99,8 @@ def _scored(
         return replace(outcome, reason="stopped")
     # Kept beside the figures: whoever tells them later may not have the scans any more.
     measured = replace(cohort, cases=tuple(case for case in cases if case.id not in scores["unread"]))
-    seen = seen_note(learnt.start, measured, case_memos(session.cache_folder))
-    scores["cautions"] = list(filter(None, [seen]))
+    memos, stopped = case_memos(session.cache_folder), outcome.reason == "plateau"
+    scores["cautions"] = list(start_notes(learnt.start, measured, memos, stopped))
     scores["remarks"] += scores["cautions"]
     with replacing(folder.scores) as temporary:
         write_json(temporary, scores)
@@ -113,7 +114,9 @@ def _model_info(learnt: Learnt, cohort: Cohort, name: str, outcome: Outcome) -> 
     names = ", ".join(s.name for s in plan.segments)
     took_part = [c for role in roles_of(plan) for c in cohort.with_role(role) if c.id in learnt.digests]
     count = {role: sum(c.role == role for c in took_part) for role in roles_of(plan)}
-    learned = _scans_of(took_part, "labeled", learnt.scans).union(learned_scans(start.info) if start else ())
+    labeled = [case for case in took_part if case.role == "labeled"]
+    decided = [case for case in took_part if case.role == "validation"][:VALIDATION_CASES]
+    deciding = decided if outcome.reason == "plateau" else []
     return ModelInfo(
         name=name or f"{names} ({count['labeled']} labelled cases)",
         anatomy=names,
@@ -142,19 +145,25 @@ def _model_info(learnt: Learnt, cohort: Cohort, name: str, outcome: Outcome) -> 
             "system": f"{sys.platform}, {cpu_title()}, {plan.device}",
             "training_volumes": {"size_mm": plan.volume_size, "spacing": plan.volume_spacing},
             "start_model": None if start is None else start.info.name,
-            "learned": sorted({name for name, _ in learned}),  # for versions that know cases by their names alone
-            "learned_scans": sorted([name, digest] for name, digest in learned),
+            **_carried("learned", labeled, learned_scans(start.info) if start else (), learnt.scans),
+            **_carried("stopped_by", deciding, stopping_scans(start.info) if start else (), learnt.scans),
             "cases": {c.id: {"role": c.role, "sha256": learnt.digests[c.id]} for c in took_part},
         },
         plan=to_json(plan),
     )
 
 
-def _scans_of(cases: Sequence[Case], role: Role, scans: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
-    """(id, digest) of the cases of a role; the digest is empty where it is not known."""
-    names = {case.id for case in cases if case.role == role}
-    found = {(name, digest) for name, digest in scans if name in names and digest}
-    return found | {(name, "") for name in names - {name for name, _ in found}}
+def _carried(
+    name: str, cases: Sequence[Case], before: Iterable[tuple[str, str]], scans: Iterable[tuple[str, str]]
+) -> dict[str, Any]:
+    """Entries of the provenance for cases of this training and of those before it: their ids, and digests of scans."""
+    ids = {case.id for case in cases}
+    found = {(identity, digest) for identity, digest in scans if identity in ids and digest}
+    pairs = found.union(((identity, "") for identity in ids - {known for known, _ in found}), before)
+    if not pairs:
+        return {}
+    # Versions that know cases by their names alone read the ids.
+    return {name: sorted({identity for identity, _ in pairs}), f"{name}_scans": sorted(list(pair) for pair in pairs)}
 
 
 def _description(outcome: Outcome, plan: Plan) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from ..data.case import Case, Cohort
 from ..data.case_memo import scan_digest
 from ..data.cohort import hold_out
 from ..data.memos import Memos
-from ..model_file import LoadedModel, ModelCard, learned_scans
+from ..model_file import LoadedModel, ModelCard, learned_scans, stopping_scans
 from .request import Request
 
 #: All that is needed of a start model here: its card tells what it has learnt from.
@@ -35,14 +35,16 @@ def seen_cases(start: Start, cases: Iterable[Case], memos: Memos) -> tuple[str, 
     alone, or the scan cannot be read, the name counts. ``memos``: where digests of voxels are kept, so that a scan
     that was looked at before is not read again.
     """
-    learned = learned_scans(start.info)
-    names, digests = {name for name, _ in learned}, {digest for _, digest in learned if digest}
+    return _known(cases, learned_scans(start.info), memos)
 
-    def is_seen(case: Case) -> bool:
-        digest = scan_digest(case, memos) if digests else ""
-        return digest in digests or (case.id in names if not digest else (case.id, "") in learned)
 
-    return tuple(case.id for case in cases if is_seen(case))
+def start_notes(start: Start | None, cohort: Cohort, memos: Memos, stopped: bool = False) -> tuple[str, ...]:
+    """Return what has to be said of figures on the held-out cases because of the model that the training starts from.
+
+    stopped: they have decided when this training ended, too, which is said elsewhere.
+    """
+    notes = (seen_note(start, cohort, memos), "" if stopped else _stop_note(start, cohort, memos))
+    return tuple(filter(None, notes))
 
 
 def seen_note(start: Start | None, cohort: Cohort, memos: Memos) -> str:
@@ -54,3 +56,24 @@ def seen_note(start: Start | None, cohort: Cohort, memos: Memos) -> str:
         f"The start model was trained on the labels of {', '.join(seen)}, held out here: figures on what it has seen "
         "are too good."
     )
+
+
+def _stop_note(start: Start | None, cohort: Cohort, memos: Memos) -> str:
+    met = () if start is None else _known(cohort.with_role("validation"), stopping_scans(start.info), memos)
+    if not met:
+        return ""
+    return (
+        f"The training of the start model, or one before it, ended when {', '.join(met)}, held out here, no longer "
+        "improved: figures on them may be a little too good."
+    )
+
+
+def _known(cases: Iterable[Case], scans: Collection[tuple[str, str]], memos: Memos) -> tuple[str, ...]:
+    """The ids of ``cases`` that are among the ``scans`` of a card, (id, digest)."""
+    names, digests = {name for name, _ in scans}, {digest for _, digest in scans if digest}
+
+    def is_known(case: Case) -> bool:
+        digest = scan_digest(case, memos) if digests else ""
+        return digest in digests or (case.id in names if not digest else (case.id, "") in scans)
+
+    return tuple(case.id for case in cases if is_known(case))

@@ -23,7 +23,7 @@ from ..model_file import LoadedModel, load_model, network_shapes
 from ..serialization import to_json
 from . import sizes
 from .from_model import COARSE_START
-from .held_out import seen_note
+from .held_out import seen_note, start_notes
 from .memory import SHRUNK, DoesNotFit, free_memory_mb
 from .planner import describe, make_plan, windows_per_case
 from .request import Request, check_of_round
@@ -97,6 +97,7 @@ def _answer(
     expectations = _expectations(cohort, start, extras)
     notes = [*(found.notes if plan is None else plan.notes), *expectations]
     coarse = [note for note in notes if note.startswith(COARSE_START)]
+    notes += start_notes(start, cohort, case_memos(extras.cache_folder))
     kept = [s.name for s in found.segments if s.label in known]
     if kept:
         notes.append(f"Taken over from the start model: {', '.join(kept)}.")

@@ -19,7 +19,7 @@ from .at_hand import at_hand
 from .checkpoint import known_scans, load_checkpoint
 from .ending import Learnt, leave, now, roles_of
 from .engine import saved_network
-from .held_out import seen_note, split
+from .held_out import split, start_notes
 from .planner import Request, make_plan
 from .run_folder import RunFolder
 from .session import Session, case_memos, cases_folder
@@ -52,7 +52,7 @@ def survey(
     cohort = split(listed, request, start, memos)
     notes = check_trainable(cohort)
     found = fingerprint(cohort, listener, memos)
-    notes = (*left_out, *notes, *filter(None, [seen_note(start, cohort, memos)]))
+    notes = (*left_out, *notes, *start_notes(start, cohort, memos))
     for note in (*notes, *found.notes):
         listener("warning", {"message": note})
     return cohort, found
