@@ -19,6 +19,27 @@ if TYPE_CHECKING:
     from .Cohort import Cohort
 
 
+def isPrediction(cohort: Cohort, case: str) -> bool:
+    """Whether the label of a case is, or would be, what a model has predicted, in which nothing was changed."""
+    known = cohort.project.cases.get(case)
+    if known is None:
+        return False
+    if (node := cohort.segmentationNode(case)) is None:
+        return known.label_began == "prediction"
+    return TakenLabels.beganAs(node, cohort.project, case, SegmentationResult.fingerprint(node)) == "prediction"
+
+
+def checkMeasures(cohort: Cohort, case: str) -> None:
+    """Raise DataError for a validation case whose label is a prediction in which nothing was changed."""
+    if isPrediction(cohort, case):
+        raise DataError(
+            _(
+                "Case {case}: its segmentation is what a model predicted, and nothing was changed in it. A model that "
+                "is measured by its own prediction scores 100 %: correct it first, or keep another case aside."
+            ).format(case=case)
+        )
+
+
 def acceptFile(cohort: Cohort, case: str, role: str) -> tuple[str, ...]:
     """Take the label file of a case as its label, as ``Cohort.useAsLabeled`` does."""
     known = cohort.project.cases[case]
@@ -72,9 +93,10 @@ def accept(cohort: Cohort, case: str, node: Any, role: str) -> tuple[str, ...]:
             ).format(case=case, name=empty[0])
         )
     state = SegmentationResult.fingerprint(node)  # voxels may have been made of surfaces meanwhile
+    began = TakenLabels.beganAs(node, cohort.project, case, state)
     path = _write(cohort, case, drawn, volumeNode)
     names = tuple(s.name for s in drawn.segments)
-    cohort.project.update(case, label=path, role=role, status="accepted", segments=names)
+    cohort.project.update(case, label=path, role=role, status="accepted", segments=names, label_began=began)
     TakenLabels.remember(cohort.mark(node, case), cohort.project, case, state)
     return drawn.notes + _lacking(cohort, case, names)
 

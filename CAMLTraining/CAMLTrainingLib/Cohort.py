@@ -304,26 +304,28 @@ class Cohort:
                 segment = segmentation.GetNthSegment(index)
                 segment.SetName(by_key.get(segment.GetName().strip().casefold(), segment.GetName()))
 
-    def useAsLabeled(self, case: str, role: str = "labeled") -> tuple[str, ...]:
+    def useAsLabeled(self, case: str, role: str = "labeled", asPredicted: bool = False) -> tuple[str, ...]:
         """Take the segmentation of a case as its label, by the user's word, and return notes.
 
-        The segmentation in the scene counts first, else the label file. Raises CamlError that says what is wrong;
-        then nothing has changed.
+        The segmentation in the scene counts first, else the label file. A prediction in which nothing was changed
+        measures no model, unless ``asPredicted``. Raises CamlError that says what is wrong; then nothing has changed.
         """
+        if role == "validation" and not asPredicted:
+            Accepting.checkMeasures(self, case)
         node = self.segmentationNode(case)
         if node is not None:
             return Accepting.accept(self, case, node, role)
         return Accepting.acceptFile(self, case, role)
 
-    def setRole(self, cases: Iterable[str], role: str) -> dict[str, str]:
-        """Give cases a role and return the sentences of those that cannot have it, by case."""
+    def setRole(self, cases: Iterable[str], role: str, asPredicted: bool = False) -> dict[str, str]:
+        """Give cases a role and return the sentences of those that cannot have it, by case (``useAsLabeled``)."""
         faults: dict[str, str] = {}
         for case in cases:
             try:
                 if case not in self.project.cases:
                     raise DataError(_("There is no case {case} any more; choose another.").format(case=case))
                 if role in ("labeled", "validation"):
-                    self.notes += self.useAsLabeled(case, role)
+                    self.notes += self.useAsLabeled(case, role, asPredicted)
                 else:
                     self.project.update(case, role=role)
             except CamlError as error:
@@ -358,9 +360,11 @@ class Cohort:
     def holdOut(self, count: int, startModel: Path | None = None) -> tuple[str, ...]:
         """Make ``count`` labelled cases validation cases, by chance; raise UsageError where none would be left.
 
-        Cases that the start model has learnt from would make its figures too good; they are chosen last.
+        Cases that the start model has learnt from would make its figures too good, and so would labels that a model
+        has predicted; they are chosen last.
         """
-        return self.project.hold_out(count, learned=learnedBy(startModel))
+        predicted = [c.id for c in self.project.with_role("labeled") if c.label_began == "prediction"]
+        return self.project.hold_out(count, learned=(*learnedBy(startModel), *predicted))
 
     @property
     def willSplit(self) -> bool:

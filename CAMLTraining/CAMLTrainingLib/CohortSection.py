@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from slicer.i18n import tr as _
 from caml_core.errors import CamlError
 from caml_core.project.headers import Header, read_header
 
-from . import LeftOut
+from . import Accepting, LeftOut
 from .CasesTable import ROLE_TITLES, CasesTable, rowOf
 from .Logic import CAMLTrainingLogic
 from .ModelChoice import modelNamed
@@ -313,16 +313,26 @@ class CohortSection:
         if not selected:
             return
 
+        asPredicted = role == "validation" and self.mayMeasure(selected)
         if role in ("labeled", "validation") and len(selected) > _AT_ONCE:
-            self._queue.start(self._logic.cohort, selected, role)
+            self._queue.start(self._logic.cohort, selected, role, asPredicted)
             self._onChange()
             return
 
         def act() -> None:
-            faults = self._logic.setRole(selected, role)
+            faults = self._logic.setRole(selected, role, asPredicted)
             self._logic.cohort.notes += _shorten(list(faults.values()))
 
         self._trying(act)
+
+    def mayMeasure(self, cases: Sequence[str]) -> bool:
+        """Ask whether predictions in which nothing was changed may measure the model, where some of ``cases`` are."""
+        predicted = [case for case in cases if Accepting.isPrediction(self._logic.cohort, case)]
+        question = _(
+            "{cases}: nothing was changed in what a model predicted. A model that is measured by its own prediction "
+            "scores 100 %, and its next rounds nearly so. Take this for validation all the same?"
+        )
+        return bool(predicted) and bool(slicer.util.confirmYesNoDisplay(question.format(cases=_some(tuple(predicted)))))
 
     def _onRemove(self, checked: bool = False) -> None:
         selected = self.table.selected()

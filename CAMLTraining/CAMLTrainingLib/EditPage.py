@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import slicer
@@ -19,10 +19,19 @@ _TRAINING, _EDIT = 0, 1
 
 
 class EditPage:
-    """Opens cases in the editor; calls ``onLeave`` when the user goes back."""
+    """Opens cases in the editor; calls ``onLeave`` when the user goes back.
 
-    def __init__(self, ui: Any, logic: CAMLTrainingLogic, onLeave: Callable[[], None]) -> None:
-        self._ui, self._logic, self._onLeave = ui, logic, onLeave
+    ``mayMeasure(cases)`` asks whether predictions in which nothing was changed may measure the model.
+    """
+
+    def __init__(
+        self,
+        ui: Any,
+        logic: CAMLTrainingLogic,
+        onLeave: Callable[[], None],
+        mayMeasure: Callable[[Sequence[str]], bool],
+    ) -> None:
+        self._ui, self._logic, self._onLeave, self._mayMeasure = ui, logic, onLeave, mayMeasure
         self._editor: Any = None
         self.case = ""
         #: Cases in the order in which they are suggested, best first; set by whoever ranks them.
@@ -113,7 +122,8 @@ class EditPage:
     def _accept(self, role: str) -> None:
         """Take the segmentation as a label, or say what is wrong with it and stay."""
         try:
-            faults = self._logic.setRole([self.case], role)
+            asPredicted = role == "validation" and self._mayMeasure([self.case])
+            faults = self._logic.setRole([self.case], role, asPredicted)
         except CamlError as error:
             faults = {self.case: str(error)}
         if faults:

@@ -161,13 +161,14 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         self.takeInScene()
         return tuple(case for case in self.project.cases if case not in known)
 
-    def setRole(self, cases: Iterable[str], role: str) -> dict[str, str]:
+    def setRole(self, cases: Iterable[str], role: str, asPredicted: bool = False) -> dict[str, str]:
         """Give cases a role ("labeled", "unlabeled", "validation", "excluded").
 
-        Labelled and validation cases have their segmentation checked and taken as label. Returns the sentences of
-        those that cannot have the role, by case; the others have it.
+        Labelled and validation cases have their segmentation checked and taken as label; asPredicted: to validate by,
+        also a prediction in which nothing was changed. Returns the sentences of those that cannot have the role, by
+        case; the others have it.
         """
-        faults = self.cohort.setRole(cases, role)
+        faults = self.cohort.setRole(cases, role, asPredicted)
         self.save()
         return faults
 

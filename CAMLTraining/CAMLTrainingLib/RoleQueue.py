@@ -24,7 +24,7 @@ class RoleQueue:
         self._onProgress, self._onEnd = onProgress, onEnd
         self._cohort: Cohort | None = None
         self._waiting: list[str] = []
-        self._total, self._role, self._unsaved = 0, "", 0
+        self._total, self._role, self._asPredicted, self._unsaved = 0, "", False, 0
         self._faults: dict[str, str] = {}
         self._unwritten = ""
         self._timer = qt.QTimer()
@@ -36,9 +36,9 @@ class RoleQueue:
         """Whether cases are being checked."""
         return self._cohort is not None
 
-    def start(self, cohort: Cohort, cases: Sequence[str], role: str) -> None:
+    def start(self, cohort: Cohort, cases: Sequence[str], role: str, asPredicted: bool = False) -> None:
         """Begin; what is checked when another project is opened belongs to this one still."""
-        self._cohort, self._waiting, self._role = cohort, list(cases), role
+        self._cohort, self._waiting, self._role, self._asPredicted = cohort, list(cases), role, asPredicted
         self._total, self._faults, self._unsaved, self._unwritten = len(cases), {}, 0, ""
         self._timer.start()
 
@@ -72,7 +72,7 @@ class RoleQueue:
         if not self._waiting:
             self._end()
             return
-        self._faults |= self._cohort.setRole([self._waiting.pop(0)], self._role)
+        self._faults |= self._cohort.setRole([self._waiting.pop(0)], self._role, self._asPredicted)
         self._unsaved += 1
         if self._unsaved >= SAVE_EVERY:
             self.save()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from CAMLSegmentationLib import SegmentationResult
+
 from caml_core.project.project import Project
 
-from .CaseExchange import ACCEPTED, TAKEN
+from .CaseExchange import ACCEPTED, OPENED, TAKEN, WRITTEN
 
 
 def remember(node: Any, project: Project, case: str, state: str) -> None:
@@ -21,6 +23,23 @@ def isLabel(node: Any, project: Project, case: str, state: str) -> bool:
     Another one may have been taken since, the scene may be older than the label, or the node another project's.
     """
     return bool(node.GetAttribute(ACCEPTED) == state and node.GetAttribute(TAKEN) == labelOf(project, case) != "")
+
+
+def beganAs(node: Any, project: Project, case: str, state: str) -> str:
+    """Return how the label began that a segmentation in ``state`` is, or would be: as ``Case.label_began`` has it."""
+    before = project.cases[case].label_began
+    if isLabel(node, project, case, state):
+        return before
+    if node.GetAttribute(WRITTEN) is None and node.GetAttribute(SegmentationResult.MODEL) is None:
+        fromLabel = node.GetAttribute(TAKEN) == labelOf(project, case) != ""
+        return "correction" if before and fromLabel else ""
+    made = (node.GetAttribute(OPENED), node.GetAttribute(SegmentationResult.STATE))
+    return "prediction" if _filled(state) in [_filled(known) for known in made if known] else "correction"
+
+
+def _filled(state: str) -> list[str]:
+    """What a fingerprint says of segments that are not empty: taking an empty one away corrects nothing."""
+    return [segment for segment in state.split(";") if not segment.endswith("=empty")]
 
 
 def renamed(node: Any, project: Project, case: str, before: str) -> None:

@@ -35,7 +35,7 @@ class TrainingPanel(Listener):
         self._ready = False
         self._folder: Any = None
         logic.listener = self
-        self.edit = EditPage(ui, logic, self.update)
+        self.edit = EditPage(ui, logic, self.update, lambda cases: self.cohort.mayMeasure(cases))
         self.cohort = CohortSection(ui, logic, self.update, self.openCase)
         self.train = TrainSection(ui, logic, self.update, lambda: self.cohort.checking)
         self.train.preview.isEntered = isEntered

@@ -10,7 +10,7 @@ from round_tools import QUICK, a_plan, a_start, planned_round, work
 from synthetic import write_cohort
 
 from caml_core.data.case_memo import scan_digest
-from caml_core.data.cohort import load_cohort
+from caml_core.data.cohort import load_cohort, save_cohort
 from caml_core.data.memos import Memos
 from caml_core.events import silent
 from caml_core.model_file import learned_scans, load_model, read_card, save_model
@@ -164,3 +164,17 @@ def test_cases_that_ended_the_start_models_training_are_named_and_no_others(tmp_
         notes = start_notes(read_card(start), cohort, memos)
         assert [named in note for note in notes] == ([True] if named else [])
         assert start_notes(read_card(start), cohort, memos, stopped=True) == (), "said of this training already"
+
+
+def test_labels_that_began_as_predictions_are_told_with_the_figures(tmp_path: Path) -> None:
+    cohort = load_cohort(write_cohort(tmp_path / "cohort", labeled=2, unlabeled=1, validation=2))
+    began = {"case1": "prediction", "case4": "correction"}
+    cases = tuple(dataclasses.replace(c, label_began=began.get(c.id, "")) for c in cohort.cases)
+    listed = tmp_path / "cohort" / "list.json"
+    save_cohort(dataclasses.replace(cohort, cases=cases), listed)
+    assert load_cohort(listed).cases == cases
+    start = a_start(tmp_path / "start.caml", SEGMENTS)
+    folder = planned_round(tmp_path / "round", listed, a_plan(2, from_model=True), start=start)
+    found, (remark,) = work(folder), read_card(folder.model).info.metrics["held_out"]["remarks"]
+    assert remark in found["words"] and remark.startswith("The labels of case4, held out here, began as predictions")
+    assert start_notes(None, load_cohort(listed), Memos(tmp_path / "memos")) == (), "nobody started from a model"

@@ -20,12 +20,16 @@ ROLES: tuple[Role, ...] = ("labeled", "unlabeled", "validation", "excluded")
 
 @dataclass(frozen=True)
 class Case:
-    """One patient scan: one image file (or DICOM folder) a channel, and a label map where there is one."""
+    """One patient scan: one image file (or DICOM folder) a channel, and a label map where there is one.
+
+    label_began: what the label was first, where that is known: "prediction", which it is still, or "correction" of one.
+    """
 
     id: str
     images: tuple[Path, ...]
     label: Path | None = None
     role: Role = "unlabeled"
+    label_began: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@
 for further channels), ``label`` and ``role``; the last two may be missing or empty.
 
 **JSON.** ``{"cases": [{"id", "image" or "images", "label", "role"}], "segments": [{"name", "label", "color"}]}``;
-``segments`` is optional and names the values of label maps. ``"labels": {"1": "left atrium"}`` does so in short.
+``segments`` is optional and names the values of label maps. ``"labels": {"1": "left atrium"}`` does so in short. A case
+may have ``"label_began"`` (``Case``), so that figures on it are told with that.
 
 Paths in a list are relative to the list. A case without a role is labelled where it has a label.
 """
@@ -91,7 +92,8 @@ def takes_in(path: Path, outputs: Path) -> bool:
 def save_cohort(cohort: Cohort, path: Path) -> None:
     """Write ``cohort`` as JSON or CSV, by the suffix of ``path``, with relative paths where that is possible.
 
-    A CSV cannot hold the cohort's ``segments``. Atomic; raises ResourceError where the disk fails.
+    A CSV cannot hold the cohort's ``segments``, nor how labels began. Atomic; raises ResourceError where the
+    disk fails.
     """
     rows = [_row(case, path.parent) for case in cohort.cases]
     if path.suffix.lower() == ".json":
@@ -239,7 +241,8 @@ def _case(fields: dict[str, Any], source: Path, where: str) -> Case:
         raise DataError(f"Case {identity} has the role {role!r}; expected one of {', '.join(ROLES)}.", identity)
     folder = source.parent
     paths = tuple(absolute(folder / image) for image in images)
-    return Case(identity, paths, absolute(folder / label) if label else None, role)  # type: ignore[arg-type]
+    began = str(fields.get("label_began") or "")
+    return Case(identity, paths, absolute(folder / label) if label else None, role, began)  # type: ignore[arg-type]
 
 
 def _check(cohort: Cohort) -> None:
@@ -276,6 +279,8 @@ def _row(case: Case, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"id": case.id, "images": [relative_to(p, folder) for p in case.images]}
     if case.label:
         row["label"] = relative_to(case.label, folder)
+    if case.label_began:
+        row["label_began"] = case.label_began
     return {**row, "role": case.role}
 
 

@@ -14,7 +14,10 @@ from .suggestion import disagreement
 
 #: What has happened to a case's segmentation: nothing; drawn or corrected by hand; made by a model; taken as label.
 STATUSES = ("", "edited", "predicted", "accepted")
-_OPTIONAL = ("status", "segments", "size", "spacing", "agreement", "volumes_ml", "predicted_by", "in_scene", "scan")
+_OPTIONAL = (
+    *("status", "segments", "size", "spacing", "agreement", "volumes_ml", "predicted_by", "in_scene", "scan"),
+    "label_began",
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class ProjectCase:
     sub-models, from the last prediction. prediction: its file. volumes_ml: the prediction's volumes. predicted_by: a
     digest of the model that made it.
     in_scene: the scan came from the scene (its file may be one that the project wrote). scan: what tells it from other
-    scans of its name there, as the scene's side has it; empty where that was never noted.
+    scans of its name there, as the scene's side has it; empty where that was never noted. label_began: as ``Case`` has
+    it, of the accepted label.
     """
 
     id: str
@@ -44,6 +48,7 @@ class ProjectCase:
     predicted_by: str = ""
     in_scene: bool = False
     scan: str = ""
+    label_began: str = ""
 
     @property
     def uncertainty(self) -> float | None:
@@ -58,7 +63,7 @@ class ProjectCase:
     @property
     def as_case(self) -> Case:
         """The case as the engine takes it."""
-        return Case(self.id, self.images, self.label, self.role)
+        return Case(self.id, self.images, self.label, self.role, self.label_began)
 
 
 def to_row(case: ProjectCase, folder: Path) -> dict[str, Any]:
@@ -101,6 +106,7 @@ def from_row(row: Any, folder: Path, where: str) -> ProjectCase:
             predicted_by=str(row.get("predicted_by") or ""),
             in_scene=bool(row.get("in_scene")),
             scan=str(row.get("scan") or ""),
+            label_began=str(row.get("label_began") or ""),
         )
     except (TypeError, ValueError, AttributeError) as error:
         raise DataError(

@@ -234,7 +234,7 @@ class Project:
             elif self.cases[identity].has_own_label:
                 kept.append(identity)
             else:
-                self.update(identity, label=label)
+                self.update(identity, label=label, label_began="")
                 taken.append(identity)
         return tuple(taken), tuple(lost), tuple(kept)
 

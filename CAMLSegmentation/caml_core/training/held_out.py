@@ -44,7 +44,7 @@ def start_notes(start: Start | None, cohort: Cohort, memos: Memos, stopped: bool
     stopped: they have decided when this training ended, too, which is said elsewhere.
     """
     notes = (seen_note(start, cohort, memos), "" if stopped else _stop_note(start, cohort, memos))
-    return tuple(filter(None, notes))
+    return tuple(filter(None, (*notes, "" if start is None else _label_note(cohort))))
 
 
 def seen_note(start: Start | None, cohort: Cohort, memos: Memos) -> str:
@@ -65,6 +65,16 @@ def _stop_note(start: Start | None, cohort: Cohort, memos: Memos) -> str:
     return (
         f"The training of the start model, or one before it, ended when {', '.join(met)}, held out here, no longer "
         "improved: figures on them may be a little too good."
+    )
+
+
+def _label_note(cohort: Cohort) -> str:
+    predicted = [case.id for case in cohort.with_role("validation") if case.label_began]
+    if not predicted:
+        return ""
+    return (
+        f"The labels of {', '.join(predicted)}, held out here, began as predictions of a model: figures of that model, "
+        "and of those that go on from it, may be too good on them."
     )
 
 
