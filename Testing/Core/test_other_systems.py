@@ -133,7 +133,7 @@ def test_results_are_not_probed_by_tempfile(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: pytest.fail("asked by tempfile"))
     probed: list[Path] = []
     monkeypatch.setattr(batch, "check_writable", probed.append)
-    batch._check_outputs([Case("p1", (tmp_path / "p1.nrrd",))], batch.Output(tmp_path / "out"))
+    batch._check_outputs([Case("p1", (tmp_path / "p1.nrrd",))], batch.Output(tmp_path / "out"), ())
     assert probed == [tmp_path / "out"]
 
 
@@ -251,7 +251,7 @@ def test_a_stop_file_on_a_lost_drive_is_not_there(a_lost_drive, tmp_path):
 def test_a_scan_on_a_lost_drive_is_named(a_lost_drive, tmp_path):
     case = Case("p1", (tmp_path / "share" / "p1.nrrd",))
     with pytest.raises(DataError, match="Case p1: .* does not exist"):
-        cohort._check(cohort.Cohort((case,), tmp_path))
+        cohort.check_files(cohort.Cohort((case,), tmp_path))
 
 
 # Names
