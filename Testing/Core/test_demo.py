@@ -17,7 +17,8 @@ def _run(*arguments: object, environment: dict[str, str]) -> subprocess.Complete
 
 def test_demo_leaves_a_report_of_both_trainings(tmp_path, caml_environment):
     output = tmp_path / "demo"
-    done = _run("--output", output, "--only", "atrium", "--iterations", 2, environment=caml_environment)
+    small = ("--only", "atrium", "--iterations", 2, "--base-filters", 4)
+    done = _run("--output", output, *small, environment=caml_environment)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.rstrip().endswith((output / "index.html").as_uri())
     (section,) = json.loads((output / "report.json").read_text())["sections"]

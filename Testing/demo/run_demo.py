@@ -86,7 +86,8 @@ class Demo:
 
     def __init__(self, output: Path, args: argparse.Namespace) -> None:
         self._output = output
-        self._length = ("--iterations", args.iterations) if args.iterations else ("--budget", args.budget)
+        length = ("--iterations", args.iterations) if args.iterations else ("--budget", args.budget)
+        self._training = (*length, *(("--base-filters", args.base_filters) if args.base_filters else ()))
         self._seed = args.seed
         self._began = time.monotonic()
 
@@ -106,7 +107,7 @@ class Demo:
             self._step(f"{study.title}: train, {name}")
             cache = ("--cache", self._output / "cache")
             self._caml(
-                "train", cohort, "-o", run, *self._length, "--seed", self._seed, "--name", name, *cache, *options
+                "train", cohort, "-o", run, *self._training, "--seed", self._seed, "--name", name, *cache, *options
             )
             self._step(f"{study.title}: segment the test cases, {name}")
             found = run / "test"
@@ -149,6 +150,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=REPOSITORY / "demo", help="where to put it (default: demo)")
     parser.add_argument("--budget", default="75s", help="time of each of the four trainings (default: 75s)")
     parser.add_argument("--iterations", type=int, help="iterations instead of a time")
+    parser.add_argument("--base-filters", type=int, help="width of the networks (default: the planner's)")
     parser.add_argument("--only", choices=[study.kind for study in STUDIES], help="one anatomy alone")
     parser.add_argument("--seed", type=int, default=1, help="another seed makes another demo (default: 1)")
     return parser.parse_args(arguments)
