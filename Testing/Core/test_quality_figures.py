@@ -26,6 +26,7 @@ from calibration import (
 from case_scores import auroc
 from cohorts import LA_TRAINING, left_atria, refuse_learned
 from quality_report import CORRECTION, IN_USE, SIGNALS, Model, Pool, report
+from quality_sets import SETS
 
 from caml_core.data.cohort import load_cohort
 
@@ -226,7 +227,7 @@ def rows(text: str, first: str) -> list[list[str]]:
 
 def test_the_report_tells_a_good_signal_from_a_bad_one():
     models = [a_model("strong", 0.9, 0, 0.06), *(a_model("weaker", 0.75, seed) for seed in (1, 2, 3))]
-    text = report(models, 5, "python bench_quality.py")
+    text = report(models, 5, "python bench_quality.py", SETS["left-atria"])
     for model in models:
         bad = sum(figures["dice"] < 0.85 for figures in model.cases.values())
         assert rows(text, f"| {model.title} |")[0][4] == str(bad)
@@ -245,7 +246,7 @@ def test_the_report_tells_a_good_signal_from_a_bad_one():
 
 
 def test_a_report_of_one_kind_without_bad_cases_stands():
-    text = report([a_model("strong", 0.93, 0, 0.04)], 5, "python bench_quality.py")
+    text = report([a_model("strong", 0.93, 0, 0.04)], 5, "python bench_quality.py", SETS["left-atria"])
     assert "An AUROC needs cases of both kinds." in text
     assert rows(text, "| all models |") and not rows(text, "| strong models |")
     assert "nan" not in text
@@ -324,7 +325,7 @@ def test_a_model_that_knows_a_held_out_case_is_refused(listed):
 
 def test_weaker_models_are_named_by_labels_and_iterations():
     assert bench_quality._weak("4:250") == Weak(4, 250) and str(Weak(4, 250)) == "4:250"
-    for text in ("4", "4:", ":250", "0:250", "61:250", "4:0", "4:2.5"):
+    for text in ("4", "4:", ":250", "0:250", "4:0", "4:2.5"):
         with pytest.raises(argparse.ArgumentTypeError, match="LABELS:ITERATIONS"):
             bench_quality._weak(text)
 
@@ -358,10 +359,48 @@ def test_figures_are_those_of_the_files(tmp_path):
     write("one_probability.nii", [255, 204, 0, 0, 153])
     case = Case("one", (label,), label, "validation")
     event = {"case": "one", "agreement": {"Left atrium": 0.75}, "volumes_ml": {"Left atrium": 0.003}}
-    found = bench_quality._figures(event, tmp_path, case)
+    found = bench_quality._figures(event, tmp_path, case, [1])
     expected = {"dice": 4 / 7, "found": True, "agreement": 0.75, "map": 0.8, "probability": 0.8}
     assert found == pytest.approx(expected)
     assert json.loads(json.dumps(found)) == found
     write("one.nii", [])
-    nothing = bench_quality._figures({**event, "agreement": {"Left atrium": 1.0}}, tmp_path, case)
+    nothing = bench_quality._figures({**event, "agreement": {"Left atrium": 1.0}}, tmp_path, case, [1])
     assert nothing == {"dice": 0.0, "found": False, "agreement": 0.0, "map": 0.0, "probability": 0.0}
+
+
+def test_the_dice_of_a_case_is_the_mean_of_its_segments(tmp_path):
+    import SimpleITK as sitk
+
+    from caml_core.data.case import Case
+
+    for name, values in {
+        "truth.nii": [1, 1, 2, 2, 0],
+        "one.nii": [1, 2, 2, 2, 0],
+        "one_disagreement.nii": [0, 51, 0, 0, 0],
+        "one_probability.nii": [255, 255, 255, 255, 0],
+    }.items():
+        array = np.zeros((3, 3, 3), np.uint8)
+        array.reshape(-1)[:5] = values
+        sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / name))
+    case = Case("one", (tmp_path / "truth.nii",), tmp_path / "truth.nii", "validation")
+    event = {"case": "one", "agreement": {"a": 0.6, "b": 0.8}, "volumes_ml": {"a": 0.001, "b": 0.003}}
+    found = bench_quality._figures(event, tmp_path, case, [1, 2])
+    assert found["dice"] == pytest.approx((2 / 3 + 4 / 5) / 2) and found["agreement"] == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_sets_hold_their_cases_out(name, tmp_path, shared_folder):
+    chosen = SETS[name]
+    if not (shared_folder / chosen.folder).is_dir():
+        pytest.skip(f"needs shared/{chosen.folder}")
+    cohort = load_cohort(chosen.list(tmp_path / "cases.json", shared_folder / chosen.folder, chosen.training))
+    held_out = {case.id for case in cohort.with_role("validation")}
+    training = [case.id for case in cohort.with_role("labeled")]
+    assert (
+        len(training) == chosen.training
+        and len(held_out) == {"la2018": 20, "hippocampus": 40, "vessels": 8}[chosen.folder]
+    )
+    assert not held_out & set(training)
+    fewer = load_cohort(chosen.list(tmp_path / "fewer.json", shared_folder / chosen.folder, chosen.labels))
+    assert [case.id for case in fewer.with_role("labeled")] == training[: chosen.labels]
+    assert {case.id for case in fewer.with_role("validation")} == held_out

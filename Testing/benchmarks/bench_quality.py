@@ -1,9 +1,10 @@
 """Quality control without a reference: how well does a case's Dice follow from what the sub-models say of each other?
 
-Left atrium, LGE-MRI. A strong model (--model, such as that of a finished run of bench_accuracy, else trained here) and
-weaker ones, with fewer labels and iterations so that bad cases exist, have learned from cases 1-60 at most. All predict
-cases 61-80 at full resolution. Signals of a prediction are turned into a predicted Dice by cross-fitting over these
-cases; a Dice below 0.85 counts as "needs correction". With --output nothing that is finished there is repeated.
+Left atria (LGE-MRI), hippocampi (T1) or vessel trees (CT), by --set. A strong model (--model, such as that of a
+finished run of bench_accuracy, else trained here) and weaker ones, with fewer labels and iterations so that bad cases
+exist, have learned from the training cases at most. All predict the held-out cases at full resolution. Signals of a
+prediction are turned into a predicted Dice by cross-fitting over these cases; a Dice below 0.85 counts as "needs
+correction". With --output nothing that is finished there is repeated.
 
     python Testing/benchmarks/bench_quality.py --model build/accuracy/la-8/caml-seed-0/model.caml --output build/quality
 """
@@ -15,14 +16,16 @@ import dataclasses
 import json
 import random
 import tempfile
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from bench_accuracy import command_line
-from cohorts import LA_CASES, LA_TRAINING, left_atria, refuse_learned, write_list
-from common import caml, left_atria_folder, run, write_section
+from cohorts import refuse_learned, write_list
+from common import caml, run, shared_folder, write_section
 from quality_report import Model, report
+from quality_sets import SETS
 from trainings import Training, train
 
 from caml_core.config import Plan
@@ -32,7 +35,6 @@ from caml_core.model_file import read_card
 from caml_core.project.suggestion import disagreement
 from caml_core.serialization import from_json
 
-STRONG_LABELS = 8
 #: Changes with what is kept of a case, so that figures of an earlier form are made anew.
 FIGURES = 1
 
@@ -53,17 +55,18 @@ WEAK = (Weak(2, 150), Weak(4, 250), Weak(8, 400))
 def main() -> None:
     """Train, predict and compare what is not there yet; write the section."""
     options = _options()
-    source = left_atria_folder()
-    if source is None:
+    chosen, shared = SETS[options.set], shared_folder()
+    if shared is None or not (shared / chosen.folder).is_dir():
+        print(f"No {chosen.folder} folder: set CAML_SHARED. Nothing was measured.")
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.output or Path(scratch)
-        cases = left_atria(folder / "cases.json", source, LA_TRAINING, held_out=LA_CASES - LA_TRAINING)
+        cases = chosen.list(folder / "cases.json", shared / chosen.folder, chosen.training)
         # A model that must not be used is refused before others are trained for hours.
         given = {f"strong-{place}": path for place, path in enumerate(options.model or (), 1)}
         for path in given.values():
             refuse_learned(read_card(path), load_cohort(cases))
-        strong = given or {"strong": _trained_strong(folder, source, options)}
+        strong = given or {"strong": _trained_strong(folder, cases, options)}
         models = [_measured(file, folder / name, cases, "strong", options) for name, file in strong.items()]
         for weak in options.weak:
             for seed in options.seeds:
@@ -72,24 +75,31 @@ def main() -> None:
                 words = (*_words(options), "--iterations", str(weak.iterations), "--seed", str(seed))
                 file = _model(Training(folder / name, cohort, words))
                 models.append(_measured(file, folder / name, cases, "weaker", options))
-    text = report(models, options.folds, _command(options))
-    print(text) if options.show else write_section("quality", text)
+    text = report(models, options.folds, _command(options), chosen)
+    print(text) if options.show else write_section(chosen.section, text)
 
 
-def _trained_strong(folder: Path, source: Path, options: argparse.Namespace) -> Path:
-    cohort = left_atria(folder / "strong.json", source, STRONG_LABELS, held_out=1)
+def _trained_strong(folder: Path, cases: Path, options: argparse.Namespace) -> Path:
+    training = load_cohort(cases).with_role("labeled")
+    first = {case.id for case in training[: SETS[options.set].labels]}
+    cohort = _labelled(folder / "strong.json", cases, first)
     words = (*_words(options), "--iterations", str(options.iterations), "--seed", "0")
     return _model(Training(folder / "strong", cohort, words))
 
 
 def _drawn(path: Path, cases: Path, labels: int, seed: int) -> Path:
-    """Cases 1-60 with ``labels`` of them labelled, drawn by ``seed``.
+    """The training cases with ``labels`` of them labelled, drawn by ``seed``."""
+    training = load_cohort(cases).with_role("labeled")
+    return _labelled(path, cases, {case.id for case in random.Random(seed).sample(training, labels)})
+
+
+def _labelled(path: Path, cases: Path, drawn: Set[str]) -> Path:
+    """The training cases with the labels of those ``drawn`` alone.
 
     One held-out case is named, so that no labelled one is spared for it; nothing is chosen by it.
     """
     cohort = load_cohort(cases)
     training, held_out = cohort.with_role("labeled"), cohort.with_role("validation")
-    drawn = {case.id for case in random.Random(seed).sample(training, labels)}
     listed = [
         case if case.id in drawn else dataclasses.replace(case, label=None, role="unlabeled") for case in training
     ]
@@ -151,25 +161,31 @@ def _predicted(file: Path, folder: Path, cases: Path, options: argparse.Namespac
         lines = run([*command, "--progress", "json"], folder / "predict.log").output.splitlines()
         events = [json.loads(line) for line in lines if line.startswith("{")]
         found = {event["case"]: event for event in events if event["event"] == "case"}
-        held_out = load_cohort(cases).with_role("validation")
-        return {case.id: _figures(found[case.id], Path(scratch), case) for case in held_out}
+        cohort = load_cohort(cases)
+        values = [segment.label for segment in cohort.segments]
+        held_out = cohort.with_role("validation")
+        return {case.id: _figures(found[case.id], Path(scratch), case, values) for case in held_out}
 
 
-def _figures(event: dict[str, Any], predictions: Path, case: Case) -> dict[str, Any]:
-    """True Dice and signals, which are higher for a better case; 0 where nothing was found."""
+def _figures(event: dict[str, Any], predictions: Path, case: Case, values: Sequence[int]) -> dict[str, Any]:
+    """True Dice, the mean over the segments of label ``values``, and signals, which are higher for a better case.
+
+    All are 0 where nothing was found.
+    """
     from caml_core.data.io import read_volume
     from caml_core.data.labels import read_labels
     from caml_core.metrics import dice
 
     assert case.label is not None
-    found = read_labels(predictions / f"{case.id}.nii").array > 0
+    labels, truth = read_labels(predictions / f"{case.id}.nii").array, read_labels(case.label).array
+    found = labels > 0
     differing, probability = (
         read_volume(predictions / f"{case.id}_{kind}.nii").array.astype(np.float32)[found] / 255.0
         for kind in ("disagreement", "probability")
     )
     differ = disagreement(event["agreement"], event["volumes_ml"])
     return {
-        "dice": dice(found, read_labels(case.label).array > 0),
+        "dice": float(np.mean([dice(labels == value, truth == value) for value in values])),
         "found": bool(found.any()),
         "agreement": 1.0 - differ if differ is not None and found.any() else 0.0,
         "map": 1.0 - float(differing.mean()) if found.any() else 0.0,
@@ -188,14 +204,17 @@ def _command(options: argparse.Namespace) -> str:
 
 def _weak(text: str) -> Weak:
     labels, _, iterations = text.partition(":")
-    if not (labels.isdecimal() and iterations.isdecimal() and 1 <= int(labels) <= LA_TRAINING and int(iterations)):
+    if not (labels.isdecimal() and iterations.isdecimal() and int(labels) and int(iterations)):
         raise argparse.ArgumentTypeError(f"expected LABELS:ITERATIONS such as 4:250, got {text!r}")
     return Weak(int(labels), int(iterations))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, nargs="+", metavar="FILE.caml", help="strong models of cases 1-60")
+    parser.add_argument("--set", choices=SETS, default="left-atria", help="(default: left-atria)")
+    parser.add_argument(
+        "--model", type=Path, nargs="+", metavar="FILE.caml", help="strong models that know no held-out case"
+    )
     parser.add_argument("--iterations", type=int, default=1500, help="of a strong model that is trained here")
     parser.add_argument(
         "--weak",
@@ -214,7 +233,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="processor threads (default: PyTorch's)")
     parser.add_argument("--output", type=Path, help="keep the runs in this folder, and go on with what it holds")
     parser.add_argument("--show", action="store_true", help="print the section, and leave the page as it is")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if too_many := [weak for weak in options.weak if weak.labels > SETS[options.set].training]:
+        parser.error(f"--weak {too_many[0]}: {options.set} has {SETS[options.set].training} cases to train on")
+    return options
 
 
 if __name__ == "__main__":

@@ -20,6 +20,9 @@ LA_TRAINING, LA_CASES = 60, 80
 #: Vessels: the last labelled, the last unlabelled and the last held-out case.
 VESSEL_LABELED, VESSEL_UNLABELED, VESSEL_CASES = 4, 24, 32
 LUMEN = Segment("Vessel lumen", 1)
+#: Hippocampi that are trained on where the others are held out, and all that there are.
+HIPPOCAMPI_TRAINING, HIPPOCAMPI = 120, 160
+HIPPOCAMPUS = (Segment("Anterior hippocampus", 1), Segment("Posterior hippocampus", 2))
 
 
 def left_atria(path: Path, source: Path, labeled: int, training: int = LA_TRAINING, held_out: int = 20) -> Path:
@@ -39,16 +42,27 @@ def left_atria(path: Path, source: Path, labeled: int, training: int = LA_TRAINI
     return write_list(path, cases, (LEFT_ATRIUM,))
 
 
-def vessels(path: Path, source: Path) -> Path:
+def vessels(path: Path, source: Path, labeled: int = VESSEL_LABELED) -> Path:
     """Write the list ``path`` of the simulated CTAs of real vessel trees in ``source``, and return it."""
     cases = []
     for number in range(1, VESSEL_CASES + 1):
         role: Role = "validation"
         if number <= VESSEL_UNLABELED:
-            role = "labeled" if number <= VESSEL_LABELED else "unlabeled"
+            role = "labeled" if number <= labeled else "unlabeled"
         name = f"vessel_{number:03d}"
         cases.append(_case(name, source / f"{name}_image.nii.gz", source / f"{name}_label.nii.gz", role))
     return write_list(path, cases, (LUMEN,))
+
+
+def hippocampi(path: Path, source: Path, labeled: int) -> Path:
+    """Write the list ``path`` of the hippocampi in ``source``, by name, and return it; the last 40 are held out."""
+    cases = []
+    for place, image in enumerate(sorted((source / "images").glob("*.nii.gz"))):
+        role: Role = "validation"
+        if place < HIPPOCAMPI_TRAINING:
+            role = "labeled" if place < labeled else "unlabeled"
+        cases.append(_case(image.name.removesuffix(".nii.gz"), image, source / "labels" / image.name, role))
+    return write_list(path, cases, HIPPOCAMPUS)
 
 
 def write_list(path: Path, cases: Sequence[Case], segments: Sequence[Segment]) -> Path:

@@ -24,6 +24,7 @@ from calibration import (
 from case_scores import Pairs, auroc_below, shown, spearman
 from common import machine, table
 from intervals import mean_interval
+from quality_sets import QualitySet
 
 #: A lower Dice needs correction.
 CORRECTION = 0.85
@@ -116,13 +117,13 @@ class Pool:
         return [Pairs(1.0 - self.signals[signal][place], self.dice[place]) for place in places]
 
 
-def report(models: Sequence[Model], count: int, command: str) -> str:
-    """The section's text; ``count``: folds."""
+def report(models: Sequence[Model], count: int, command: str, chosen: QualitySet) -> str:
+    """The section's text; ``count``: folds; ``chosen``: the anatomy."""
     pool = Pool.of(models, count)
     parts = (
-        "### Quality control: a case's Dice, predicted from the sub-models' disagreement",
+        f"### Quality control, {chosen.title}: a case's Dice, predicted from the sub-models' disagreement",
         f"    {command}",
-        _conditions(pool),
+        _conditions(pool, chosen),
         _model_table(pool),
         _model_words(pool),
         _error_table(pool),
@@ -139,14 +140,15 @@ def report(models: Sequence[Model], count: int, command: str) -> str:
     return "\n\n".join(parts)
 
 
-def _conditions(pool: Pool) -> str:
+def _conditions(pool: Pool, chosen: QualitySet) -> str:
     grids = dict.fromkeys(model.grid for model in pool.models if model.grid)
     grid = f" Networks: {'; '.join(grids)}." if grids else ""
     return (
-        f"{len(pool.models)} models that have learned from left atria 1-60 at most predict the {len(pool.fold)} "
-        "held-out cases 61-80 at full resolution, quality balanced; Dice is that of the mean of both sub-models. The "
-        "weaker ones exist so that there are bad cases to find: their seed draws their labelled cases, too, the others "
-        f"of 1-60 are unlabelled. A Dice below {100 * CORRECTION:.0f} % counts as needing correction.{grid}"
+        f"{len(pool.models)} models that have learned from {chosen.trained_on} at most predict the {len(pool.fold)} "
+        f"{chosen.held_out} at full resolution, quality balanced; Dice is that of the mean of both sub-models"
+        f"{chosen.averaged}. The weaker ones exist so that there are bad cases to find: their seed draws their "
+        "labelled cases, too, the others to train on are unlabelled. A Dice below "
+        f"{100 * CORRECTION:.0f} % counts as needing correction.{grid}"
     )
 
 
