@@ -6,7 +6,7 @@
 #   make lint         ruff and mypy
 #   make benchmarks   what docs/benchmarks.md reports (long)
 #   make screenshots  the pictures in Resources/Screenshots (trains on phantoms first; Debian: libosmesa6)
-#   make model-la     the left-atrium model that ships, in build/models (hours; needs ../shared); ARGS=--install ships it
+#   make model-la     a left-atrium model like the one that ships, in build/models (hours; needs ../shared); ARGS=--install ships it
 #   make model-vessels    the contrast-vessel model that ships, from procedural phantoms (hours)
 #   make models-accuracy  the left-atrium models with 4, 8 and 16 labels, to be measured by others (hours)
 #   make clean        remove the environment and everything made

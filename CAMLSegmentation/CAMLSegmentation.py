@@ -17,6 +17,8 @@ from slicer.ScriptedLoadableModule import (
 
 __all__ = ["CAMLSegmentation", "CAMLSegmentationLogic", "CAMLSegmentationTest", "CAMLSegmentationWidget"]
 
+TUTORIAL = "https://github.com/SlicerCAML/SlicerCAML/blob/main/docs/tutorial.md"
+
 
 class CAMLSegmentation(ScriptedLoadableModule):
     """The module's description."""
@@ -32,6 +34,7 @@ class CAMLSegmentation(ScriptedLoadableModule):
             "volume and a model and press Apply; review where the two sub-models disagree, and edit the result in the "
             "Segment Editor. For research; not a medical device."
         )
+        parent.helpText += f' <a href="{TUTORIAL}">{_("Tutorial")}</a>.'
         parent.acknowledgementText = _(
             "The method is that of Gao S, Zhang Z, Ma J, Li Z, Zhang S: Correlation-Aware Mutual Learning for "
             "Semi-supervised Medical Image Segmentation, MICCAI 2023."

@@ -16,6 +16,8 @@ from slicer.ScriptedLoadableModule import (
 
 __all__ = ["CAMLTraining", "CAMLTrainingLogic", "CAMLTrainingTest", "CAMLTrainingWidget"]
 
+TUTORIAL = "https://github.com/SlicerCAML/SlicerCAML/blob/main/docs/tutorial-training.md"
+
 
 class CAMLTraining(ScriptedLoadableModule):
     """The module's description."""
@@ -32,6 +34,7 @@ class CAMLTraining(ScriptedLoadableModule):
             "seen, let it segment the rest, and correct those where it is least sure. For research; not a medical "
             "device."
         )
+        parent.helpText += f' <a href="{TUTORIAL}">{_("Tutorial")}</a>.'
         parent.acknowledgementText = _(
             "The method is that of Gao S, Zhang Z, Ma J, Li Z, Zhang S: Correlation-Aware Mutual Learning for "
             "Semi-supervised Medical Image Segmentation, MICCAI 2023."

@@ -437,8 +437,8 @@ def _died(title: str, exitCode: int, crashed: bool, lastLines: list[str]) -> str
         return missing
     if crashed or exitCode in (-9, 137):
         return _(
-            "{title}: the worker was ended by the system, most likely for want of memory; close other programs, choose "
-            "the quality Fast, or limit the region. The log has the details."
+            "{title}: the worker was ended by the system, most likely for want of memory; close other programs, or "
+            "limit the region. The log has the details."
         ).format(title=title)
     return _("{title}: the worker ended unexpectedly (code {code}); the log has the details.").format(
         title=title, code=exitCode

@@ -388,7 +388,7 @@ class Cohort:
         """Fix the split, say which labels are older than what is drawn, and be ``ready``; raise CamlError."""
         if not self.project.with_role("labeled"):
             raise DataError(
-                _("No case is labelled; edit a case and press Use as labeled, or take label files as labels.")
+                _("No case is labelled; edit a case and press Use as Labeled, or take label files as labels.")
             )
         self.fixSplit(startModel)
         self.noteStale()

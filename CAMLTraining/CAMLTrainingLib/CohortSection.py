@@ -232,7 +232,7 @@ class CohortSection:
         taken, lost, kept = self._logic.addLabels(folder)
         self.say("")
         self._logic.cohort.notes.append(
-            _("{count} cases got a label file. Select them and press Use as labeled, or Validation.").format(
+            _("{count} cases got a label file. Select them and press Use as Labeled, or Validation.").format(
                 count=len(taken)
             )
         )

@@ -324,7 +324,7 @@ def outdatedWords(known: ProjectCase) -> str:
         return ""
     return _(
         "Case {case}: its scan was replaced after the prediction was made, which is not shown on another scan; press "
-        "Segment unlabeled, which makes it anew."
+        "Segment Unlabeled, which makes it anew."
     ).format(case=known.id)
 
 
@@ -347,7 +347,7 @@ def _hasFile(known: ProjectCase) -> bool:
 def _checkPrediction(known: ProjectCase) -> None:
     """Raise DataError where a case has no prediction, or one of a scan that was replaced since."""
     if not _hasFile(known):
-        raise DataError(_("There is no prediction of case {case}; press Segment unlabeled.").format(case=known.id))
+        raise DataError(_("There is no prediction of case {case}; press Segment Unlabeled.").format(case=known.id))
     if words := outdatedWords(known):
         raise DataError(words)
 

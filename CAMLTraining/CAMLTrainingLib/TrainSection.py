@@ -131,7 +131,7 @@ class TrainSection:
         if self._rolesChange():
             return _("Labels are being checked; the cases have their new roles after that.")
         if not project.with_role("labeled"):
-            return _("No case is labelled yet: edit a case and press Use as labeled.")
+            return _("No case is labelled yet: edit a case and press Use as Labeled.")
         if self._parameterNode.budget == "better" and not project.with_role("validation"):
             return _("Until it stops improving needs a validation case; hold one out, or choose a time.")
         if self._folds() and len(project.with_role("labeled")) < 2:

@@ -249,6 +249,10 @@ def test_the_command_answers_as_json_and_in_words(a_cohort, caml):
     assert code == 0 and kind == "finished" and fields["result"]["verdict"] == "fits"
     code, out, _ = caml("preflight", a_cohort, *options, "--progress", "none")
     assert code == 0 and "iterations   5" in out and "It fits" in out.splitlines()[-1]
+    told = re.search(r"^in all       about (\d+) min", out, re.MULTILINE)
+    assert (
+        told and int(told[1]) >= fields["result"]["seconds"] // 120 and re.search(r"^disk +\d+ MB", out, re.MULTILINE)
+    )
 
 
 def test_cases_that_cannot_be_used_are_errors(a_cohort, caml):

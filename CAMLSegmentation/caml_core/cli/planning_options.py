@@ -20,7 +20,12 @@ def add_planning(parser: argparse.ArgumentParser, of_round: bool = False) -> Non
     parser.add_argument("--model", type=Path, metavar="START.caml", help="model to start from (default: from scratch)")
     parser.add_argument("--preset", choices=PRESETS, default="default", help="default, or the published method: paper")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--budget", type=options.duration, metavar="90m", help="time to train for (default: 60m)")
+    length.add_argument(
+        "--budget",
+        type=options.duration,
+        metavar="90m",
+        help="time to train for (default: 60m; with --preset paper 15,000 iterations)",
+    )
     length.add_argument("--iterations", type=options.whole_number(1, 10**7), metavar="N", help="instead of a budget")
     alone = argparse.SUPPRESS if of_round else "baseline: sub-model v on the labelled cases alone"
     parser.add_argument("--labeled-only", action="store_true", help=alone)

@@ -44,16 +44,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="OUT",
-        help="the label map to write (.seg.nrrd, .nrrd, .nii.gz, .mha) or, for several cases, a folder "
+        help="the label map to write (.seg.nrrd, .nrrd, .nii, .nii.gz, .mha) or, for several cases, a folder "
         "outside of that of the scans",
     )
-    parser.add_argument("--format", choices=FORMATS, default="seg.nrrd", help="of files in a folder OUT")
+    parser.add_argument(
+        "--format", choices=FORMATS, default="seg.nrrd", help="of files in a folder OUT (default: seg.nrrd)"
+    )
     parser.add_argument(
         "--role",
         action="append",
         choices=("labeled", "unlabeled", "validation"),
         default=[],
-        help="take only cases of this role from lists (may be repeated)",
+        help="take only cases of this role from lists and folders (may be repeated)",
     )
     parser.add_argument(
         "--csv",
@@ -146,7 +148,7 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         "--quality",
         choices=("fast", "balanced", "best"),
         default="balanced",
-        help="fast: fewest windows, sub-model v alone; balanced: both sub-models, a quarter of overlap; "
+        help="fast: fewest windows, labels by sub-model v alone; balanced: both sub-models, a quarter of overlap; "
         "best: half an overlap, and mirrored views where the model was trained with them (default: balanced)",
     )
     parser.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,19 @@ def run(args: argparse.Namespace) -> int:
         told("finished", {"result": result})
         if args.progress != "json":
             more = [note for note in result["notes"] if note not in result["text"]]
-            lines = [result["text"], *(f"note         {note}" for note in more), result["sentence"]]
+            lines = [result["text"], *_needs(result), *(f"note         {note}" for note in more), result["sentence"]]
             print("\n".join(filter(None, lines)), file=sys.stdout)
     return 0
+
+
+def _needs(result: Mapping[str, Any]) -> list[str]:
+    """Lines on time and room; none where nothing could be planned."""
+    if not result["seconds"]:
+        return []
+    minutes = max(round(result["seconds"] / 60), 1)
+    time = f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    free = f", {result['disk_free_mb']} free" if result["disk_free_mb"] else ""
+    return [
+        f"in all       about {time}, with preparing, validating and all that was asked for beside the training",
+        f"disk         {result['disk_mb']} MB{free}",
+    ]
