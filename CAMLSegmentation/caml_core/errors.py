@@ -40,6 +40,10 @@ class ResourceError(CamlError):
     exit_code = 5
 
 
+class DiskFullError(ResourceError):
+    """Nothing more can be written to a disk, whatever it is."""
+
+
 class DeviceBusyError(ResourceError):
     """A device is there, and other programs have its memory now."""
 

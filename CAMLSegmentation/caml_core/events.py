@@ -27,8 +27,8 @@ KINDS = {
     "checkpoint": "iteration, path",
     "preview": "case, path, iteration: the case's segmentation by the current weights was written",
     "scores": "row, count, summary: figures of held-out cases at full resolution",
-    "case": "case, output, volumes_ml, agreement, score, seconds; where parts were left out, removed_ml; where asked "
-    "for, surface_mm2 and components",
+    "case": "case, output, volumes_ml, agreement, score, seconds, window (voxels of the network's grid); where parts "
+    "were left out, removed_ml; where asked for, surface_mm2 and components",
     "heartbeat": "pid, iteration",
     "warning": "message, case where it concerns one, exit_code where that case failed, and misfit (true) where its "
     "images are not like those that the model was made for",

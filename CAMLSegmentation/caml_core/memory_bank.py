@@ -101,16 +101,17 @@ class MemoryBank:
             self._a[slot, label, : len(a)] = a
         self._before = None
 
-    def draw(self, count: int, generator: torch.Generator) -> Memory:
+    def draw(self, count: int, generator: torch.Generator, *, whole_classes: bool = False) -> Memory:
         """Draw ``count`` entries of each class, without replacement as far as there are so many.
 
-        The columns are fixed: a class with fewer entries leaves invalid columns, which the correlation masks.
+        The columns are fixed: a class with fewer entries leaves invalid columns, which the correlation masks; with
+        ``whole_classes`` all of its columns are invalid, as the published code leaves such a class out.
         """
         v, a, valid = [], [], []
         for label in range(self.classes):
             total = int(self._counts[:, label].sum())
             picked = torch.zeros(count, dtype=torch.int64)
-            filled = min(count, total)
+            filled = 0 if whole_classes and total < count else min(count, total)
             picked[:filled] = torch.randperm(total, generator=generator)[:filled]
             slot, entry = self._locate(label, picked)
             v.append(self._v[slot, label, entry])

@@ -222,6 +222,30 @@ def test_a_channel_beside_its_label_is_left_out(caml, tmp_path):
     assert document["cases"]["X"]["segment_1"]["dice"] == 1.0 and len(document["cases"]) == 1
 
 
+@pytest.mark.parametrize("ending", ["_image", "-image", "_img", "_0000"])
+def test_masks_that_are_called_after_their_images_are_compared(caml, tmp_path, ending):
+    for folder, boxes in (("predictions", FIRST), ("references", (FIRST[0], FIRST[0]))):
+        for case, box in zip(("a", "b"), boxes):
+            name = f"{case}{ending}" if case == "a" else case
+            write_labels(tmp_path / folder / f"{name}.nii.gz", a_map((1, box)), GRID, ())
+    document, _ = evaluated(caml, tmp_path)
+    assert len(document["cases"]) == 2 and document["notes"] == []
+    assert document["summary"]["segment_1"]["dice"]["mean"] < 1.0
+
+
+def test_references_without_a_prediction_are_told(caml, tmp_path):
+    for case in ("a", "b", "c"):
+        write_labels(tmp_path / "references" / f"{case}.nii.gz", a_map((1, FIRST[0])), GRID, ())
+    write_labels(tmp_path / "predictions" / "b.nii.gz", a_map((1, FIRST[0])), GRID, ())
+    document, shown = evaluated(caml, tmp_path)
+    (note,) = document["notes"]
+    assert note.startswith("2 reference(s) have no prediction") and note.endswith("a, c.") and note in shown
+    code, out, _ = caml(
+        "evaluate", tmp_path / "predictions" / "b.nii.gz", tmp_path / "references", "--progress", "none"
+    )
+    assert code == 0 and "no prediction" not in out  # one case was asked for
+
+
 # What reading loses
 
 

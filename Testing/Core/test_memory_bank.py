@@ -39,6 +39,14 @@ def test_columns_are_fixed_and_a_class_with_few_entries_is_masked(a_bank: Memory
     )
 
 
+def test_a_class_with_fewer_entries_may_be_left_out_whole(a_bank: MemoryBank) -> None:
+    a_bank.store(0, 0, _entries(1.0), _entries(1.0))
+    a_bank.store(0, 1, _entries(1.0, 4), _entries(2.0, 4))
+    generator = torch.Generator().manual_seed(0)
+    assert a_bank.draw(5, generator, whole_classes=True).valid.tolist() == [True] * 5 + [False] * 5
+    assert a_bank.draw(4, generator, whole_classes=True).valid.all()
+
+
 def test_a_later_visit_replaces_the_earlier_one(a_bank: MemoryBank) -> None:
     a_bank.store(0, 0, _entries(1.0), _entries(1.0))
     a_bank.store(0, 0, _entries(2.0, 4), _entries(2.0, 4))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from test_predict import PLAIN, rows_of, save_a_model, write_scan
 
 from caml_core.config import NumericMode
+from caml_core.data.case import Case
+from caml_core.data.grid import Grid
+from caml_core.errors import DiskFullError
 from caml_core.inference import batch
 from caml_core.inference.batch import CaseResult, Output, find_cases, load_network, run_cases
 from caml_core.inference.measures import measure
@@ -72,6 +76,54 @@ def test_a_case_that_memory_does_not_suffice_to_measure_does_not_end_the_batch(c
     code, _, err = caml("predict", model, tmp_path / "in", "-o", out, "--measures", *PLAIN)
     assert code != 0 and "1 of 2" in err and "case1" in err
     assert [path.name for path in out.glob("*.seg.nrrd")] == ["case2.seg.nrrd"]
+
+
+def test_a_result_that_is_held_by_another_program_does_not_end_the_batch(caml, model, tmp_path):
+    for name in ("a", "b"):
+        write_scan(tmp_path / "in" / f"{name}.nrrd")
+    out = tmp_path / "out"
+    (out / "a.seg.nrrd").mkdir(parents=True)  # what cannot be replaced
+    code, _, err = caml("predict", model, tmp_path / "in", "-o", out, *PLAIN)
+    assert code == 5 and f"Cannot write {out / 'a.seg.nrrd'}" in err and "1 of 2" in err
+    assert (out / "b.seg.nrrd").is_file()
+    first, second = rows_of(out / "predictions.csv")
+    assert first["error"].startswith("Case a: ") and not second["error"]
+
+
+def test_a_full_disk_ends_the_batch(caml, model, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise DiskFullError("The disk is full.")
+
+    monkeypatch.setattr(batch, "write_labels", full)
+    for name in ("a", "b"):
+        write_scan(tmp_path / "in" / f"{name}.nrrd")
+    code, out, err = caml("predict", model, tmp_path / "in", "-o", tmp_path / "out", "--progress", "json")
+    assert code == 5 and "disk is full" in err + out and "Case" not in err
+
+
+def test_a_scan_that_no_memory_holds_is_named_with_its_spacing(caml, model, tmp_path):
+    """A header that is wrong by a thousand, of one case of two."""
+    write_scan(tmp_path / "in" / "a.nrrd", grid=Grid((24, 24, 24), (1500.0,) * 3, (0.0,) * 3))
+    write_scan(tmp_path / "in" / "b.nrrd")
+    code, _, err = caml("predict", model, tmp_path / "in", "-o", tmp_path / "out", *PLAIN)
+    assert code == 5 and "Case a: The scan has 24 x 24 x 24 voxels of 1500 x 1500 x 1500 mm" in err
+    assert "check the spacing" in err and "1 of 2" in err and (tmp_path / "out" / "b.seg.nrrd").is_file()
+
+
+def test_the_windows_of_a_case_are_told(caml, model, tmp_path):
+    scan = write_scan(tmp_path / "a.nrrd")
+    _, out, _ = caml("predict", model, scan, "-o", tmp_path / "a.seg.nrrd", "--progress", "json", "--dtype", "fp32")
+    (case,) = (event for event in map(json.loads, out.splitlines()) if event["event"] == "case")
+    assert len(case["window"]) == 3 and min(case["window"]) >= 16
+
+
+@pytest.mark.parametrize(
+    ("message", "named"), [("Case a is odd.", True), ("Case a1 is odd.", False), ("a: odd", False)]
+)
+def test_a_failed_case_is_named_once(message, named):
+    case = Case("a", (Path("a.nrrd"),), None, "unlabeled")
+    told = batch._failed(case, message, 1, 0.0, lambda kind, fields: None).error
+    assert told == (message if named else f"Case a: {message}")
 
 
 def test_a_case_in_which_nothing_was_found_has_no_agreement_in_the_table(model, tmp_path):

@@ -17,9 +17,10 @@ from caml_core.data.intensity import normalize
 from caml_core.data.io import Volume
 from caml_core.errors import Cancelled, DataError, ModelFileError, ResourceError, UsageError
 from caml_core.inference import numeric as numeric_module
-from caml_core.inference.numeric import choose_numeric, fold_batchnorm, prepared_network
+from caml_core.inference.numeric import choose_numeric, fold_batchnorm, memory_per_voxel, prepared_network
 from caml_core.inference.postprocessing import PostProcessing, clean
 from caml_core.inference.predictor import Predictor, Protocol
+from caml_core.inference.sliding_window import sums_bytes
 from caml_core.model import CamlNetwork, build_network
 
 SIZE, SPACING = (36, 30, 20), (1.0, 1.1, 1.6)
@@ -395,6 +396,52 @@ def test_the_arithmetic_is_measured_once_for_a_machine(tmp_path, monkeypatch):
     assert choose_numeric(network, CONFIG, "cpu", dtype="fp32").dtype == "fp32"
     (tmp_path / "cache" / "numeric.json").write_text("no json")
     assert choose_numeric(network, CONFIG, "cpu").dtype in ("fp32", "bf16")
+
+
+def test_a_measurement_in_haste_is_believed_for_a_while(tmp_path, monkeypatch):
+    """Beside a training nothing can be measured well, and predictions of that time must not each pay for it."""
+    monkeypatch.setenv("CAML_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(numeric_module, "_PATIENCE", 0.0)
+    network, told = a_network(), []
+
+    def chosen() -> NumericMode:
+        return choose_numeric(network, CONFIG, "cpu", listener=lambda kind, fields: told.append(kind))
+
+    first = chosen()
+    assert first.dtype == "fp32" and chosen() == first and told.count("stage") == 1
+    now = numeric_module.time.time()
+    monkeypatch.setattr(numeric_module.time, "time", lambda: now + 2 * 3600)
+    assert chosen() == first and told.count("stage") == 2
+
+
+def test_sums_count_where_memory_is_short(monkeypatch):
+    """Of many segments the sums are what takes the room, not the network."""
+    size, few, many = (256, 256, 256), ("v",), ("v", "a")
+    segments = tuple(Segment(f"part {label}", label) for label in range(1, 31))
+    geometry = Geometry((1.5, 1.5, 1.5), (32, 32, 32))
+    spec = replace(SPEC, geometry=geometry, network=replace(CONFIG, classes=31), segments=segments)
+    predictor = Predictor(a_network(spec.network), spec, numeric=FP32)
+    monkeypatch.setattr("caml_core.inference.predictor.free_memory", lambda device: 3_400_000_000)
+    assert np.prod(predictor.windows(size, many).window) < np.prod(predictor.windows(size, few).window)
+
+
+def test_windows_are_planned_anew_where_reduced_precision_is_left(monkeypatch):
+    """Numbers of twice the bytes need windows of half the voxels."""
+
+    class Fragile(CamlNetwork):
+        def forward_v(self, x):
+            logits = super().forward_v(x)
+            return logits if x.dtype == torch.float32 else logits * float("nan")
+
+    network = a_network()
+    network.__class__ = Fragile
+    predictor = Predictor(network, SPEC, numeric=NumericMode("bf16", True), quality="fast")
+    voxels = np.prod(predictor.windows((24, 22, 21)).window)
+    tight = 2 * voxels * memory_per_voxel(CONFIG, "bf16") + 4 * sums_bytes(predictor.windows((24, 22, 21)), 2)
+    monkeypatch.setattr("caml_core.inference.predictor.free_memory", lambda device: tight)
+    assert predictor.windows((24, 22, 21)).count == 1
+    prediction = predictor.predict([a_volume()])
+    assert predictor.numeric.dtype == "fp32" and prediction.windows.count > 1
 
 
 def test_settings_that_are_none_are_refused():

@@ -18,7 +18,7 @@ from caml_core.presets import paper_preset
 from caml_core.training.engine import Engine
 from caml_core.training.mixing import paste_both_ways, paste_labeled, side_by_side
 from caml_core.training.pseudo_labels import keep_largest_components
-from caml_core.training.step import StepLosses, caml_losses, near_boundary
+from caml_core.training.step import StepLosses, _remember, caml_losses, near_boundary
 
 
 @pytest.fixture
@@ -84,6 +84,20 @@ def test_missing_classes_do_not_disturb_the_step(a_network: CamlNetwork, a_batch
     losses = _losses(a_network, empty, LossConfig(queries_per_class=64, memory_per_class=32, cross_entropy=1.0))
     losses.total.backward()
     assert all(np.isfinite(v) for v in losses.values().values())
+
+
+@pytest.mark.parametrize("separate", [True, False])
+def test_a_memory_that_holds_them_all_takes_each_correct_voxel_once(a_network, a_batch, separate) -> None:
+    composite = side_by_side(a_batch)
+    correct = torch.rand(composite.target.shape, generator=torch.Generator().manual_seed(1)) < 0.05
+    bank = MemoryBank(3, 3, 32, 10_000)
+    config, generator = LossConfig(separate_banks=separate), torch.Generator().manual_seed(0)
+    taken = _remember(a_network, a_network(composite.image), composite, correct, bank, config, generator)
+    kept = (correct & composite.labeled).flatten()
+    assert sorted(taken.tolist()) == torch.nonzero(kept).squeeze(1).tolist()
+    few = MemoryBank(3, 3, 32, 5)
+    taken = _remember(a_network, a_network(composite.image), composite, correct, few, config, generator)
+    assert 0 < len(taken) <= 2 * 3 * 5 and bool(kept[taken].all())
 
 
 def test_bidirectional_paste_takes_each_voxel_from_one_stream(a_batch: Batch) -> None:
@@ -166,7 +180,8 @@ def test_all_parts_of_the_network_are_trained(a_batch: Batch, preset: str) -> No
     plan = tiny_plan()
     if preset == "paper":
         paper = paper_preset(1, 3, 8)
-        plan = dataclasses.replace(plan, preset="paper", losses=paper.losses, optimizer=paper.optimizer)
+        losses = dataclasses.replace(paper.losses, memory_per_class=8)  # a class with fewer takes no part
+        plan = dataclasses.replace(plan, preset="paper", losses=losses, optimizer=paper.optimizer)
     plan = dataclasses.replace(plan, losses=dataclasses.replace(plan.losses, solo_share=0.0))
     engine = Engine(plan, 3)
     before = {k: v.clone() for k, v in engine.network.named_parameters()}

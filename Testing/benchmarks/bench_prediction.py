@@ -11,6 +11,8 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +152,7 @@ def measure(way: str, scan: str, model: str) -> dict[str, Any]:
             windows = monai_labels(predictor, image, grid, patch)
         else:
             windows = predictor.windows(grid.size, ("v", "a")).count
-            predictor._segment(image, grid, ("v", "a"), False, False)
+            segmented(predictor, image, grid, ("v", "a"))
         seconds.append(time.perf_counter() - begin)
     peak = peak_memory()
     return {
@@ -159,6 +161,14 @@ def measure(way: str, scan: str, model: str) -> dict[str, Any]:
         "peak_mb": peak / 2**20,
         "grown_mb": (peak - before) / 2**20,
     }
+
+
+def segmented(predictor: Any, image: Any, grid: Any, models: Sequence[str]) -> Any:
+    """From the prepared image float32 [C, x, y, z] to the labels on the scan's own grid, as a prediction does it."""
+    from caml_core.inference.assembly import Assembly
+
+    assembly = partial(Assembly, grid, segments=predictor.spec.segments, models=models, use=predictor.use)
+    return predictor._segment(image, grid.size, models, assembly)[0].labels
 
 
 def monai_labels(predictor: Any, image: Any, grid: Any, patch: tuple[int, int, int]) -> int:

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import common  # noqa: F401 (makes caml_core known)
 import torch
-from bench_prediction import monai_labels
+from bench_prediction import monai_labels, segmented
 
 from caml_core.config import NumericMode, Plan
 from caml_core.data.geometry import NetworkGrid
@@ -75,7 +75,7 @@ def _ours(predictor: Predictor, image: torch.Tensor, grid: NetworkGrid) -> Parts
 
     def segment() -> None:
         resampling.append(0.0)
-        predictor._segment(image, grid, predictor.use, False, False)
+        segmented(predictor, image, grid, predictor.use)
 
     with _timed(NetworkGrid, "upsample_rows", resampling):
         labels, fastest = best(segment)

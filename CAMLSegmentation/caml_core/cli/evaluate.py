@@ -30,7 +30,9 @@ def run(args: argparse.Namespace) -> int:
     from ..inference.pairs import find_pairs
 
     with options.StopRequest(args.stop_file, args.parent_pid) as stop, options.reporting(args) as listener:
-        evaluation = evaluate_pairs(find_pairs(args.predictions, args.references), stop=stop, listener=listener)
+        notes: list[str] = []
+        pairs = find_pairs(args.predictions, args.references, notes)
+        evaluation = evaluate_pairs(pairs, notes=notes, stop=stop, listener=listener)
         for note in evaluation.notes if args.progress == "json" else ():  # else they stand below the table
             listener("warning", {"message": note})
         if args.output:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import ResourceError
+from ..errors import DiskFullError, ResourceError
 
 Result = TypeVar("Result")
 
@@ -36,7 +36,7 @@ MAP_ENDS = ("_disagreement", "_probability")
 def disk_error(error: OSError, path: Path) -> ResourceError:
     """Return the sentence for an OSError met while writing ``path``."""
     if error.errno in _FULL:
-        return ResourceError(f"The disk is full: cannot write {path}; free some space or choose another folder.")
+        return DiskFullError(f"The disk is full: cannot write {path}; free some space or choose another folder.")
     if error.errno in _FORBIDDEN:
         free = "close the program that has it open, or " if os.path.isfile(path) else ""
         return ResourceError(f"No permission to write {path}; {free}choose a folder that you may write to.")

@@ -12,17 +12,18 @@ SAMPLE = 8 * 2**20
 _LEAST_TISSUE = 300
 
 
-def normalize(array: np.ndarray, channel: ChannelIntensity) -> np.ndarray:
+def normalize(array: np.ndarray, channel: ChannelIntensity, out: np.ndarray | None = None) -> np.ndarray:
     """Return a volume [x, y, z] as float32 in the network's range; ``array`` itself is not changed.
 
-    Training and prediction both apply this to the whole volume on the network's grid, before any padding or patch:
-    the statistics of "zscore" are those of the volume that is passed.
+    ``out``: float32 of the same shape to write into; it may be ``array``.
+    Training and prediction both apply this to the whole volume on the network's grid, before any padding or patch: the
+    statistics of "zscore" are those of the volume that is passed.
     """
     if channel.kind == "window":
         lower, upper, mean, std = channel.lower, channel.upper, channel.mean, channel.std
     else:
         lower, upper, mean, std = _own_statistics(array, channel)
-    result = np.empty_like(array, dtype=np.float32)
+    result = np.empty_like(array, dtype=np.float32) if out is None else out
     np.clip(array, np.float32(lower), np.float32(upper), out=result, casting="unsafe")
     result -= np.float32(mean)
     result /= np.float32(std)

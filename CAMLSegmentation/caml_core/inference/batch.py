@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..config import ModelSpec
+from ..config import ModelSpec, Triple
 from ..data.case import Case, Role
 from ..data.cohort import load_cohort, takes_in
 from ..data.files import check_writable, make_folder, remove
 from ..data.grid import Grid
 from ..data.io import Volume, read_case
 from ..data.labels import labels_on_grid, read_labels, write_labels, write_scalar
-from ..errors import CamlError, Cancelled, DataError, ResourceError, UsageError
+from ..device import out_of_memory
+from ..errors import CamlError, Cancelled, DataError, DiskFullError, ResourceError, UsageError
 from ..events import Listener, silent
 from ..model.build import build_network
 from ..model.caml import CamlNetwork
@@ -88,6 +89,8 @@ class CaseResult:
     error: str = ""
     exit_code: int = 0
     remark: str = ""
+    #: Voxels of a window on the network's grid; what memory allowed.
+    window: Triple | None = None
 
 
 def load_network(model: LoadedModel) -> CamlNetwork:
@@ -156,7 +159,8 @@ def run_cases(
     figures = None if table is None else Table(table, [segment.name for segment in predictor.spec.segments])
     for case in cases:
         if stop():
-            raise Cancelled(f"Stopped with {len(rows)} of {len(cases)} cases written.")
+            written = sum(not row.error for row in rows)
+            raise Cancelled(f"Stopped with {written} of {len(cases)} cases written.")
         progress.case = case.id
         rows.append(_run_case(predictor, case, output, within, info, listener))
         progress.end(len(rows))
@@ -207,14 +211,19 @@ def _run_case(
     except CamlError as error:
         return _failed(case, str(error), error.exit_code, begin, listener)
     except Exception as error:  # a file may hold what no check foresees, and the other cases are still good
-        return _failed(case, f"Unexpected fault ({type(error).__name__}: {error}).", 1, begin, listener)
+        return _failed(case, *_fault(error), begin, listener)
     listener("stage", _stage("write", case.id))
     try:
         path, measures = _written(prediction, predictor.spec, case, output)
+    except DiskFullError:
+        raise  # it is every case's
+    except ResourceError as error:
+        check_writable(output.labels(case).parent)  # a folder that takes nothing is every case's as well
+        return _failed(case, str(error), error.exit_code, begin, listener)
     except CamlError:
-        raise  # a full disk is every case's
-    except Exception as error:  # memory may have run out over this one
-        return _failed(case, f"Unexpected fault ({type(error).__name__}: {error}).", 1, begin, listener)
+        raise
+    except Exception as error:
+        return _failed(case, *_fault(error), begin, listener)
     row = CaseResult(
         case.id,
         str(path),
@@ -225,6 +234,7 @@ def _run_case(
         measures,
         time.perf_counter() - begin,
         remark=remark,
+        window=None if prediction.windows is None else prediction.windows.window,
     )
     listener("case", _event(row))
     return row
@@ -264,8 +274,19 @@ def _region(folder: Path, case: Case, grid: Grid) -> np.ndarray | None:
     return labels_on_grid(read_labels(found[0], case.id), grid, found[0], case.id) if found else None
 
 
+def _fault(error: Exception) -> tuple[str, int]:
+    """What an error that no check foresaw is called, and its exit code."""
+    if out_of_memory(error):
+        return (
+            "There was not enough memory for it; close other programs, or limit it to a region.",
+            ResourceError.exit_code,
+        )
+    return f"Unexpected fault ({type(error).__name__}: {error}).", 1
+
+
 def _failed(case: Case, message: str, exit_code: int, begin: float, listener: Listener) -> CaseResult:
-    named = message if case.id in message else f"Case {case.id}: {message}"
+    begins = re.match(rf"Case {re.escape(case.id)}(?!\.?[\w-])", message)
+    named = message if begins else f"Case {case.id}: {message}"
     listener("warning", {"message": named, "case": case.id, "exit_code": exit_code})
     return CaseResult(case.id, seconds=time.perf_counter() - begin, error=named, exit_code=exit_code)
 
@@ -276,7 +297,7 @@ def _stage(name: str, case: str) -> dict[str, Any]:
 
 
 def _event(row: CaseResult) -> dict[str, Any]:
-    fields = {
+    fields: dict[str, Any] = {
         "case": row.case,
         "output": row.output,
         "volumes_ml": row.volumes_ml,
@@ -284,6 +305,8 @@ def _event(row: CaseResult) -> dict[str, Any]:
         "score": row.score,
         "seconds": round(row.seconds, 2),
     }
+    if row.window is not None:
+        fields["window"] = list(row.window)
     if row.removed_ml:
         fields["removed_ml"] = row.removed_ml
     return fields if row.measures is None else {**fields, **asdict(row.measures)}

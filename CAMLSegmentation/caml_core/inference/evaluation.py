@@ -43,10 +43,13 @@ class Evaluation:
 def evaluate_pairs(
     pairs: Mapping[str, Pair],
     *,
+    notes: Sequence[str] = (),
     stop: Callable[[], bool] = lambda: False,
     listener: Listener = silent,
 ) -> Evaluation:
     """Compare every pair on the reference's own grid; segments are matched by name, or by value without names.
+
+    ``notes``: what is to be said of the pairs already; these come first.
 
     Where the references' list declares classes, the values of plain references are theirs. Those of a plain prediction
     may be the same, or else 1, 2, ... in this order, as ``caml predict`` writes them; DataError where both may be and
@@ -56,13 +59,13 @@ def evaluate_pairs(
     A segment that no file of a case has, but other cases do, counts as found: both are empty. ``lines`` says so.
     """
     cases: dict[str, CaseRow] = {}
-    notes: list[str] = []
+    remarks = list(notes)
     naming = _Naming.of(pairs, stop)
     for case, pair in pairs.items():
         if stop():
             raise Cancelled(f"Stopped after {len(cases)} of {len(pairs)} cases; nothing was written.")
         cases[case], told = _compare(case, pair, naming)
-        notes += told
+        remarks += told
         listener("progress", {"done": len(cases), "total": len(pairs), "unit": "cases"})
     names = list(dict.fromkeys(name for row in cases.values() for name in row))
     if not names:
@@ -70,7 +73,7 @@ def evaluate_pairs(
     nothing = case_metrics(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)), (1.0, 1.0, 1.0), [Segment("none", 1)])["none"]
     whole = {case: {name: row.get(name, nothing) for name in names} for case, row in cases.items()}
     summary = {name: summarize(row[name] for row in whole.values()) for name in names}
-    return Evaluation(whole, summary, (*notes, *taken_note(naming.taken), *_numbering_note(cases)))
+    return Evaluation(whole, summary, (*remarks, *taken_note(naming.taken), *_numbering_note(cases)))
 
 
 def write_evaluation(path: Path, evaluation: Evaluation) -> None:

@@ -26,6 +26,8 @@ _SIDE = 48
 _PATIENCE = 5.0
 #: Reduced precision must pay for its rounding: it is taken where it is faster by this factor.
 _WORTH = 1.2
+#: Seconds for which the result of such a machine is believed: predictions beside a training would pay it each time.
+_HASTY = 3600.0
 #: Where the free memory is unknown.
 _ASSUMED_MEMORY = 4 * 2**30
 
@@ -80,7 +82,7 @@ def choose_numeric(
     if len(candidates) == 1:
         return candidates[0]
     key = _key(config, device, dtype)
-    known = _remembered().get(key)
+    known = _valid(_remembered().get(key))
     for candidate in candidates:
         if known == [candidate.dtype, candidate.channels_last]:
             return candidate
@@ -94,8 +96,8 @@ def choose_numeric(
             break
     chosen = _fastest(seconds)
     listener("log", {"message": f"Arithmetic: {chosen.dtype}, the fastest of a short measurement on this machine."})
-    if len(seconds) == len(candidates):
-        _remember(key, [chosen.dtype, chosen.channels_last])
+    result: list[object] = [chosen.dtype, chosen.channels_last]
+    _remember(key, result if len(seconds) == len(candidates) else [*result, time.time() + _HASTY])
     return chosen
 
 
@@ -110,8 +112,9 @@ def memory_per_voxel(config: NetworkConfig, dtype: DTypeName) -> int:
 
 def free_memory(device: str) -> int:
     """Return the bytes that a prediction may take on ``device``."""
-    if device.startswith("cuda"):
-        return torch.cuda.mem_get_info(device)[0]
+    if device.startswith("cuda"):  # what PyTorch keeps of it for later counts as free
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     return available_ram() or _ASSUMED_MEMORY
 
 
@@ -184,6 +187,14 @@ def _remembered() -> dict[str, list[object]]:
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
+
+
+def _valid(known: list[object] | None) -> list[object] | None:
+    """A remembered mode; None where it was measured in haste, and that is a while ago."""
+    if known is None or len(known) == 2:
+        return known
+    until = known[2] if len(known) == 3 else None
+    return known[:2] if isinstance(until, float) and time.time() < until <= time.time() + _HASTY else None
 
 
 def _remember(key: str, value: list[object]) -> None:

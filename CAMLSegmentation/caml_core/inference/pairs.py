@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +29,13 @@ class Pair:
     declared: tuple[Segment, ...] = ()
 
 
-def find_pairs(predictions: Path, references: Path) -> dict[str, Pair]:
+def find_pairs(predictions: Path, references: Path, notes: list[str] | None = None) -> dict[str, Pair]:
     """Return case id -> prediction and reference. Two files are a pair whatever their names.
 
     In folders, names are compared without ``_label``, ``_seg`` and the suffix, then without ``_image`` and the like;
     a list (CSV, JSON) or a folder with sub-folders is read as a cohort, whose labels are the references. A prediction
-    without a reference is an error, a reference without a prediction is not asked for. Raises DataError.
+    without a reference is an error. ``notes`` takes a sentence on references without a prediction, where predictions
+    are several: a mean without the cases that failed flatters. Raises DataError.
     """
     ours, theirs = _label_files(predictions), _label_files(references)
     if predictions.is_file() and references.is_file() and len(ours.by_case) == len(theirs.by_case) == 1:
@@ -55,7 +56,18 @@ def find_pairs(predictions: Path, references: Path) -> dict[str, Pair]:
             f"{references}; name prediction and reference after the same case.",
             lacking[0],
         )
+    if notes is not None and not predictions.is_file():
+        compared = {pair.reference for pair in pairs.values()}
+        notes += _left_out([case for case, path in theirs.by_case.items() if path not in compared])
     return pairs
+
+
+def _left_out(cases: Sequence[str]) -> list[str]:
+    """The sentence on references that were not compared, as a list; empty without any."""
+    if not cases:
+        return []
+    named = f"{', '.join(sorted(cases)[:5])}{' and others' if len(cases) > 5 else ''}"
+    return [f"{len(cases)} reference(s) have no prediction, and the figures say nothing of them: {named}."]
 
 
 @dataclass(frozen=True)
@@ -97,7 +109,11 @@ def _plain_files(folder: Path) -> list[Path]:
     visible = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
     found = [p for p in visible if p.name.lower().endswith(_SUFFIXES) and not _stem(p).lower().endswith(MAP_ENDS)]
     names = {_bare(file) for file in found}
-    return [file for file in found if _is_named_label(file) or not _image_end(_bare(file), names)]
+    images = {file: end for file in found if not _is_named_label(file) and (end := _image_end(_bare(file), names))}
+    # Masks may be called after their images. Scans are in a folder where one lies beside a label of its case.
+    if not any(_bare(file)[: -len(end)] in names for file, end in images.items()):
+        return found
+    return [file for file in found if file not in images]
 
 
 def _is_named_label(file: Path) -> bool:

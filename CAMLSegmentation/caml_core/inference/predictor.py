@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,14 +19,14 @@ from ..data.geometry import NetworkGrid
 from ..data.grid import Grid
 from ..data.intensity import normalize
 from ..data.io import Volume
-from ..device import out_of_memory
+from ..device import available_ram, out_of_memory
 from ..errors import Cancelled, DataError, ModelFileError, ResourceError, UsageError
 from ..events import Listener, silent
 from ..model.caml import CamlNetwork
 from .assembly import Assembly, volumes_ml
 from .numeric import cast, free_memory, memory_per_voxel, prepared_network
 from .postprocessing import BY_MODEL, PostProcessing, clean
-from .sliding_window import Weighting, Windows, fitted_windows, strided_windows, sweep
+from .sliding_window import Weighting, Windows, fitted_windows, strided_windows, sums_bytes, sweep
 from .uncertainty import case_score
 
 Quality = Literal["fast", "balanced", "best"]
@@ -61,7 +62,8 @@ class Prediction:
     """``labels`` uint8 [X, Y, Z] on ``grid``, the scan's own. ``disagreement``: 0 to 255 for 0 to 1, or None.
 
     ``agreement``: Dice of sub-model v against a per segment (empty where one ran), ``volumes_ml`` per segment,
-    ``removed_ml`` what cleaning took from a segment (only those that lost some), ``timing`` seconds of ``prepare``,
+    ``removed_ml`` what cleaning took from a segment (only those that lost some), ``windows`` those of the network
+    (their size depends on the free memory, and the labels a little on it), ``timing`` seconds of ``prepare``,
     ``network`` and ``total``.
     """
 
@@ -72,6 +74,7 @@ class Prediction:
     agreement: dict[str, float] = field(default_factory=dict)
     volumes_ml: dict[str, float] = field(default_factory=dict)
     removed_ml: dict[str, float] = field(default_factory=dict)
+    windows: Windows | None = None
     timing: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -154,7 +157,7 @@ class Predictor:
             probability=probability,
             within=counted,
         )
-        result = self._segment(image, way.size, models, assembly)
+        result, windows = self._segment(image, way.size, models, assembly)
         segmented = time.perf_counter()
         grid, segments = volumes[0].grid, self.spec.segments
         if within is not None:
@@ -172,21 +175,27 @@ class Predictor:
             agreement=result.agreement,
             volumes_ml=found,
             removed_ml=removed,
+            windows=windows,
             timing={"prepare": prepared - begin, "network": segmented - prepared, "total": end - begin},
         )
 
     def windows(self, size: Triple, models: Sequence[str] = ("v",)) -> Windows:
-        """Return the windows for a volume of ``size`` network voxels, as large as is useful and memory allows."""
+        """Return the windows for a volume of ``size`` network voxels, as large as is useful and memory allows.
+
+        The network's own room and the sums count (``sums_bytes``). The smallest windows are returned where not even
+        they fit: whether they do is seen when they are tried.
+        """
         patch, divisor = self.spec.geometry.patch, self.spec.network.divisor
         if self.protocol is not None:
             return strided_windows(size, patch, self.protocol.stride)
         # Sub-model a's attention knows about as many tokens as the training patch has.
         stretches = _WHOLE if self.quality == "fast" and tuple(models) == ("v",) else _STRETCHES
         per_voxel = memory_per_voxel(self.spec.network, self.numeric.dtype)
-        limit = min(_LARGEST_WINDOW, _MEMORY_SHARE * free_memory(self.device) / per_voxel)
+        maps, limit = len(models) * len(self.spec.segments), _MEMORY_SHARE * free_memory(self.device)
         for stretch in stretches:
             windows = fitted_windows(size, patch, divisor, OVERLAPS[self.quality], stretch)
-            if np.prod(windows.window) <= limit:
+            voxels = math.prod(windows.window)
+            if voxels <= _LARGEST_WINDOW and voxels * per_voxel + sums_bytes(windows, maps) <= limit:
                 break
         return windows
 
@@ -197,21 +206,24 @@ class Predictor:
             raise DataError(f"The model needs {len(channels)} image(s) a case, got {len(volumes)}.")
         if any(volume.array.shape != way.source.size for volume in volumes):
             raise DataError("The images of the case differ in size; resample the channels onto one grid first.")
-        image = torch.empty(len(channels), *way.size)
+        _check_room(way, len(channels))
+        image = np.empty((len(channels), *way.size), np.float32)
         for index, (volume, channel) in enumerate(zip(volumes, channels)):
-            image[index] = torch.from_numpy(normalize(way.image_to_network(volume.array), channel))
-        return image
+            image[index] = way.image_to_network(volume.array)  # of another type or order where nothing is resampled
+            normalize(image[index], channel, out=image[index])
+        return torch.from_numpy(image)
 
     def _segment(
         self, image: Tensor, size: Triple, models: Sequence[str], assembly: Callable[[int], Assembly]
-    ) -> Assembly:
+    ) -> tuple[Assembly, Windows]:
         """Fill the assembly along the windows' axis; one that was begun in vain is left for another."""
         windows, shrunk = self.windows(size, models), self.protocol is not None
         while True:
             try:
-                return self._run(image, windows, models, assembly(windows.axis))
+                return self._run(image, windows, models, assembly(windows.axis)), windows
             except _NotFinite:
                 self._use_full_precision()
+                windows = windows if shrunk else self.windows(size, models)  # numbers of twice the bytes
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -271,6 +283,19 @@ class Predictor:
         x, y, z = (max(d, side // 2 // d * d) for side, d in zip(windows.window, divisor))
         self.listener("warning", {"message": "Memory did not suffice; trying once more with smaller windows."})
         return fitted_windows(windows.size, (x, y, z), divisor, OVERLAPS[self.quality], 1.0)
+
+
+def _check_room(way: NetworkGrid, channels: int) -> None:
+    """Raise ResourceError where the case cannot be brought to the network's grid: no error is sure to come then."""
+    needed = 4 * math.prod(way.size) * (channels + 2)  # one channel is resampled axis by axis
+    free = available_ram()
+    if free and needed > free:
+        spacing = " x ".join(f"{value:g}" for value in way.source.spacing)
+        raise ResourceError(
+            f"The scan has {' x '.join(map(str, way.source.size))} voxels of {spacing} mm, which on the model's grid "
+            f"take {needed / 1e6:.0f} MB of memory, and {free / 1e6:.0f} MB are free; check the spacing in the file, "
+            "or close other programs."
+        )
 
 
 class _NotFinite(Exception):  # noqa: N818 (a signal between two functions here, no error that anyone sees)

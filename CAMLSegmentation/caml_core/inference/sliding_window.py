@@ -125,6 +125,13 @@ def sweep(
         _forget(share, finished, 0)
 
 
+def sums_bytes(windows: Windows, maps: int) -> int:
+    """Return about how many bytes ``sweep`` takes beside the network: the sums, finished rows and what is cleared."""
+    rows = min(windows.window[windows.axis], windows.size[windows.axis])
+    others = math.prod(n for axis, n in enumerate(windows.size) if axis != windows.axis)
+    return 3 * 4 * (maps + 1) * rows * others
+
+
 def _fit(size: int, patch: int, divisor: int, overlap: float, stretch: float) -> tuple[int, int]:
     """Return (side, number) of the windows along one axis."""
     largest = max(patch, math.floor(patch * stretch / divisor) * divisor)

@@ -117,7 +117,7 @@ def _omni_correlation_term(
         correct = agreed & (label_v == composite.target)
         remembered = _remember(network, output, composite, correct, bank, config, generator)
         voxels = _queries(confidence, label_v, agreed & ~composite.labeled, config, classes, generator)
-        memory = bank.draw(config.memory_per_class, generator)
+        memory = bank.draw(config.memory_per_class, generator, whole_classes=not config.separate_banks)
     loss = output.logits_v.new_zeros(())
     if not bool(memory.valid.any()):
         return loss
@@ -211,8 +211,10 @@ def _remember(
         target = composite.target[sample].flatten()
         for label in range(output.logits_v.shape[1]):
             index = torch.nonzero(kept & (target == label)).squeeze(1)
-            draw = torch.randint(max(len(index), 1), (min(bank.capacity, len(index)),), generator=generator)
-            voxels = index[draw.to(index.device)] + sample * voxels_per_sample
+            if len(index) > bank.capacity:  # drawn singly: a permutation of two million voxels would take longer
+                draw = torch.randint(len(index), (bank.capacity,), generator=generator)
+                index = index[draw.to(index.device)]
+            voxels = index + sample * voxels_per_sample
             if len(voxels) == 0:
                 continue
             v = _frozen(network.projection_head1, _gather(output.embedding_v, voxels))
