@@ -11,6 +11,8 @@ from pathlib import Path
 import bench_quality
 import numpy as np
 import pytest
+from bench_flag import read
+from bench_flag import report as flag_report
 from bench_quality import Weak
 from calibration import (
     cross_fitted,
@@ -25,7 +27,7 @@ from calibration import (
 )
 from case_scores import auroc
 from cohorts import LA_TRAINING, left_atria, refuse_learned
-from quality_report import CORRECTION, IN_USE, SIGNALS, Model, Pool, report
+from quality_report import IN_USE, SIGNALS, Model, Pool, report
 from quality_sets import SETS
 
 from caml_core.data.cohort import load_cohort
@@ -240,7 +242,7 @@ def test_the_report_tells_a_good_signal_from_a_bad_one():
     assert float(bad[4].split()[0]) > 5 * float(good[4].split()[0])
     assert "better than the model's own mean" in text
     # 0.925 is the agreement of a Dice of 0.85: the panel's threshold is too low for this signal, the fitted one is not.
-    in_use, fitted = (rows(text, f"| {rule}")[0] for rule in ("0.80 (the panel's)", "fitted for 90 %"))
+    in_use, fitted = (rows(text, f"| {rule}")[0] for rule in ("0.90 (the panel's)", "fitted for 90 %"))
     assert float(in_use[3].split()[0]) < float(fitted[3].split()[0])
     assert all(0.85 < float(value) < 0.93 for value in fitted[1].split(" to "))
 
@@ -274,7 +276,7 @@ def test_the_threshold_in_use_is_the_panel_s():
         for target in node.targets
         if isinstance(target, ast.Name)
     }
-    assert ast.literal_eval(assigned["LOW_AGREEMENT"]) == IN_USE < CORRECTION
+    assert ast.literal_eval(assigned["LOW_AGREEMENT"]) == IN_USE
 
 
 # The benchmark
@@ -404,3 +406,18 @@ def test_sets_hold_their_cases_out(name, tmp_path, shared_folder):
     fewer = load_cohort(chosen.list(tmp_path / "fewer.json", shared_folder / chosen.folder, chosen.labels))
     assert [case.id for case in fewer.with_role("labeled")] == training[: chosen.labels]
     assert {case.id for case in fewer.with_role("validation")} == held_out
+
+
+def test_one_threshold_is_counted_in_each_anatomy(tmp_path):
+    pairs = {"left-atria": [(0.7, 0.83), (0.8, 0.95), (0.9, 0.91), (0.95, 0.85)], "hippocampi": [(0.9, 0.5)]}
+    found = {}
+    for name, figures in pairs.items():
+        (tmp_path / name / "model").mkdir(parents=True)
+        cases = {f"case {place}": {"dice": d, "agreement": a} for place, (d, a) in enumerate(figures)}
+        (tmp_path / name / "model" / "quality.json").write_text(json.dumps({"cases": cases}))
+        found[name] = read(tmp_path / name)
+    text = flag_report(found)
+    assert rows(text, "| **0.90** |")[0][1:] == ["50 % (1 of 2)", "50 % (1 of 2)", "-", "0 % (0 of 1)"]
+    assert rows(text, "| 0.80 |")[0][1:3] == ["0 % (0 of 2)", "100 % (2 of 2)"]
+    with pytest.raises(SystemExit, match="holds no figures"):
+        read(tmp_path)

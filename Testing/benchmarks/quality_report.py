@@ -29,7 +29,7 @@ from quality_sets import QualitySet
 #: A lower Dice needs correction.
 CORRECTION = 0.85
 #: The panel's LOW_AGREEMENT: a lower Dice(v, a) is flagged.
-IN_USE = 0.8
+IN_USE = 0.9
 SENSITIVITY = 0.9
 #: Name -> what the tables call it. All are higher for a better case.
 SIGNALS = {
