@@ -16,8 +16,7 @@ from caml_core.data.geometry import Grid, NetworkGrid
 from caml_core.data.intensity import normalize
 from caml_core.data.io import Volume
 from caml_core.errors import Cancelled, DataError, ModelFileError, ResourceError, UsageError
-from caml_core.inference import numeric as numeric_module
-from caml_core.inference.numeric import choose_numeric, fold_batchnorm, memory_per_voxel, prepared_network
+from caml_core.inference.numeric import fold_batchnorm, memory_per_voxel, prepared_network
 from caml_core.inference.postprocessing import PostProcessing, clean
 from caml_core.inference.predictor import Predictor, Protocol
 from caml_core.inference.sliding_window import sums_bytes
@@ -385,44 +384,22 @@ def test_reduced_precision_gives_nearly_the_same_segmentation():
     assert same_share(segment(network, numeric=NumericMode("bf16", True)).labels, exact) > 0.97
 
 
-def test_the_arithmetic_is_measured_once_for_a_machine(tmp_path, monkeypatch):
-    monkeypatch.setenv("CAML_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(numeric_module, "_PATIENCE", 600.0)  # the machine may be busy
-    network, measured = a_network(), []
-    first = choose_numeric(network, CONFIG, "cpu", listener=lambda kind, fields: measured.append(kind))
-    again = choose_numeric(network, CONFIG, "cpu", listener=lambda kind, fields: measured.append(kind))
-    assert first == again and measured == ["stage", "log"]
-    assert choose_numeric(network, CONFIG, "cpu", dtype="bf16", threads=3) == NumericMode("bf16", True, 3)
-    assert choose_numeric(network, CONFIG, "cpu", dtype="fp32").dtype == "fp32"
-    (tmp_path / "cache" / "numeric.json").write_text("no json")
-    assert choose_numeric(network, CONFIG, "cpu").dtype in ("fp32", "bf16")
-
-
-def test_a_measurement_in_haste_is_believed_for_a_while(tmp_path, monkeypatch):
-    """Beside a training nothing can be measured well, and predictions of that time must not each pay for it."""
-    monkeypatch.setenv("CAML_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(numeric_module, "_PATIENCE", 0.0)
-    network, told = a_network(), []
-
-    def chosen() -> NumericMode:
-        return choose_numeric(network, CONFIG, "cpu", listener=lambda kind, fields: told.append(kind))
-
-    first = chosen()
-    assert first.dtype == "fp32" and chosen() == first and told.count("stage") == 1
-    now = numeric_module.time.time()
-    monkeypatch.setattr(numeric_module.time, "time", lambda: now + 2 * 3600)
-    assert chosen() == first and told.count("stage") == 2
-
-
 def test_sums_count_where_memory_is_short(monkeypatch):
     """Of many segments the sums are what takes the room, not the network."""
     size, few, many = (256, 256, 256), ("v",), ("v", "a")
     segments = tuple(Segment(f"part {label}", label) for label in range(1, 31))
     geometry = Geometry((1.5, 1.5, 1.5), (32, 32, 32))
     spec = replace(SPEC, geometry=geometry, network=replace(CONFIG, classes=31), segments=segments)
-    predictor = Predictor(a_network(spec.network), spec, numeric=FP32)
+    told = []
+    network = a_network(spec.network)
+    predictor = Predictor(network, spec, numeric=FP32, listener=lambda kind, fields: told.append(fields["message"]))
     monkeypatch.setattr("caml_core.inference.predictor.free_memory", lambda device: 3_400_000_000)
-    assert np.prod(predictor.windows(size, many).window) < np.prod(predictor.windows(size, few).window)
+    fewer = predictor.windows(size, few).window
+    assert not told
+    assert np.prod(predictor.windows(size, many).window) < np.prod(fewer)
+    predictor.windows(size, many)
+    (message,) = told
+    assert f"instead of {'x'.join(map(str, fewer))}" in message
 
 
 def test_windows_are_planned_anew_where_reduced_precision_is_left(monkeypatch):

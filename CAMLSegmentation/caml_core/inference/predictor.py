@@ -112,6 +112,7 @@ class Predictor:
         self.use = _sub_models(spec, quality, sub_model)
         self.cleaning = cleaning.for_model(spec)
         self._stop, self.listener = stop, listener
+        self._told = False  # of windows that are smaller than usual
         self._original = network
         self._network = prepared_network(network, self.numeric, device)
         self._mirrors = _mirrors(spec.flip_axes if quality == "best" and protocol is None else ())
@@ -192,12 +193,26 @@ class Predictor:
         stretches = _WHOLE if self.quality == "fast" and tuple(models) == ("v",) else _STRETCHES
         per_voxel = memory_per_voxel(self.spec.network, self.numeric.dtype)
         maps, limit = len(models) * len(self.spec.segments), _MEMORY_SHARE * free_memory(self.device)
+        usual: Windows | None = None
         for stretch in stretches:
             windows = fitted_windows(size, patch, divisor, OVERLAPS[self.quality], stretch)
             voxels = math.prod(windows.window)
-            if voxels <= _LARGEST_WINDOW and voxels * per_voxel + sums_bytes(windows, maps) <= limit:
+            if voxels > _LARGEST_WINDOW:
+                continue
+            usual = usual or windows
+            if voxels * per_voxel + sums_bytes(windows, maps) <= limit:
                 break
+        self._tell_of_small(windows, usual or windows)
         return windows
+
+    def _tell_of_small(self, windows: Windows, usual: Windows) -> None:
+        """Say once where labels may differ from those of a computer with more memory; "fast" is as memory has it."""
+        if windows.window == usual.window or self.quality == "fast" or self._told:
+            return
+        self._told = True
+        small, large = ("x".join(map(str, w.window)) for w in (windows, usual))
+        message = f"Free memory allows windows of {small} instead of {large}; labels may differ a little by that."
+        self.listener("warning", {"message": message})
 
     def _prepared(self, volumes: Sequence[Volume], way: NetworkGrid) -> Tensor:
         """Bring the channels to the network's grid and range, exactly as in training; float32 [C, x, y, z]."""
