@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .control_groups import limits
 from .errors import DeviceBusyError, ResourceError, UsageError
 from .events import Listener, silent
 
@@ -114,16 +115,13 @@ def cpu_title() -> str:
 
 
 def total_ram() -> int:
-    """Return the memory of the machine, or of the container where it may use less, in bytes; 0: unknown."""
-    limit = _cgroup_limit()
-    return min(filter(None, (_system_ram()[0], limit)), default=0)
+    """Return the memory of the machine, or of the container or job where it may use less, in bytes; 0: unknown."""
+    return min(filter(None, (_system_ram()[0], limits().memory)), default=0)
 
 
 def available_ram() -> int:
     """Return the memory that can be taken without swapping, in bytes; 0: unknown."""
-    limit = _cgroup_limit()
-    free_in_group = max(limit - _cgroup_used(), 1) if limit else 0
-    return min(filter(None, (_system_ram()[1], free_in_group)), default=0)
+    return min(filter(None, (_system_ram()[1], limits().free)), default=0)
 
 
 def peak_memory() -> int:
@@ -152,7 +150,7 @@ def physical_cores() -> int:
     """Return how many physical cores this process may use, at least 1; hyper-threads are not counted where known."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     found = {"linux": _linux_cores, "darwin": _mac_cores, "win32": _windows_cores}.get(sys.platform, lambda: 0)()
-    return max(1, min(filter(None, (usable, found, _cgroup_cores()))))
+    return max(1, min(filter(None, (usable, found, limits().cores))))
 
 
 def _cuda_device(index: int) -> Device:
@@ -196,33 +194,6 @@ def _system_ram() -> tuple[int, int]:
     found = re.findall(r"^(\w+):\s+(\d+) kB", _read("/proc/meminfo"), re.MULTILINE)
     fields = {name: int(kilobytes) * 1024 for name, kilobytes in found}
     return fields.get("MemTotal", 0), fields.get("MemAvailable", fields.get("MemFree", 0))
-
-
-def _cgroup_limit() -> int:
-    """The memory limit of the container in bytes, 0 where there is none."""
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        text = _read(path).strip()
-        if text.isdigit() and int(text) < 1 << 60:  # version 1 writes a huge number for "no limit"
-            return int(text)
-    return 0
-
-
-def _cgroup_used() -> int:
-    """What the container's processes hold, less the file cache, which gives way."""
-    for used, statistics in (
-        ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
-        ("/sys/fs/cgroup/memory/memory.usage_in_bytes", "/sys/fs/cgroup/memory/memory.stat"),
-    ):
-        text = _read(used).strip()
-        if text.isdigit():
-            cache = re.search(r"^(?:total_)?inactive_file (\d+)", _read(statistics), re.MULTILINE)
-            return max(int(text) - (int(cache.group(1)) if cache else 0), 0)
-    return 0
-
-
-def _cgroup_cores() -> int:
-    quota, _, period = _read("/sys/fs/cgroup/cpu.max").strip().partition(" ")
-    return max(1, int(quota) // int(period)) if quota.isdigit() and period.isdigit() and int(period) else 0
 
 
 def _linux_cores() -> int:
