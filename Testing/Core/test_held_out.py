@@ -83,7 +83,8 @@ def test_a_training_says_it_keeps_its_split_and_its_card_says_it_too(tmp_path: P
     assert code == 0 and any('"warning"' in line and words in line for line in out.splitlines())
     assert any(words in remark for remark in read_card(run.model).info.metrics["held_out"]["remarks"])
     assert words in caml("info", run.model)[1]
-    assert caml("train", "--resume", run.path, *options)[0] == 0
+    code, _, err = caml("train", "--resume", run.path, "--cache", tmp_path / "cache", "--progress", "none")
+    assert code == 0, err
     assert held_out(run.read_cohort()) == [seen]
     assert any(words in remark for remark in read_card(run.model).info.metrics["held_out"]["remarks"])
 

@@ -175,6 +175,21 @@ def test_nothing_is_written_when_the_import_fails(tmp_path, import_command):
     assert [p.name for p in tmp_path.iterdir()] == ["c.pth"]
 
 
+@pytest.mark.parametrize("name", ["caml_8_labels.pth", "model.pth", "model", "model.caml.zip"])
+def test_only_a_model_file_is_written_and_never_over_the_checkpoint(tmp_path, a_checkpoint, caml, name):
+    before = a_checkpoint.read_bytes()
+    code, _, err = caml("import-checkpoint", a_checkpoint, "-o", tmp_path / name, "--progress", "none")
+    assert code == 2 and err.count("\n") == 1 and ".caml" in err
+    assert [p.name for p in tmp_path.iterdir()] == [a_checkpoint.name] and a_checkpoint.read_bytes() == before
+
+
+def test_a_checkpoint_that_is_called_a_model_is_kept(tmp_path, a_checkpoint, caml):
+    named = a_checkpoint.rename(tmp_path / "m.caml")
+    before = named.read_bytes()
+    code, _, err = caml("import-checkpoint", named, "-o", tmp_path / "." / "m.caml", "--progress", "none")
+    assert code == 2 and "the checkpoint itself" in err and named.read_bytes() == before
+
+
 def test_the_command_prints_where_the_model_lies(tmp_path, a_checkpoint, import_command, capsys):
     import_command(a_checkpoint, "-o", tmp_path / "model.caml", "--half", "--license", "Apache-2.0")
     assert str(tmp_path / "model.caml") in capsys.readouterr().out

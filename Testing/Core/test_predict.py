@@ -166,6 +166,8 @@ def test_the_published_protocol_can_be_run(caml, model, scan, tmp_path):
     assert code == 0, err
     code, _, err = caml("predict", model, scan, "-o", out, "--window-weights", "uniform", *PLAIN)
     assert code == 2 and "--stride" in err
+    code, _, err = caml("predict", model, scan, "-o", out, "--stride", "9,9,2", "--quality", "best", *PLAIN)
+    assert code == 2 and "--quality best" in err and "--stride" in err and err.count("\n") == 1
     code, _, err = caml("predict", model, scan, "-o", tmp_path / "gaps.nrrd", "--stride", "9,9,17", *PLAIN)
     assert code == 2 and "9x9x17 is longer than the model's patch 16x16x16" in err
     assert not (tmp_path / "gaps.nrrd").exists()

@@ -24,6 +24,5 @@ def run(args: argparse.Namespace) -> int:
         options.check_stop(stop)
         listener("finished", {"result": {"devices": [asdict(device) for device in devices], "threads": threads}})
     if args.progress != "json":
-        text = "\n".join([*map(str, devices), f"{threads} processor threads"])
-        print(text.encode("ascii", "backslashreplace").decode("ascii"))
+        options.say("\n".join([*map(str, devices), f"{threads} processor threads"]))
     return 0

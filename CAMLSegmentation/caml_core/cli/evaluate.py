@@ -41,5 +41,5 @@ def run(args: argparse.Namespace) -> int:
     if args.progress != "json":
         columns = ("dice", "jaccard", "hd95_pooled_voxel", "asd_voxel", "assd_voxel") if args.voxels else None
         text = lines(evaluation, columns) if columns else lines(evaluation)
-        print("\n".join(text).encode("ascii", "backslashreplace").decode("ascii"))
+        options.say("\n".join(text))
     return 0

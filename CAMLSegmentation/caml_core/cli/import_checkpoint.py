@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
+from ..errors import UsageError
 from . import options
 
 HELP = "turn a checkpoint of the published CAML code (.pth) into a model file"
@@ -29,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read, check and write; say where the model lies."""
     with options.StopRequest(args.stop_file, args.parent_pid) as stop, options.reporting(args) as listener:
+        _check_output(args.output, args.checkpoint)
         from dataclasses import replace
 
         from ..model_file import save_model
@@ -42,5 +45,13 @@ def run(args: argparse.Namespace) -> int:
         save_model(args.output, spec=published_spec(), state=state, info=info, half=args.half)
         listener("finished", {"result": {"output": str(args.output)}})
     if args.progress != "json":
-        print(f"{args.output}: {len(state)} tensors, {args.output.stat().st_size / 1e6:.1f} MB")
+        options.say(f"{args.output}: {len(state)} tensors, {args.output.stat().st_size / 1e6:.1f} MB")
     return 0
+
+
+def _check_output(output: Path, checkpoint: Path) -> None:
+    """Raise UsageError for a name that no model has, and for that of the checkpoint, which would be lost."""
+    if output.suffix.lower() != ".caml":
+        raise UsageError(f"{output} is no name of a model file; expected one ending in .caml.")
+    if os.path.exists(output) and os.path.exists(checkpoint) and os.path.samefile(output, checkpoint):
+        raise UsageError(f"{output} is the checkpoint itself; choose another name for the model file.")

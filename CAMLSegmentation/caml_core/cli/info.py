@@ -6,9 +6,10 @@ import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from ..model_archive import MAX_DOCUMENT
+from . import options
 
 if TYPE_CHECKING:
     from ..config import ChannelIntensity, ModelSpec
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 HELP = "show what a model file holds: segments, spacing, training, held-out figures, licence"
 #: Long entries of the provenance (a hash for each case) are counted, not printed; --json prints them.
 _LONGEST = 500
-#: What sub-models make of a case, of which the first in a summary stands for the model; the figures shown of it.
+#: What sub-models make of a case, of which the first in a summary stands for the model; the figures shown of it, and
+#: what is no figure any more.
 _USES = {"mean": "mean of both sub-models", "v": "sub-model v", "a": "sub-model a"}
+_BEYOND = 1e12
 _SHOWN = (("dice", "Dice", 100.0, "%"), ("hd95_mm", "95HD", 1.0, "mm"))
 
 
@@ -39,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_document(card, args.check), indent=2, ensure_ascii=True))
     else:
-        print("\n".join(_lines(card, args.check)).encode("ascii", "backslashreplace").decode("ascii"))
+        options.say("\n".join(_lines(card, args.check)))
     return 0
 
 
@@ -120,18 +123,32 @@ def _figures(measured: Any) -> Iterator[str]:
     summary = measured.get("summary") if isinstance(measured, dict) else None
     if not isinstance(summary, dict):
         return
-    use = next((name for name, rows in summary.items() if name in _USES and isinstance(rows, dict)), "")
-    for name, row in summary.get(use, {}).items():
+    use, rows = next(((u, rows) for u, rows in summary.items() if u in _USES and isinstance(rows, dict)), ("", {}))
+    for name, row in rows.items():
         shown = [
-            f"{words} {factor * row[key]['mean']:.1f} +- {factor * row[key]['std']:.1f} {unit}"
+            f"{words} {factor * figure[0]:.1f} +- {factor * figure[1]:.1f} {unit}"
             for key, words, factor, unit in _SHOWN
-            if isinstance(row, dict) and {"mean", "std"} <= set(row.get(key) or ())
+            if (figure := _mean_and_deviation(row, key))
         ]
         if shown:
             yield f"{name}: {', '.join(shown)} ({_USES[use]}), {measured.get('count', 0)} cases"
-    for words in (measured.get("of"), *(measured.get("remarks") or ())):
+    remarks = measured.get("remarks")
+    for words in (measured.get("of"), *(remarks if isinstance(remarks, list) else ())):
         if words:
             yield str(words)
+
+
+def _mean_and_deviation(row: Any, key: str) -> tuple[float, float] | None:
+    """A figure of a summary's row; None where it has none, or a stranger wrote something else in its place."""
+    figure = row.get(key) if isinstance(row, dict) else None
+    if not isinstance(figure, dict):
+        return None
+    mean, deviation = figure.get("mean"), figure.get("std")
+    return (mean, deviation) if _is_figure(mean) and _is_figure(deviation) else None
+
+
+def _is_figure(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _BEYOND
 
 
 def _flat(content: Any, longest: int, name: str = "") -> Iterator[str]:

@@ -169,6 +169,21 @@ def _tell_error(listeners: Sequence[Listener], message: str, exit_code: int) -> 
             continue
 
 
+def say(text: str) -> None:
+    """Print ``text`` on stdout; what its code page lacks, and what would steer the terminal, is written as an escape.
+
+    Names of files and segments, and what a stranger wrote on a model's card, must neither end a command that is done
+    nor clear a screen. Lines stay lines.
+    """
+    shown = "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
+    code_page = getattr(sys.stdout, "encoding", None) or "ascii"
+    print(shown.encode(code_page, "backslashreplace").decode(code_page))
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
 class StopRequest:
     """Says whether the work was asked to end: by the stop file, by SIGTERM, by Ctrl-C, or by the end of the process
     that waits for it. Call it to ask.

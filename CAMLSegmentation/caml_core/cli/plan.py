@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
+from typing import Any
 
 from . import options
 from .planning_options import add_planning, require_json, to_request
@@ -28,14 +28,23 @@ def run(args: argparse.Namespace) -> int:
     from ..training.planner import describe
     from ..training.run import plan_training, survey
 
-    with options.reporting(args) as listener:
+    with (
+        options.StopRequest(args.stop_file, args.parent_pid) as stop,
+        options.reporting(args) as told,
+    ):
+
+        def listener(kind: str, fields: dict[str, Any]) -> None:
+            told(kind, fields)
+            options.check_stop(stop)
+
         request = to_request(args, listener)
         cohort, found = survey(args.cohort, request, listener, start_path=args.model)
-        plan, _ = plan_training(cohort, found, request, listener, args.model)
+        plan, _ = plan_training(cohort, found, request, listener, args.model, lambda: options.check_stop(stop))
+        options.check_stop(stop)
         if output is not None:
             with replacing(output) as temporary:
                 write_json(temporary, plan)
-        listener("finished", {"result": to_json(plan)})
+        told("finished", {"result": to_json(plan)})
         if args.progress != "json":
-            print(describe(plan, found), file=sys.stdout)
+            options.say(describe(plan, found))
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,25 @@ def add_round(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--preview", default="", metavar="CASE", help="case to segment at each live validation")
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where prepared cases are kept")
+
+
+def refuse_beside_resume(args: argparse.Namespace, kept: Collection[str], of_round: bool = False) -> None:
+    """Raise UsageError that names the options which shape a plan, and of a round, and were given beside --resume.
+
+    kept: the names in ``args`` of those that count there, too.
+    """
+    parser = argparse.ArgumentParser()
+    if of_round:
+        add_round(parser)
+    add_planning(parser, of_round)
+    defaults = vars(parser.parse_args([])) | ({"name": ""} if of_round else {})
+    given = [name for name, default in defaults.items() if name not in kept and getattr(args, name) != default]
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(
+            f"--resume goes on with the options that the training was begun with; leave {names} away, or begin "
+            "another one in a new folder."
+        )
 
 
 def to_request(args: argparse.Namespace, listener: Listener) -> Request:

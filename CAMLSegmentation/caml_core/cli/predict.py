@@ -75,10 +75,7 @@ def run(args: argparse.Namespace) -> int:
         options.StopRequest(args.stop_file, args.parent_pid) as stop,
         options.reporting(args) as listener,
     ):
-        if args.within is not None and not args.within.is_dir():
-            raise UsageError(
-                f"The folder {args.within} is not there; give --within a folder of label maps named after the cases."
-            )
+        _check(args)
         listener("stage", {"name": "load", "detail": args.model.name})
         # After "started": importing PyTorch takes a second or two, and whoever waits should know why.
         from ..device import choose_device, use_threads
@@ -161,8 +158,8 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         "--stride",
         type=parse_stride,
         metavar="X,Y,Z",
-        help="windows of exactly the training patch at this stride, equally weighted; with --sub-model v and 18,18,4 "
-        "the published protocol",
+        help="windows of exactly the training patch at this stride, equally weighted, without mirrored views; with "
+        "--sub-model v and 18,18,4 the published protocol",
     )
     parser.add_argument(
         "--window-weights", choices=("uniform", "gaussian"), default=None, help="with --stride (default: uniform)"
@@ -216,11 +213,24 @@ def _volume(text: str) -> float:
     return value
 
 
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what can be known to be wrong before the model is read."""
+    if args.within is not None and not args.within.is_dir():
+        raise UsageError(
+            f"The folder {args.within} is not there; give --within a folder of label maps named after the cases."
+        )
+    if args.window_weights and not args.stride:
+        raise UsageError("--window-weights goes with --stride; without it windows are weighted by a Gaussian.")
+    if args.stride and args.quality == "best":
+        raise UsageError(
+            "--quality best is more overlap and mirrored views, and --stride fixes the windows, without mirrors; leave "
+            "one of them away."
+        )
+
+
 def _output(args: argparse.Namespace) -> Output:
     from ..inference.batch import Output
 
-    if args.window_weights and not args.stride:
-        raise UsageError("--window-weights goes with --stride; without it windows are weighted by a Gaussian.")
     if _names_other_file(args.output, args.images) and not args.output.is_dir():
         raise UsageError(
             f"{args.output} is no format for label maps; expected a folder or a name ending in {', '.join(FORMATS)}."

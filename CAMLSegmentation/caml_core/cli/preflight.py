@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         if args.progress != "json":
             more = [note for note in result["notes"] if note not in result["text"]]
             lines = [result["text"], *_needs(result), *(f"note         {note}" for note in more), result["sentence"]]
-            print("\n".join(filter(None, lines)), file=sys.stdout)
+            options.say("\n".join(filter(None, lines)))
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from . import options
-from .planning_options import add_planning, add_round, to_request
+from .planning_options import add_planning, add_round, refuse_beside_resume, to_request
 
 if TYPE_CHECKING:
     from ..events import Listener
@@ -71,6 +71,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.resume:
         if args.cohort or args.output:
             raise UsageError("--resume takes cohort and folder from the round; leave COHORT and -o away.")
+        refuse_beside_resume(args, ("device", "cache"), of_round=True)
         return
     if args.finish:
         raise UsageError("--finish goes with --resume ROUND_DIR: there is nothing to finish yet.")

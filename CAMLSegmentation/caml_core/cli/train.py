@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import CamlError, UsageError
 from ..events import Listener
 from . import options
-from .planning_options import add_planning, to_request
+from .planning_options import add_planning, refuse_beside_resume, to_request
 
 HELP = "Train on a cohort of a few labelled and many unlabelled cases, or resume a training."
 
@@ -73,6 +73,7 @@ def _folder(args: argparse.Namespace) -> Path:
     if args.resume:
         if args.cohort or args.output:
             raise UsageError("--resume takes cohort and folder from the run; leave COHORT and -o away.")
+        refuse_beside_resume(args, ("device",))
         return args.resume
     if not args.cohort or not args.output:
         raise UsageError("Name a cohort and a new run folder: caml train COHORT -o RUN_DIR (or --resume RUN_DIR).")
