@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
+import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -29,6 +31,7 @@ from caml_core.report.curves import draw_curves, draw_runs
 from caml_core.report.description import Description, ReportedRun, Section
 from caml_core.report.figures import rows, verdict
 from caml_core.report.overlays import draw_case
+from caml_core.report.page import link
 from caml_core.report.report import write_report
 from caml_core.report.table import points, read_table
 
@@ -240,6 +243,22 @@ def test_the_page_needs_nothing_from_outside_and_escapes_all_names(report):
     assert "http" not in text
     assert "&lt;script&gt;" in text
     assert "mean over two" in text.lower()
+
+
+def test_a_model_on_another_drive_is_linked_by_its_whole_path(study, tmp_path, monkeypatch):
+    """Windows has no relative path from one drive to another."""
+
+    def no_way(path: object, start: object) -> str:
+        raise ValueError(f"path is on mount 'D:', start on mount 'C:' ({path}, {start})")
+
+    model = tmp_path / "runs & more" / "model.caml"
+    with monkeypatch.context() as patch:
+        patch.setattr(os.path, "relpath", no_way)
+        markup = link(model, tmp_path / "report" / "index.html", "model")
+    (address,) = re.findall('href="([^"]*)"', markup)
+    assert address == html.escape(model.as_uri()) and address.startswith("file://")
+    markup = link(model, tmp_path / "report" / "index.html", "model")
+    assert 'href="../runs%20%26%20more/model.caml"' in markup
 
 
 def test_figures_are_those_of_the_metrics(study, report):

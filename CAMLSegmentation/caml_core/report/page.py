@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from ..data.files import replacing
+from ..data.files import absolute, replacing
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -51,7 +51,7 @@ def heading(level: int, text: str) -> str:
 
 
 def link(target: Path, page: Path, text: str) -> str:
-    """Return a link to a file, relative to the page."""
+    """Return a link to a file, relative to the page where that can be."""
     return f'<a href="{_address(target, page)}">{escape(text)}</a>'
 
 
@@ -99,4 +99,8 @@ def _class(kind: str) -> str:
 
 
 def _address(target: Path, page: Path) -> str:
-    return escape(quote(Path(os.path.relpath(target, page.parent)).as_posix()))
+    """As seen from the page, so that both can be moved together; from another Windows drive no such way leads."""
+    try:
+        return escape(quote(Path(os.path.relpath(target, page.parent)).as_posix()))
+    except ValueError:
+        return escape(absolute(target).as_uri())
