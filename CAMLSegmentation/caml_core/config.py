@@ -18,6 +18,8 @@ GENERIC_TERMINOLOGY = (
     "Segmentation category and type - DICOM master list"
     "~SCT^85756007^Tissue~SCT^85756007^Tissue~^^~Anatomic codes - DICOM master list~^^~^^"
 )
+#: R is along the axis of L, A along that of P, and I along that of S.
+_ONE_LETTER_AN_AXIS = str.maketrans("RAI", "LPS")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -84,12 +86,17 @@ class NetworkConfig:
     negative_slope: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(self.in_channels >= 1, f"A network needs at least one channel, got {self.in_channels}.")
+        _require(1 <= self.in_channels <= 256, f"A network takes 1 to 256 channels, got {self.in_channels}.")
         _require(2 <= self.classes <= 256, f"A network needs 2 to 256 classes, got {self.classes}.")
         _require(
-            1 <= self.base_filters <= 64 and (self.base_filters * 8) % self.attention_heads == 0,
+            1 <= self.base_filters <= 64
+            and self.attention_heads >= 1
+            and (self.base_filters * 8) % self.attention_heads == 0,
             f"base_filters must be 1 to 64 and fit {self.attention_heads} attention heads, got {self.base_filters}.",
         )
+        _require(self.head_features >= 1, f"head_features must be at least 1, got {self.head_features}.")
+        for name, share in (("dropout", self.dropout), ("attention_dropout", self.attention_dropout)):
+            _require(0 <= share <= 1, f"{name} must lie between 0 and 1, got {share}.")
         _require(
             len(self.strides) == 4 and all(s in (1, 2) for stage in self.strides for s in stage),
             "strides must be four triples of 1 or 2.",
@@ -208,6 +215,31 @@ class Geometry:
     def __post_init__(self) -> None:
         _require(all(0 < s < 1000 for s in self.spacing), f"Spacing {self.spacing} mm is not usable.")
         _require(all(p >= 1 for p in self.patch), f"Patch {self.patch} must have positive sides.")
+        _require(
+            sorted(self.orientation.translate(_ONE_LETTER_AN_AXIS)) == ["L", "P", "S"],
+            f"The orientation must name three patient axes such as LPS, got {self.orientation!r}.",
+        )
+
+
+def _check_network(
+    network: NetworkConfig,
+    geometry: Geometry,
+    channels: tuple[ChannelIntensity, ...],
+    segments: tuple[Segment, ...],
+) -> None:
+    """Raise UsageError where a network does not suit what goes into it and what comes out of it."""
+    _require(
+        len(channels) == network.in_channels,
+        f"{len(channels)} channel descriptions for {network.in_channels} input channels.",
+    )
+    _require(
+        len(segments) == network.classes - 1,
+        f"{len(segments)} segments for {network.classes} classes (background included).",
+    )
+    _require(
+        all(p % d == 0 for p, d in zip(geometry.patch, network.divisor)),
+        f"Patch {geometry.patch} must be divisible by {network.divisor}.",
+    )
 
 
 @dataclass(frozen=True)
@@ -251,18 +283,7 @@ class Plan:
         _require(self.preset in PRESETS, f"Unknown preset {self.preset!r}; expected one of {', '.join(PRESETS)}.")
         _require(self.iterations >= 1, f"A training needs at least one iteration, got {self.iterations}.")
         _require(self.batch_labeled >= 1, f"batch_labeled must be at least 1, got {self.batch_labeled}.")
-        _require(
-            len(self.channels) == self.network.in_channels,
-            f"{len(self.channels)} channel descriptions for {self.network.in_channels} input channels.",
-        )
-        _require(
-            len(self.segments) == self.network.classes - 1,
-            f"{len(self.segments)} segments for {self.network.classes} classes (background included).",
-        )
-        _require(
-            all(p % d == 0 for p, d in zip(self.geometry.patch, self.network.divisor)),
-            f"Patch {self.geometry.patch} must be divisible by {self.network.divisor}.",
-        )
+        _check_network(self.network, self.geometry, self.channels, self.segments)
 
     @property
     def span(self) -> int:
@@ -335,3 +356,5 @@ class ModelSpec:
             labels == list(range(1, len(labels) + 1)),
             f"Segment labels must be 1, 2, ... in order, got {labels}.",
         )
+        _check_network(self.network, self.geometry, self.channels, self.segments)
+        _require(set(self.flip_axes) <= {0, 1, 2}, f"Mirrored axes must be 0, 1 or 2, got {self.flip_axes}.")

@@ -43,6 +43,8 @@ FORMAT = "caml-model"
 FORMAT_VERSION = 1
 #: Room for the head of the safetensors file, which names every tensor.
 _HEAD_ROOM = 1024**2
+#: Lists and objects in each other, in a description; ours have six.
+_DEEPEST = 100
 _TYPES = {"F16", "BF16", "F32", "I64"}
 
 Shapes = Mapping[str, tuple[tuple[int, ...], bool]]
@@ -177,7 +179,7 @@ def load_model(path: Path) -> LoadedModel:
     with opened(path) as archive:
         document = _document(path, archive)
         card = _card(path, document)
-        shapes = network_shapes(card.spec.network)
+        shapes = _shapes(path, card.spec.network)
         weights = read_member(path, archive, WEIGHTS, limit=_largest_weights(shapes))
     if hashlib.sha256(weights).hexdigest() != card.sha256:
         raise ModelFileError(f"The weights in {path} are not those it was made with; copy or download the file again.")
@@ -195,6 +197,14 @@ def network_shapes(config: NetworkConfig) -> Shapes:
     with torch.device("meta"):
         network = build_network(config)
     return {name: (tuple(t.shape), t.is_floating_point()) for name, t in network.state_dict().items()}
+
+
+def _shapes(path: Path, config: NetworkConfig) -> Shapes:
+    """``network_shapes`` of a stranger's description."""
+    try:
+        return network_shapes(config)
+    except (ArithmeticError, RuntimeError, ValueError, TypeError) as error:
+        raise ModelFileError(f"The network that {path} describes cannot be built; it is no CAML model.") from error
 
 
 def misfit(state: Mapping[str, Tensor], shapes: Shapes) -> str:
@@ -292,6 +302,8 @@ def _document(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
         raise damaged(path) from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise foreign(path)
+    if _is_deeper(document, _DEEPEST):
+        raise damaged(path)
     version = document.get("format_version")
     if not isinstance(version, int) or version < 1:
         raise damaged(path)
@@ -299,6 +311,15 @@ def _document(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
         raise _too_new(path, document)
     check_members(path, archive)
     return document
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects are nested so deeply that Python could not write them again."""
+    inside = [value]
+    for _ in range(levels + 1):
+        inside = [v for outer in inside for v in (outer.values() if isinstance(outer, dict) else outer)]
+        inside = [v for v in inside if isinstance(v, (dict, list))]
+    return bool(inside)
 
 
 def _card(path: Path, document: dict[str, Any]) -> ModelCard:
@@ -321,7 +342,7 @@ def _card(path: Path, document: dict[str, Any]) -> ModelCard:
         if _version(str(document.get("caml_version", ""))) > _version(__version__):
             raise _too_new(path, document) from error
         raise ModelFileError(f"The description in {path} makes no sense: {error}") from error
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise damaged(path) from error
 
 
@@ -345,7 +366,7 @@ def _plain(value: Any) -> Any:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".") if part.isdigit())
+    return tuple(int(part) for part in text.split(".") if part.isdecimal() and len(part) < 10)
 
 
 def _check_sizes(path: Path, document: int, weights: int) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from caml_core.config import Geometry
 from caml_core.data.geometry import Grid, NetworkGrid
+from caml_core.errors import UsageError
 
 PATCH = (16, 16, 16)
 ORIENTATIONS = [
@@ -81,8 +82,8 @@ def test_other_orientations_than_lps_name_the_side_an_axis_points_to(orientation
 
 
 def test_an_orientation_that_is_none_is_refused():
-    with pytest.raises(ValueError, match="LPS"):
-        NetworkGrid.of(a_grid(), Geometry((1.0, 1.0, 1.0), PATCH, "LLS"))
+    with pytest.raises(UsageError, match="LPS"):
+        Geometry((1.0, 1.0, 1.0), PATCH, "LLS")
 
 
 @pytest.mark.parametrize("target", [(1.5, 1.5, 1.5), (0.5, 2.0, 0.9), (2.9, 2.9, 2.9)])

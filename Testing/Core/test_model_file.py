@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from cards import coarse
+from forgery import forge, forge_weights, members, rewrite
 
 from caml_core.config import ChannelIntensity, Geometry, ModelSpec, NetworkConfig, Segment
 from caml_core.errors import ModelFileError, ResourceError
@@ -54,33 +54,6 @@ def a_model_file(tmp_path, a_state) -> Path:
     path = tmp_path / "model.caml"
     save_model(path, spec=SPEC, state=a_state, info=INFO)
     return path
-
-
-def members(path: Path) -> dict[str, bytes]:
-    with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def rewrite(path: Path, contents: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        for name, content in contents.items():
-            archive.writestr(name, content)
-
-
-def forge(path: Path, change) -> None:
-    """Change the description as an attacker would, with a checksum that fits again."""
-    contents = members(path)
-    document = json.loads(contents["model.json"])
-    change(document)
-    document.pop("checksum")
-    plain = json.dumps(document, sort_keys=True, ensure_ascii=True).encode("ascii")
-    document["checksum"] = hashlib.sha256(plain).hexdigest()
-    rewrite(path, {**contents, "model.json": json.dumps(document).encode()})
-
-
-def forge_weights(path: Path, weights: bytes) -> None:
-    rewrite(path, {**members(path), "weights.safetensors": weights})
-    forge(path, lambda document: document["weights"].update(sha256=hashlib.sha256(weights).hexdigest()))
 
 
 def refusal(path: Path) -> str:
@@ -353,7 +326,7 @@ def test_a_directory_that_understates_a_member_is_refused(a_model_file):
         (lambda d: d["spec"]["network"].update(base_filters=10**9), "makes no sense"),
         (lambda d: d["spec"]["network"].update(base_filters=8), "do not fit"),
         (lambda d: d["spec"]["network"].update(head_features=10**6), "do not fit"),
-        (lambda d: d["spec"]["network"].update(classes=4), "do not fit"),
+        (lambda d: d["spec"]["network"].update(classes=4), "2 segments for 4 classes"),
     ],
 )
 def test_a_description_that_does_not_fit_is_refused(a_model_file, change, sentence):

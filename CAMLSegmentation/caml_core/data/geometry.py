@@ -126,9 +126,6 @@ class NetworkGrid:
 
 def _nearest_axes(direction: tuple[float, ...], orientation: str) -> tuple[Triple, tuple[bool, bool, bool]]:
     """Return the permutation and the flips that bring the axes nearest to ``orientation``."""
-    if sorted(_LETTERS[letter][0] for letter in orientation if letter in _LETTERS) != [0, 1, 2]:
-        msg = f"orientation must name three patient axes like 'LPS', got {orientation!r}"
-        raise ValueError(msg)
     matrix = np.asarray(direction, dtype=float).reshape(3, 3)
     wanted = [_LETTERS[letter] for letter in orientation]
 
