@@ -11,7 +11,6 @@ from ..errors import DataError, UsageError
 from . import options
 
 if TYPE_CHECKING:
-    from ..config import NumericMode
     from ..inference.batch import CaseResult, Output
     from ..inference.predictor import Predictor
 
@@ -125,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
             listener=listener,
         )
         _raise_failures(rows, table)
-        listener("finished", {"result": _result(rows, table, numeric, predictor)})
+        listener("finished", {"result": _result(rows, table, predictor)})
     return 0
 
 
@@ -266,14 +265,12 @@ def _raise_failures(rows: tuple[CaseResult, ...], table: Path | None) -> None:
     raise error
 
 
-def _result(
-    rows: tuple[CaseResult, ...], table: Path | None, numeric: NumericMode, predictor: Predictor
-) -> dict[str, Any]:
+def _result(rows: tuple[CaseResult, ...], table: Path | None, predictor: Predictor) -> dict[str, Any]:
     return {
         "cases": len(rows),
         "outputs": [row.output for row in rows],
         "table": str(table) if table else None,
-        "dtype": numeric.dtype,
+        "dtype": predictor.numeric.dtype,  # what it came to: an image may have needed float32
         "device": predictor.device,
         "seconds": round(sum(row.seconds for row in rows), 2),
     }
