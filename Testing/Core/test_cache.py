@@ -282,7 +282,7 @@ def test_a_full_disk_is_one_plain_error_and_leaves_nothing(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
     try:
-        with pytest.raises(ResourceError, match="disk is full"):
+        with pytest.raises(ResourceError, match="disk is full.*CAML_CACHE_DIR"):
             prepare(cache, case)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -68,3 +68,14 @@ def test_a_file_that_stays_held_is_left_as_it_was_and_named(tmp_path, held):
 def test_of_a_file_that_is_not_there_no_program_is_blamed(tmp_path):
     error = disk_error(PermissionError(errno.EACCES, "no"), tmp_path / "new.csv")
     assert str(error) == f"No permission to write {tmp_path / 'new.csv'}; choose a folder that you may write to."
+
+
+def test_what_is_full_and_what_is_too_long_is_said(monkeypatch, tmp_path):
+    assert "Your quota" in str(disk_error(OSError(errno.EDQUOT, "quota"), tmp_path))
+    lost = OSError(errno.ENOENT, "No such file or directory")
+    long, short = (Path("C:/") / (letter * count) / "label.seg.nrrd" for letter, count in (("x", 250), ("y", 20)))
+    assert "characters" not in str(disk_error(lost, long))
+    monkeypatch.setattr(os, "name", "nt")
+    told = str(disk_error(lost, long))
+    assert f"its {len(str(long))} characters are more than Windows takes" in told and "nearer to the root" in told
+    assert "characters" not in str(disk_error(lost, short))

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from ..config import ChannelIntensity, Geometry, Segment
-from ..errors import ResourceError
+from ..errors import DiskFullError, ResourceError
 from ..serialization import to_json
 from .case import Case
 from .digests import case_digest
@@ -52,6 +52,7 @@ _HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EBADF}
 _IN_USE: weakref.WeakSet[PreparedCase] = weakref.WeakSet()
 #: Open files to ask for, up to three a case: far more than any cohort needs, and the most that macOS grants.
 _OPEN_FILES = (65_536, 10_240)
+_ELSEWHERE = "CAML_CACHE_DIR, set before the program starts, names another folder for prepared scans."
 #: Bytes of the disk that entries beyond the limit leave free, for checkpoints, models and everybody else.
 _SPARE_BYTES = 10**9
 #: Where older versions kept a memo for each file, and how many of these are removed at a time: there may be millions.
@@ -101,7 +102,10 @@ class CaseCache:
         except OSError as error:
             if error.errno in TOO_MANY_FILES:
                 raise _too_many_files(case.id) from error
-            raise disk_error(error, self.folder) from error
+            told = disk_error(error, self.folder)
+            if isinstance(told, DiskFullError):
+                raise DiskFullError(f"{told} {_ELSEWHERE}") from error
+            raise told from error
         if prepared is None:
             raise ResourceError(f"Case {case.id} could not be kept in the cache {self.folder}; check the disk.")
         return prepared
@@ -161,7 +165,7 @@ class CaseCache:
             raise ResourceError(
                 f"Case {case_id} needs {needed / 1e9:.3g} GB in the cache {self.folder} beside the cases in use, and "
                 f"its disk has {free / 1e9:.3g} GB free, of which {_SPARE_BYTES / 1e9:.3g} GB must stay free; free "
-                "space on that disk, or exclude some cases."
+                f"space on that disk, or exclude some cases. {_ELSEWHERE}"
             )
 
     def _remove(self, entry: Path) -> bool:

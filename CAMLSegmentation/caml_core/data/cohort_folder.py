@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,10 @@ from .listing import Listing, Look, list_folder, remembering
 _FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
 _IMAGE_ENDS = ("_image", "-image", "_img")
 _CHANNEL = re.compile(r"^(.+)_(\d{4})$")
+_CHANNELS_OF_A_CASE = (
+    "Sequences of one patient are one case where they are called X_0000, X_0001 and so on, or where a list "
+    "(cohort.csv) names them in its columns image, image2 and so on."
+)
 #: Folders between that of a patient and those of the slices.
 _DEEPEST = 3
 
@@ -28,11 +33,14 @@ class _Walk:
     """One look at a folder and what is below it.
 
     ``odd`` and ``unreadable`` are sub-folders that are no cases: those with the images of none or several, and those
-    that cannot be read. ``maps`` are files that predictions left beside their labels.
+    that cannot be read. ``several`` hold more than one volume, ``split`` more than one DICOM series, each of which
+    became a case. ``maps`` are files that predictions left beside their labels.
     """
 
     look: Look = field(default_factory=remembering)
     odd: list[Path] = field(default_factory=list)
+    several: list[Path] = field(default_factory=list)
+    split: list[Path] = field(default_factory=list)
     unreadable: list[Path] = field(default_factory=list)
     maps: list[Path] = field(default_factory=list)
 
@@ -40,11 +48,22 @@ class _Walk:
         """Return what to tell of them."""
         odd = "do not hold one image or one DICOM series, with one label at most,"
         kinds = (
-            (f"Sub-folders that {odd}", self.odd),
-            ("Sub-folders that cannot be read", self.unreadable),
-            ("Maps that predictions left beside their labels", self.maps),
+            (f"Sub-folders that {odd} were left out", self.odd, ""),
+            ("Sub-folders with several images were left out", self.several, f" {_CHANNELS_OF_A_CASE}"),
+            ("Sub-folders that cannot be read were left out", self.unreadable, ""),
+            ("Maps that predictions left beside their labels were left out", self.maps, ""),
+            (
+                "Of sub-folders with several DICOM series each series is a case",
+                self.split,
+                " Take those off the list that are scouts or other sequences.",
+            ),
         )
-        return [f"{kind} were left out ({len(found)}): {_some(found)}." for kind, found in kinds if found]
+        return [f"{kind} ({len(found)}): {_some(found)}.{advice}" for kind, found, advice in kinds if found]
+
+    @property
+    def nothing_came_of(self) -> bool:
+        """Whether something was left out."""
+        return bool(self.odd or self.several or self.unreadable or self.maps)
 
 
 def scan(folder: Path, notes: list[str] | None) -> tuple[Case, ...]:
@@ -55,14 +74,26 @@ def scan(folder: Path, notes: list[str] | None) -> tuple[Case, ...]:
     walk = _Walk()
     cases = _cases_of(folder, notes, walk)
     sentences = walk.sentences()
-    if sentences and not cases:
+    if walk.nothing_came_of and not cases:
         raise DataError(
             f"The folder {folder} has no cases. {' '.join(sentences)} Choose the folder in which the scans themselves "
             "lie, or put each patient's scan into a folder of its own."
         )
     if notes is not None:
         notes += sentences
+        return _of_like_channels(cases, notes)
     return cases
+
+
+def _of_like_channels(cases: tuple[Case, ...], notes: list[str]) -> tuple[Case, ...]:
+    """Those with as many channels as most have; where a patient lacks a sequence, the others are still good."""
+    counts = Counter(len(case.images) for case in cases)
+    most = max(counts, key=lambda number: (counts[number], number), default=0)
+    odd = [case.id for case in cases if len(case.images) != most]
+    if odd:
+        named = ", ".join(odd[:3]) + (", ..." if len(odd) > 3 else "")
+        notes.append(f"Cases that have not {most} image(s), as most have, were left out ({len(odd)}): {named}.")
+    return tuple(case for case in cases if len(case.images) == most)
 
 
 def _cases_of(folder: Path, notes: list[str] | None, walk: _Walk) -> tuple[Case, ...]:
@@ -149,6 +180,7 @@ def _inside(folder: Path, walk: _Walk) -> tuple[Case, ...]:
     images = list(_images(here, {*labels, *here.maps}).values())
     series = [] if images else _series_below(here, _DEEPEST, walk)
     if len(series) > 1 and len(labels) <= 1:
+        walk.split.append(folder)
         named = [("-".join((folder.name, *p.relative_to(folder).parts)), p) for p in series]
         return tuple(c for name, p in named for c in _case_in(name, p, [(p,)], walk.look(p).labels, walk))
     labels += [label for p in series for label in walk.look(p).labels]
@@ -160,7 +192,9 @@ def _case_in(
 ) -> tuple[Case, ...]:
     """The case of a folder with these images and labels; where they are not those of one, the folder is left out."""
     if len(images) != 1 or len(labels) > 1:
-        if images or _holds_volumes(walk.look(folder), _DEEPEST, walk):
+        if len(images) > 1 and not any(path.suffix.lower() == ".dcm" for paths in images for path in paths):
+            walk.several.append(folder)
+        elif images or _holds_volumes(walk.look(folder), _DEEPEST, walk):
             walk.odd.append(folder)
         return ()
     label = absolute(labels[0]) if labels else None
@@ -203,7 +237,7 @@ def _images(listing: Listing, labels: Container[Path] = ()) -> dict[str, tuple[P
         if len(paths) > 1 and not all(_CHANNEL.match(stems[p] or "") for p in paths):
             raise DataError(
                 f"Case {identity} in {folder} has several images ({', '.join(p.name for p in paths)}); "
-                "keep one, or write a list with a column for each channel.",
+                f"keep one. {_CHANNELS_OF_A_CASE}",
                 identity,
             )
         numbers = [int(channel[2]) for p in paths if (channel := _CHANNEL.match(stems[p] or ""))]

@@ -24,6 +24,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TRIES = 21 if os.name == "nt" else 1
 _PAUSE = 0.1
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+#: Characters of a path on Windows, unless an administrator has allowed more, and those that a temporary name adds.
+_LONGEST_ON_WINDOWS, _PART_NAME = 259, 24
 #: What the system says where this process, or all together, hold as many files open as may be.
 TOO_MANY_FILES = {errno.EMFILE, errno.ENFILE}
 _VOLUMES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".hdr")
@@ -36,10 +38,16 @@ MAP_ENDS = ("_disagreement", "_probability")
 def disk_error(error: OSError, path: Path) -> ResourceError:
     """Return the sentence for an OSError met while writing ``path``."""
     if error.errno in _FULL:
-        return DiskFullError(f"The disk is full: cannot write {path}; free some space or choose another folder.")
+        full = "Your quota on the disk" if error.errno == errno.EDQUOT else "The disk"
+        return DiskFullError(f"{full} is full: cannot write {path}; free some space or choose another folder.")
     if error.errno in _FORBIDDEN:
         free = "close the program that has it open, or " if os.path.isfile(path) else ""
         return ResourceError(f"No permission to write {path}; {free}choose a folder that you may write to.")
+    if os.name == "nt" and error.errno == errno.ENOENT and len(str(path)) + _PART_NAME > _LONGEST_ON_WINDOWS:
+        return ResourceError(
+            f"Cannot write {path}: its {len(str(path))} characters are more than Windows takes; choose a folder nearer "
+            "to the root of the drive, or shorter names of cases."
+        )
     reason = error.strerror or str(error)
     return ResourceError(f"Cannot write {path} ({reason}); check the folder and the disk.")
 
