@@ -7,7 +7,7 @@ in the same coordinates as the scan's file.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -262,7 +262,7 @@ def segmentsOf(node: Any) -> tuple[Segment, ...]:
 def drawnOn(node: Any, volumeNode: Any, case: str) -> Drawn:
     """Return what a segmentation holds on the volume's grid; raise DataError where it does not lie there.
 
-    Where segments overlap the later one wins, and a note says so.
+    Where segments overlap the later one wins, and a note says so; one of which nothing is left then is refused.
     """
     import numpy
 
@@ -280,7 +280,8 @@ def drawnOn(node: Any, volumeNode: Any, case: str) -> Drawn:
             ).format(case=case, segmentation=node.GetName())
         )
     voxels = numpy.zeros(VolumeExchange.voxelsOf(volumeNode).shape, numpy.uint8)
-    filled, empty, overlap = [], [], 0
+    filled, empty, drawn, overlap = [], [], [], 0
+    over: dict[int, list[str]] = {}  # label of a segment -> the later ones that take voxels of it
     segmentation = node.GetSegmentation()
     for segment in segmentsOf(node):
         identity = segmentation.GetNthSegmentID(segment.label - 1)
@@ -290,11 +291,46 @@ def drawnOn(node: Any, volumeNode: Any, case: str) -> Drawn:
             continue
         mask = VolumeExchange.segmentMask(node, identity, volumeNode)
         _checkPlace(case, segment.name, own, _millilitres(volumeNode) * int(mask.sum()))
-        overlap += int(numpy.count_nonzero(voxels[mask]))
+        below = numpy.bincount(voxels[mask], minlength=len(filled) + 1)
+        overlap += int(below[1:].sum())
+        for label in numpy.flatnonzero(below[1:]) + 1:
+            over.setdefault(int(label), []).append(segment.name)
         filled.append(Segment(segment.name, len(filled) + 1, segment.color, segment.terminology))
+        drawn.append(int(mask.sum()))
         voxels[mask] = len(filled)
-    notes = _("Case {case}: {count} voxels lie in two segments; the later one was kept.")
-    return Drawn(voxels, tuple(filled), tuple(empty), (notes.format(case=case, count=overlap),) if overlap else ())
+    left = numpy.bincount(voxels.ravel(), minlength=len(filled) + 1)[1:]
+    notes = _overlapNotes(case, overlap, [(s, n, int(left[s.label - 1])) for s, n in zip(filled, drawn)], over)
+    return Drawn(voxels, tuple(filled), tuple(empty), notes)
+
+
+def _overlapNotes(
+    case: str, overlap: int, counts: Sequence[tuple[Segment, int, int]], over: Mapping[int, Sequence[str]]
+) -> tuple[str, ...]:
+    """Say how segments overlap; raise DataError where nothing is left of one.
+
+    overlap: voxels in two segments. counts: (segment, voxels drawn, voxels left) of each. over: which later segments
+    lie over which label.
+    """
+    if not overlap:
+        return ()
+    note = _("Case {case}: {count} voxels lie in two segments; the later one was kept.").format(
+        case=case, count=overlap
+    )
+    for segment, count, left in counts:
+        others = ", ".join(over.get(segment.label, ()))
+        if not left:
+            raise DataError(
+                _(
+                    "Case {case}: nothing is left of the segment {name}: {others} covers it wholly, and where two "
+                    "overlap the one further down in the list counts. Move {name} below it in the Segment Editor, or "
+                    "let them not overlap."
+                ).format(case=case, name=segment.name, others=others)
+            )
+        if 2 * left < count:
+            note += " " + _("{percent} % of {name} went to {others}: is their order in the list right?").format(
+                percent=round(100 * (1 - left / count)), name=segment.name, others=others
+            )
+    return (note,)
 
 
 def writeLabel(drawn: Drawn, volumeNode: Any, path: Path) -> None:

@@ -167,3 +167,43 @@ def test_a_case_drawn_on_since_its_label_was_taken_is_renamed_as_well(training):
     assert {case.status for case in training.logic.project.cases.values()} == {"edited", "accepted"}
     training.logic.cohort.noteEdits("LA 1")
     assert case_of(training, "LA 1").status == "accepted", "a name is no edit"
+
+
+def nested(case: str, shrunk: int):
+    """A scan with a segmentation: a ball inside, and after it one that is larger by so many voxels all around."""
+    from scipy.ndimage import binary_dilation, binary_erosion
+
+    volume = add_scan(0, case)
+    grow = binary_dilation if shrunk > 0 else binary_erosion
+    node = add_segmentation(volume, ball(0), "tumour")
+    node.GetSegmentation().AddEmptySegment("", "organ", (0.8, 0.4, 0.2))
+    draw(node, volume, grow(ball(0), iterations=abs(shrunk)), 1)
+    return node
+
+
+def test_a_segment_that_a_later_one_covers_wholly_is_refused_by_name(training):
+    nested("LA 0", 1)
+    training.update()
+    accept(training, "LA 0")
+    assert roles(training) == {"LA 0": "unlabeled"}
+    assert "nothing is left of the segment tumour: organ covers it wholly" in message(training)
+    assert "Move tumour below" in message(training)
+
+
+def test_a_segment_that_loses_most_of_itself_to_a_later_one_is_told(training):
+    nested("LA 0", -1)
+    training.update()
+    accept(training, "LA 0")
+    assert roles(training) == {"LA 0": "labeled"}
+    found = segment_of(training, "LA 0")
+    lost = round(100 * (1 - found["tumour"] / ball(0).sum()))
+    assert lost > 50, "what is tested"
+    assert f"{found['organ']} voxels lie in two segments" in message(training)
+    assert f"{lost} % of tumour went to organ" in message(training)
+
+
+def test_an_overlap_of_a_few_voxels_stays_one_sentence(training):
+    nested("LA 0", -3)
+    training.update()
+    accept(training, "LA 0")
+    assert "lie in two segments" in message(training) and "% of" not in message(training)
