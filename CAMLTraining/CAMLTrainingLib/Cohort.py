@@ -17,7 +17,7 @@ from caml_core.errors import CamlError, DataError
 from caml_core.project.cases import ProjectCase
 from caml_core.project.project import Project
 
-from . import Accepting, CaseExchange, LeftOut, ScanFiles, Scans, TakenLabels
+from . import Accepting, Candidates, CaseExchange, LeftOut, ScanFiles, Scans, TakenLabels
 from .CaseExchange import CASE, EXTRA, OPENED, PREDICTION
 from .ModelChoice import learnedBy
 
@@ -72,16 +72,7 @@ class Cohort:
 
     def segmentationNode(self, case: str) -> Any:
         """Return the segmentation that a hand drew or corrected for a case; predictions do not count."""
-        volumeNode, onVolume = self.volumeNode(case), None
-        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-            if node.GetAttribute(PREDICTION) is not None:
-                continue
-            if self.owns(node, case):
-                return node
-            ours = volumeNode is not None and SegmentationResult.sourceOf(node) is volumeNode
-            if ours and node.GetAttribute(SegmentationResult.MODEL) is None and not self.caseOf(node):
-                onVolume = node
-        return onVolume
+        return Candidates.ownNode(self, case)
 
     def casesInScene(self) -> set[str]:
         """Return the cases of which the scene has a volume, though it be without voxels, or a segmentation."""
@@ -115,9 +106,8 @@ class Cohort:
 
     def assign(self, case: str, segmentationNode: Any) -> None:
         """Make a segmentation that of a case; another one that was, is set free."""
-        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-            if self.owns(node, case) and node.GetAttribute(PREDICTION) is None:
-                self.release(node)
+        for node in Candidates.marked(self, case):
+            self.release(node)
         if segmentationNode is not None:
             segmentationNode.RemoveAttribute(PREDICTION)
             self.mark(segmentationNode, case)
@@ -308,8 +298,10 @@ class Cohort:
         """Take the segmentation of a case as its label, by the user's word, and return notes.
 
         The segmentation in the scene counts first, else the label file. A prediction in which nothing was changed
-        measures no model, unless ``asPredicted``. Raises CamlError that says what is wrong; then nothing has changed.
+        measures no model, unless ``asPredicted``. Raises CamlError that says what is wrong, also where several bear the
+        case's mark and differ; then nothing has changed.
         """
+        Candidates.checkOne(self, case)
         if role == "validation" and not asPredicted:
             Accepting.checkMeasures(self, case)
         node = self.segmentationNode(case)
@@ -334,14 +326,19 @@ class Cohort:
 
     def noteEdits(self, case: str) -> None:
         """Look whether a hand has changed the segmentation since it was taken as label, and say so in the status."""
-        node = self.segmentationNode(case)
-        if case not in self.project.cases or node is None or not node.GetSegmentation().GetNumberOfSegments():
+        if case not in self.project.cases or self.project.cases[case].status == "edited":
             return
+        found = Candidates.marked(self, case) or [self.segmentationNode(case)]
+        if any(node is not None and self._isNew(node, case) for node in found):
+            self.project.update(case, status="edited")
+
+    def _isNew(self, node: Any, case: str) -> bool:
+        """Whether a segmentation holds something, and is neither a case's label nor as it was handed to a hand."""
+        if not node.GetSegmentation().GetNumberOfSegments():
+            return False
         state = SegmentationResult.lastFingerprint(node)
         untouched = state == node.GetAttribute(OPENED) or TakenLabels.isLabel(node, self.project, case, state)
-        if untouched or self.project.cases[case].status == "edited" or SegmentationResult.isEmpty(node):
-            return
-        self.project.update(case, status="edited")
+        return not untouched and not SegmentationResult.isEmpty(node)
 
     def noteStale(self) -> None:
         """Say of which labelled cases the segmentation was edited after it was taken as label."""

@@ -16,7 +16,7 @@ from slicer.i18n import tr as _
 from caml_core.errors import CamlError
 from caml_core.project.headers import Header, read_header
 
-from . import Accepting, LeftOut
+from . import Accepting, Candidates, LeftOut
 from .CasesTable import ROLE_TITLES, CasesTable, rowOf
 from .Logic import CAMLTrainingLogic
 from .ModelChoice import modelNamed
@@ -161,9 +161,13 @@ class CohortSection:
 
     def _onSegmentation(self, node: Any) -> None:
         selected = self.table.selected()
-        if self._updating or len(selected) != 1 or node is self._logic.cohort.segmentationNode(selected[0]):
+        if self._updating or len(selected) != 1:
             return
-        self._trying(lambda: self._logic.cohort.assign(selected[0], node))
+        cohort = self._logic.cohort
+        isOnlyOne = len(Candidates.marked(cohort, selected[0])) < 2  # else to choose the one that is shown says much
+        if isOnlyOne and node is cohort.segmentationNode(selected[0]):
+            return
+        self._trying(lambda: cohort.assign(selected[0], node))
 
     # Buttons
 

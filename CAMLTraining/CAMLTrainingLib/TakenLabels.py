@@ -34,10 +34,10 @@ def beganAs(node: Any, project: Project, case: str, state: str) -> str:
         fromLabel = node.GetAttribute(TAKEN) == labelOf(project, case) != ""
         return "correction" if before and fromLabel else ""
     made = (node.GetAttribute(OPENED), node.GetAttribute(SegmentationResult.STATE))
-    return "prediction" if _filled(state) in [_filled(known) for known in made if known] else "correction"
+    return "prediction" if filled(state) in [filled(known) for known in made if known] else "correction"
 
 
-def _filled(state: str) -> list[str]:
+def filled(state: str) -> list[str]:
     """What a fingerprint says of segments that are not empty: taking an empty one away corrects nothing."""
     return [segment for segment in state.split(";") if not segment.endswith("=empty")]
 
