@@ -19,7 +19,7 @@ from caml_core.project.headers import Header, read_header
 from . import Accepting, Candidates, LeftOut
 from .CasesTable import ROLE_TITLES, CasesTable, rowOf
 from .Logic import CAMLTrainingLogic
-from .ModelChoice import modelNamed
+from .ModelChoice import startOf
 from .Practice import PracticeRun
 from .RoleQueue import RoleQueue
 
@@ -305,7 +305,7 @@ class CohortSection:
     def _holdOut(self, count: int) -> None:
         cohort = self._logic.cohort
         if count:
-            cohort.holdOut(count, modelNamed(self._parameterNode.startModel))
+            cohort.holdOut(count, startOf(self._parameterNode))
             return
         cohort.project.hold_none_out()
         cohort.notes.append(

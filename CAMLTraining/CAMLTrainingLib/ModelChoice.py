@@ -36,9 +36,7 @@ def library() -> Any:
 
 def modelChoices() -> list[tuple[str, Path]]:
     """Return (title, file) of the models that a training can start from; models of one name are told apart by file."""
-    entries = [entry for entry in library().entries() if entry.card is not None]
-    names = Counter(entry.name for entry in entries)
-    return [(f"{e.name} ({e.path.stem})" if names[e.name] > 1 else e.name, e.path) for e in entries]
+    return [(title, path) for title, _name, path in _choices()]
 
 
 def titleOf(path: Path) -> str:
@@ -46,15 +44,59 @@ def titleOf(path: Path) -> str:
     return next((title for title, file in modelChoices() if file == path), "")
 
 
-def modelNamed(title: str) -> Path | None:
-    """Return the file of a model by title; None for an empty title, DataError for an unknown one."""
+def startOf(node: Any) -> Path | None:
+    """Return the file of the model that parameters name; None for a start from scratch, DataError for one that is gone.
+
+    Titles change as models of the same name come and go: the file's own name, which is kept beside the title, counts
+    first, then the title, then the model's name where one model alone has it.
+    """
+    title, stem = node.startModel, node.startModelFile
     if not title:
         return None
+    choices = _choices()
+    for found in (
+        [p for _title, name, p in choices if p.stem == stem and title in _titles(name, p)],
+        [p for known, _name, p in choices if known == title],
+        [p for _title, name, p in choices if title in (*_titles(name, p), f"{name} ({stem})")],
+    ):
+        if len(found) == 1:
+            return found[0]
+    gone = _("The model {name} is not among the models any more; choose another start.")
+    raise DataError(gone.format(name=title))
+
+
+def setStart(node: Any, title: str) -> None:
+    """Name a model in parameters, by its title and its file; an empty title: start from scratch."""
     found = next((path for known, path in modelChoices() if known == title), None)
-    if found is None:
-        gone = _("The model {name} is not among the models any more; choose another start.")
-        raise DataError(gone.format(name=title))
-    return found
+    node.startModel, node.startModelFile = title, found.stem if found is not None else ""
+
+
+def settleStart(node: Any) -> str:
+    """Name the model that parameters mean as it is titled now; where it is gone, start from scratch and say so."""
+    before = node.startModel
+    try:
+        path = startOf(node)
+    except DataError:
+        setStart(node, "")
+        node.startChosenFor = ""
+        return _(
+            "The model {name}, which the training was to start from, is not among the models any more: it starts from "
+            "scratch now. Choose another start, or open the model in CAML Segmentation again."
+        ).format(name=before)
+    setStart(node, titleOf(path) if path is not None else "")
+    return ""
+
+
+def _choices() -> list[tuple[str, str, Path]]:
+    """(title, name, file) of the models that a training can start from."""
+    entries = [entry for entry in library().entries() if entry.card is not None]
+    names = Counter(entry.name for entry in entries)
+    return [(_titles(e.name, e.path)[names[e.name] > 1], e.name, e.path) for e in entries]
+
+
+def _titles(name: str, path: Path) -> tuple[str, str]:
+    """The titles of a model: where no other has its name, and where one has."""
+    return name, f"{name} ({path.stem})"
 
 
 def learnedBy(model: Path | None) -> tuple[str, ...]:

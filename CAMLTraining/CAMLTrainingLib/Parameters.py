@@ -21,14 +21,16 @@ class CAMLTrainingParameterNode:
 
     projectBeside: the project's folder as seen from the scene's own, as far as that was known (``SceneProject``).
     cohort: the project's list as JSON, with the cases of this scene: it alone brings them, their roles and labels back.
-    startModel: the name of a model, empty for a start from scratch. startChosenFor: the project and round after which
-    that was chosen, by the user or by the round's end; empty where nobody has chosen.
+    startModel: the title of a model, empty for a start from scratch. startModelFile: the name of its file, without
+    ending (``ModelChoice.startOf``). startChosenFor: the project and round after which that was chosen, by the user or
+    by the round's end; empty where nobody has chosen.
     """
 
     projectFolder: str = ""
     projectBeside: str = ""
     cohort: str = ""
     startModel: str = ""
+    startModelFile: str = ""
     startChosenFor: str = ""
     budget: str = "1h"
     baseline: bool = False

@@ -6,7 +6,7 @@ import html
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,11 @@ class Verdict:
     def cautions(self) -> list[str]:
         """What the user should read before anything runs: outliers, and what this cohort cannot give."""
         return [str(note) for note in self.result.get("cautions") or []]
+
+    def cautioned(self, sentence: str) -> Verdict:
+        """Return this verdict with one more sentence to be read before anything runs."""
+        more = {"notes": [sentence, *self.notes], "cautions": [sentence, *self.cautions]}
+        return replace(self, result={**self.result, **more})
 
 
 class PreflightRun(EngineCall):

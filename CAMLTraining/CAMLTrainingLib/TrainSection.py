@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,7 @@ from caml_core.model_file import read_card
 
 from . import Curves, Parameters, TrainingTexts
 from .Logic import CAMLTrainingLogic
-from .ModelChoice import modelChoices, modelNamed, standing
+from .ModelChoice import modelChoices, setStart, settleStart, standing, startOf
 from .Preflight import TrainingSettings, Verdict, verdictHtml
 from .PreviewSection import PreviewSection
 
@@ -38,25 +39,14 @@ class TrainSection:
     ) -> None:
         self._ui, self._logic, self._onChange, self._rolesChange = ui, logic, onChange, rolesChange
         self._parameterNode: Any = None
-        self._lastModel = ("", "")
+        self._lastModel, self._gone = ("", ""), ""
         self._updating = self._trainNext = self._stopNext = False
         self._checkedKey: Any = None
         self._shownNext, self._drawn, self._stage = "", 0.0, ""
         self.curves = Curves.Curves()
         self.preview = PreviewSection(ui, logic, self._say, self.log)
-        fill(
-            ui.budgetComboBox,
-            (
-                (_("10 minutes"), "10m"),
-                (_("1 hour"), "1h"),
-                (_("Overnight (10 hours)"), "overnight"),
-                (_("Until it stops improving"), "better"),
-            ),
-        )
-        fill(
-            ui.onQuitComboBox,
-            ((_("Training goes on"), "continue"), (_("Training is paused, everything saved"), "pause")),
-        )
+        fill(ui.budgetComboBox, TrainingTexts.BUDGETS)
+        fill(ui.onQuitComboBox, TrainingTexts.ON_QUIT)
         choose(ui.onQuitComboBox, Parameters.storedOnQuit())
         for combo, slot in (
             (ui.startModelComboBox, self._onStartModel),
@@ -78,7 +68,7 @@ class TrainSection:
 
     def setParameterNode(self, parameterNode: Any) -> None:
         """Follow a parameter node; None detaches."""
-        self._parameterNode = parameterNode
+        self._parameterNode, self._gone = parameterNode, ""
         self.preview.setParameterNode(parameterNode)
         if parameterNode is not None:
             self.refreshModels()
@@ -89,9 +79,16 @@ class TrainSection:
         self._updating = True
         names = [(name, name) for name, _path in modelChoices()]
         fill(self._ui.startModelComboBox, [(_("From scratch"), ""), *names])
-        if self._parameterNode is not None and not choose(self._ui.startModelComboBox, self._parameterNode.startModel):
-            self._parameterNode.startModel = self._parameterNode.startChosenFor = ""
+        if self._parameterNode is not None:
+            self._gone = settleStart(self._parameterNode) or self._gone
+            choose(self._ui.startModelComboBox, self._parameterNode.startModel)
         self._updating = False
+        self._sayGone()
+
+    def _sayGone(self) -> None:
+        """Where the start model is gone: here, and with what the check says, until a start is chosen."""
+        if self._gone:
+            self._ui.statusLabel.text = f"<b>{html.escape(self._gone)}</b>"
 
     def startFrom(self, name: str, again: bool = False) -> None:
         """The next round begins with what the last one has learnt, unless the user has chosen otherwise since.
@@ -102,15 +99,15 @@ class TrainSection:
         self._lastModel = (about, name)
         kept = node is None or node.startChosenFor == about
         if not kept and not (again and node.startModel and not node.startChosenFor):
-            node.startModel = name
-            node.startChosenFor = about
+            setStart(node, name)
+            node.startChosenFor, self._gone = about, ""
         self.refreshModels()
 
     def settings(self) -> TrainingSettings:
         """Return what the panel says; raise DataError where the start model is gone."""
         node = self._parameterNode
         return TrainingSettings(
-            startModel=modelNamed(node.startModel),
+            startModel=startOf(node),
             budget=node.budget,
             baseline=node.baseline,
             folds=self._folds(),
@@ -230,6 +227,8 @@ class TrainSection:
     def onPreflight(self, verdict: Verdict) -> None:
         """Show the verdict; go on with training where that was asked for and nothing speaks against it."""
         wanted, self._trainNext = self._trainNext, False
+        if self._gone:
+            verdict = verdict.cautioned(self._gone)
         self._ui.statusLabel.text = ""
         self._ui.verdictTextBrowser.html = verdictHtml(verdict)
         self._ui.verdictTextBrowser.setVisible(True)
@@ -252,6 +251,7 @@ class TrainSection:
         self._checkedKey, self._trainNext, self._stopNext = None, False, False
         self._ui.verdictTextBrowser.setVisible(False)
         self._ui.statusLabel.text = ""
+        self._sayGone()  # the choice is the scene's
         self._ui.logTextEdit.clear()
 
     # Buttons
@@ -356,7 +356,7 @@ class TrainSection:
         self._ui.progressBar.maximum = 1000
         self._ui.progressBar.value = 0
         self._logic.startTraining(settings)
-        self._checkedKey = None
+        self._checkedKey, self._gone = None, ""
 
     def _stop(self) -> None:
         """For good: end in good order, then score what there is; by force where it does not answer."""
@@ -415,7 +415,8 @@ class TrainSection:
     def _onStartModel(self, index: int) -> None:
         if self._updating or self._parameterNode is None:
             return
-        self._parameterNode.startModel = chosen(self._ui.startModelComboBox)
+        setStart(self._parameterNode, chosen(self._ui.startModelComboBox))
+        self._gone = ""
         self._parameterNode.startChosenFor = standing(self._logic.project, self._logic.rounds())
         self._takeSegments()
         self._onChange()
@@ -424,7 +425,7 @@ class TrainSection:
         """A cohort without segments takes those of the start model."""
         project = self._logic.project
         try:
-            path = modelNamed(self._parameterNode.startModel)
+            path = startOf(self._parameterNode)
             if path is not None and not project.segments:
                 segments = read_card(path).spec.segments
                 self._logic.cohort.setSegments([s.name for s in segments], segments)

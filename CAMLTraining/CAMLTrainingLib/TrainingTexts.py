@@ -6,6 +6,14 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+#: What can be chosen, and its key: how long to train, and what becomes of a training when Slicer quits.
+BUDGETS = (
+    (_("10 minutes"), "10m"),
+    (_("1 hour"), "1h"),
+    (_("Overnight (10 hours)"), "overnight"),
+    (_("Until it stops improving"), "better"),
+)
+ON_QUIT = ((_("Training goes on"), "continue"), (_("Training is paused, everything saved"), "pause"))
 STOP = _("Stop the training for good? What it has learnt so far is measured and kept as a model.")
 STOP_PAUSED = _(
     "End this paused training for good? What it has learnt so far is measured and kept as a model; it cannot be "

@@ -426,14 +426,15 @@ def test_what_was_said_of_one_project_is_not_shown_for_the_next(training, a_coho
 
 
 def test_models_of_one_name_are_told_apart(training, stand_in, models_folder):
-    from CAMLTrainingLib.ModelChoice import modelChoices, modelNamed, titleOf
+    from CAMLTrainingLib.ModelChoice import modelChoices, setStart, startOf, titleOf
 
     models_folder.mkdir(parents=True, exist_ok=True)
     for name in ("round 1", "round 2"):
         shutil.copy(stand_in, models_folder / f"{name}.caml")
     assert [title for title, _ in modelChoices()] == ["Stand-in (round 1)", "Stand-in (round 2)"]
     path = models_folder / "round 2.caml"
-    assert modelNamed(titleOf(path)) == path
+    setStart(training._parameterNode, titleOf(path))
+    assert startOf(training._parameterNode) == path
 
 
 def test_a_preview_case_that_is_gone_does_not_block_training(training, a_cohort):

@@ -163,3 +163,53 @@ def test_where_models_cannot_be_written_the_list_is_still_followed(two_rounds, t
     (tmp_path / "models" / ".identity").mkdir()  # nothing can take its place, not even for root
     panel = reopen(panel.logic.project.folder)
     assert start(panel) == "Round 2" and models() == ["Round 1", "Round 2"]
+
+
+def library():
+    """The user's models."""
+    from CAMLSegmentationLib import Models
+
+    return Models.library()
+
+
+def test_a_start_stays_though_models_of_its_name_come_and_go(two_rounds, stand_in, tmp_path):
+    panel, _ = two_rounds
+    (tmp_path / "other").mkdir()
+    chosen = panel.train.settings().startModel
+    twin = library().add(renamed(stand_in, tmp_path / "other", "Round 2"))
+    assert panel.train.settings().startModel == chosen, "before the list is read again"
+    panel.enter()
+    assert start(panel) == f"Round 2 ({chosen.stem})"
+    library().remove(twin)
+    panel.enter()
+    assert start(panel) == "Round 2" and panel.train.settings().startModel == chosen
+
+
+def test_a_model_of_the_same_name_does_not_take_the_place_of_the_chosen_one(two_rounds, stand_in, tmp_path):
+    panel, _ = two_rounds
+    (tmp_path / "other").mkdir()
+    library().add(renamed(stand_in, tmp_path / "other", "Round 1"))
+    first = next(e.path for e in library().entries() if e.name == "Round 1" and e.path.stem != "Round 1")
+    panel.enter()
+    choose_start(panel, f"Round 1 ({first.stem})")
+    assert panel.train.settings().startModel == first
+    library().remove(next(e.path for e in library().entries() if e.name == "Round 1" and e.path != first))
+    panel.enter()
+    assert start(panel) == "Round 1" and panel.train.settings().startModel == first
+
+
+def test_a_start_that_is_gone_is_said_and_train_asks_to_be_pressed_twice(two_rounds):
+    from CAMLTrainingLib.Preflight import Verdict
+
+    panel, _ = two_rounds
+    library().remove(panel.train.settings().startModel)
+    panel.enter()
+    assert start(panel) == "From scratch"
+    assert panel.ui.statusLabel.text.startswith("<b>The model Round 2, which the training was to start from")
+    panel.train._trainNext = True
+    panel.onPreflight(Verdict("fits", "It fits."))
+    assert not panel.logic.training and "press Train again" in panel.ui.statusLabel.text
+    assert "The model Round 2, which the training was to start from" in panel.ui.verdictTextBrowser.html
+    choose_start(panel, "Round 1")
+    panel.onPreflight(Verdict("fits", "It fits."))
+    assert "Round 2" not in panel.ui.verdictTextBrowser.html
