@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 
 from caml_core.errors import CamlError, DataError
 
-from . import CaseExchange, ScanFiles, TakenLabels
+from . import Candidates, CaseExchange, ScanFiles, TakenLabels
 
 if TYPE_CHECKING:
     from .Cohort import Cohort
@@ -46,6 +46,7 @@ def acceptFile(cohort: Cohort, case: str, role: str) -> tuple[str, ...]:
     if known.label is None:
         raise DataError(
             _("Case {case} has no segmentation; press Edit and draw it, or give it a label file.").format(case=case)
+            + Candidates.hint(cohort, case)
         )
     from caml_core.data.labels import is_segmentation
     from caml_core.project.labels import check_label_file
@@ -81,6 +82,7 @@ def accept(cohort: Cohort, case: str, node: Any, role: str) -> tuple[str, ...]:
             _("Case {case}: {segmentation} is empty; draw its segments first.").format(
                 case=case, segmentation=node.GetName()
             )
+            + Candidates.hint(cohort, case)
         )
     check_names(case, [s.name for s in drawn.segments], cohort.project.segments)
     filled = {segment.name.strip().casefold() for segment in drawn.segments}
@@ -97,7 +99,7 @@ def accept(cohort: Cohort, case: str, node: Any, role: str) -> tuple[str, ...]:
     path = _write(cohort, case, drawn, volumeNode)
     names = tuple(s.name for s in drawn.segments)
     cohort.project.update(case, label=path, role=role, status="accepted", segments=names, label_began=began)
-    TakenLabels.remember(cohort.mark(node, case), cohort.project, case, state)
+    TakenLabels.remember(Candidates.take(cohort, case, node), cohort.project, case, state)
     return drawn.notes + _lacking(cohort, case, names)
 
 

@@ -71,8 +71,8 @@ class Cohort:
         return next((node for node in sceneVolumes() if self.owns(node, case)), None)
 
     def segmentationNode(self, case: str) -> Any:
-        """Return the segmentation that a hand drew or corrected for a case; predictions do not count."""
-        return Candidates.ownNode(self, case)
+        """Return the segmentation that a hand drew or corrected for a case; what a model made counts once changed."""
+        return Candidates.segmentationNode(self, case)
 
     def casesInScene(self) -> set[str]:
         """Return the cases of which the scene has a volume, though it be without voxels, or a segmentation."""
@@ -80,20 +80,8 @@ class Cohort:
         return {case for node in nodes if (case := self.caseOf(node))}
 
     def segmentationNames(self) -> dict[str, str]:
-        """Return case -> name of its segmentation in the scene; one pass, where a search a case would take its time."""
-        volumes = {node.GetID(): case for node in sceneVolumes() if (case := self.caseOf(node))}
-        marked: dict[str, str] = {}
-        others: dict[str, str] = {}
-        role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-            if node.GetAttribute(PREDICTION) is not None:
-                continue
-            if case := self.caseOf(node):
-                marked.setdefault(case, node.GetName())
-            elif node.GetAttribute(SegmentationResult.MODEL) is None:
-                case = volumes.get(node.GetNodeReferenceID(role) or "", "")
-                others.update({case: node.GetName()} if case else {})
-        return {**others, **marked}
+        """Return case -> name of its segmentation in the scene."""
+        return Candidates.names(self)
 
     def predictionNode(self, case: str) -> Any:
         """Return the newest prediction of a case in the scene."""

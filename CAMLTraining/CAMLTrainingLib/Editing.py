@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from caml_core.errors import DataError
 
-from . import CaseExchange, Predictions, TakenLabels
+from . import Candidates, CaseExchange, Predictions, TakenLabels
 from .CaseExchange import ACCEPTED, OPENED, WRITTEN
 from .Cohort import Cohort
 
@@ -20,9 +20,10 @@ from .Cohort import Cohort
 def openCase(cohort: Cohort, case: str) -> tuple[Any, Any]:
     """Return (volume node, segmentation node) of a case, ready to be drawn in; raise CamlError where it cannot be.
 
-    The segmentation is the one in the scene, else the accepted label or the label file, else a copy of the prediction,
-    else a new one with the cohort's segments. A copy that no hand has touched gives way to a newer prediction, and goes
-    where the scan was replaced since: the prediction is of another one (``Predictions.outdatedWords``).
+    The segmentation is the one in the scene (``Candidates.segmentationNode``), else the accepted label or the label
+    file, else a copy of the prediction, else a new one with the cohort's segments. A copy that no hand has touched
+    gives way to a newer prediction, and goes where the scan was replaced since: the prediction is of another one
+    (``Predictions.outdatedWords``).
     """
     if case not in cohort.project.cases:
         raise DataError(_("There is no case {case} any more; choose another.").format(case=case))
@@ -45,7 +46,7 @@ def openCase(cohort: Cohort, case: str) -> tuple[Any, Any]:
         node.SetAttribute(OPENED, SegmentationResult.fingerprint(node))
     elif node is None:
         node = CaseExchange.newSegmentation(volumeNode, case, cohort.project.segments)
-    cohort.mark(node, case)
+    Candidates.take(cohort, case, node)
     CaseExchange.addSegments(node, cohort.project.segments)
     show(cohort, case, volumeNode, node)
     return volumeNode, node

@@ -25,7 +25,7 @@ from caml_core.project.outdated import is_outdated
 from caml_core.project.project import Project
 from caml_core.project.suggestion import Ranked, rank_at_random, rank_by_disagreement
 
-from . import CaseExchange
+from . import Candidates, CaseExchange
 from .CaseExchange import PREDICTION, WRITTEN
 from .Cohort import Cohort
 from .ScanQueue import ScanQueue
@@ -389,7 +389,7 @@ def showPrediction(cohort: Cohort, case: str, modelName: str = "") -> Any:
 
 def _keepEdits(cohort: Cohort, case: str, node: Any) -> None:
     """A prediction that a hand has corrected where it stood is that hand's work: it stays, as a segmentation."""
-    taken = cohort.segmentationNode(case) is not None
+    taken = Candidates.ownNode(cohort, case) is not None
     node.RemoveAttribute(PREDICTION)
     node.SetName(_("{case} corrected").format(case=case))
     if taken:
