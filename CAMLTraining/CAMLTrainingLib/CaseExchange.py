@@ -340,24 +340,34 @@ def writeLabel(drawn: Drawn, volumeNode: Any, path: Path) -> None:
     write_labels(path, drawn.voxels.transpose(2, 1, 0), VolumeExchange.gridOf(volumeNode), drawn.segments)
 
 
-def loadLabel(path: Path, volumeNode: Any, case: str, segments: Sequence[Segment], images: Sequence[Path] = ()) -> Any:
+def loadLabel(
+    path: Path,
+    volumeNode: Any,
+    case: str,
+    segments: Sequence[Segment],
+    images: Sequence[Path] = (),
+    renamed: Mapping[str, str] | None = None,
+) -> Any:
     """Return a new segmentation with the labels of a file, on its volume; raise DataError where it cannot be read.
 
     segments: the cohort's, which give a plain label map its names by value, and every label its colours. images: the
     case's files; what lies on the grid of the first goes along with its voxels where these were moved in the scene.
+    renamed: new names of segments by those that they have in files of before (``Project.old_names``).
     """
     from caml_core.data.labels import is_segmentation, read_labels
 
     found = read_labels(path, case, () if is_segmentation(path) else segments)
     known = {s.name.strip().casefold(): s for s in segments}
+    own = {s.name.strip().casefold() for s in found.segments}
+    names = {o.strip().casefold(): n for o, n in (renamed or {}).items() if n.strip().casefold() not in own}
     node = newSegmentation(volumeNode, case, ())
     grid = gridInScene(found.grid, volumeNode, images)
     labels = VolumeExchange.orientedLabels(found.array, grid, volumeNode)
     for segment in found.segments:
-        look = known.get(segment.name.strip().casefold(), segment)
-        SegmentationResult.setSegment(
-            node.GetSegmentation(), Segment(segment.name, segment.label, look.color, look.terminology), labels
-        )
+        name = names.get(segment.name.strip().casefold(), segment.name)
+        look = known.get(name.strip().casefold(), segment)
+        made = Segment(name, segment.label, look.color, look.terminology)
+        SegmentationResult.setSegment(node.GetSegmentation(), made, labels)
     addSegments(node, segments)
     return node
 

@@ -247,6 +247,15 @@ class Cohort:
 
     # Labels and roles
 
+    def loadLabel(self, case: str, path: Path, volumeNode: Any) -> Any:
+        """Return a new segmentation with what a file holds of a case, under the names that segments have by now.
+
+        Raises DataError where it cannot be read (``CaseExchange.loadLabel``).
+        """
+        project = self.project
+        images = project.cases[case].images
+        return CaseExchange.loadLabel(path, volumeNode, case, project.segments, images, project.old_names())
+
     def setSegments(self, names: Sequence[str], look: Sequence[Segment] = ()) -> None:
         """Set the cohort's segments by name, or as "name = value" where plain label maps have that value for them.
 
@@ -274,7 +283,7 @@ class Cohort:
         by_key = {old.casefold(): new for old, new in names.items()}
         for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
             case = self.caseOf(node)
-            if not case or node.GetAttribute(PREDICTION) is not None:
+            if not case:
                 continue
             TakenLabels.renamed(node, self.project, case, labels[case])
             segmentation = node.GetSegmentation()

@@ -38,7 +38,7 @@ def openCase(cohort: Cohort, case: str) -> tuple[Any, Any]:
         SegmentationResult.remove(node)  # opened once and left without a stroke
         node = None
     if node is None and hasLabel:
-        node = CaseExchange.loadLabel(known.label, volumeNode, case, cohort.project.segments, known.images)
+        node = cohort.loadLabel(case, known.label, volumeNode)
         if known.status == "accepted":
             TakenLabels.remember(node, cohort.project, case, SegmentationResult.fingerprint(node))
     elif node is None and hasPrediction:

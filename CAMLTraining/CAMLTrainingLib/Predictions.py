@@ -379,7 +379,7 @@ def showPrediction(cohort: Cohort, case: str, modelName: str = "") -> Any:
         return older
     elif older is not None:
         SegmentationResult.remove(older)
-    node = CaseExchange.loadLabel(known.prediction, volumeNode, case, cohort.project.segments, known.images)
+    node = cohort.loadLabel(case, known.prediction, volumeNode)
     cohort.mark(node, case).SetAttribute(PREDICTION, name)
     node.SetAttribute(WRITTEN, written)
     SegmentationResult.remember(node)
@@ -435,6 +435,6 @@ def correction(cohort: Cohort, case: str) -> Any:
     """
     known = cohort.project.cases[case]
     _checkPrediction(known)
-    node = CaseExchange.loadLabel(known.prediction, cohort.load(case), case, cohort.project.segments, known.images)
+    node = cohort.loadLabel(case, known.prediction, cohort.load(case))
     node.SetAttribute(WRITTEN, CaseExchange.writtenAt(known.prediction))
     return cohort.mark(node, case)

@@ -13,7 +13,6 @@ from slicer.i18n import tr as _
 
 from caml_core.errors import CamlError
 
-from . import CaseExchange
 from .CaseExchange import PREDICTION
 from .Logic import CAMLTrainingLogic
 
@@ -91,8 +90,7 @@ class PreviewSection:
             return
         self._unseen = ""
         try:
-            images = logic.project.cases[case].images
-            node = CaseExchange.loadLabel(path, volumeNode, case, logic.project.segments, images)
+            node = logic.cohort.loadLabel(case, path, volumeNode)
         except CamlError as error:  # the file may be replaced while it is read
             self._log(str(error))
             return

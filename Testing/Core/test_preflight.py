@@ -220,6 +220,7 @@ def test_segments_are_taken_over_or_new(a_cohort, tmp_path):
     assert (found["kept_segments"], found["new_segments"]) == (["segment_2"], ["segment_1"])
     text = " ".join(found["notes"])
     assert "does not know segment_1" in text and "labels of case3, held out here" in text
+    assert any("does not know segment_1" in note for note in found["cautions"]), "it is to be read before training"
     assert from_json(Plan, found["plan"]).geometry == a_plan().geometry
 
 

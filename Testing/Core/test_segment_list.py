@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from caml_core.config import Segment
 from caml_core.errors import UsageError
+from caml_core.project.project import Project
 from caml_core.project.segment_list import list_segments, renamed, written
 
 ATRIUM = Segment("left atrium", 2, (0.1, 0.2, 0.3), "code^atrium")
@@ -80,3 +83,32 @@ def test_values_are_written_only_where_they_are_not_the_place():
 def test_two_of_one_name_or_value_are_refused(text):
     with pytest.raises(UsageError, match="give each its own"):
         list_segments(text.split(","))
+
+
+def test_a_project_remembers_what_its_segments_were_called(tmp_path):
+    project = Project(tmp_path)
+    project.segments = (Segment("C", 1), AORTA)
+    project.note_renamed({"A": "B"})
+    project.note_renamed({"b": "C"})
+    project.save()
+    assert Project.open(tmp_path).old_names() == {"A": "C", "b": "C"}
+    project.segments = (*project.segments, Segment("a", 3))
+    assert project.old_names() == {"b": "C"}, "A is another segment by now"
+    project.segments = (AORTA,)
+    assert project.old_names() == {}, "there is none any more"
+
+
+def test_a_name_that_comes_back_is_no_old_one(tmp_path):
+    project = Project(tmp_path)
+    project.segments = (Segment("A", 1),)
+    project.note_renamed({"A": "B"})
+    project.note_renamed({"B": "A"})
+    assert project.old_names() == {"B": "A"}
+
+
+def test_a_project_of_before_has_no_old_names(tmp_path):
+    project = Project(tmp_path)
+    project.segments = (AORTA,)
+    project.save()
+    assert "renamed" not in json.loads(project.file.read_text())
+    assert Project.open(tmp_path).old_names() == {}

@@ -17,6 +17,7 @@ from training_tools import (
     cell,
     draw,
     message,
+    predict,
     roles,
     write_folder,
 )
@@ -207,3 +208,45 @@ def test_an_overlap_of_a_few_voxels_stays_one_sentence(training):
     training.update()
     accept(training, "LA 0")
     assert "lie in two segments" in message(training) and "% of" not in message(training)
+
+
+# Names of before, in what models have made
+
+
+@pytest.fixture
+def predicted(training):
+    """A case with a prediction under the segment's old name."""
+    add_scan(0, "LA 0")
+    training.update()
+    list_segments(training, SEGMENT)
+    predict(training, "LA 0", ball(0))
+    return training
+
+
+def names_of(node) -> list[str]:
+    """The names of a segmentation's segments."""
+    from CAMLTrainingLib.CaseExchange import segmentNames
+
+    return segmentNames(node)
+
+
+@pytest.mark.parametrize("reopened", [False, True], ids=["at once", "in a project opened anew"])
+def test_a_prediction_of_before_opens_under_the_new_name(predicted, reopened):
+    list_segments(predicted, "left atrium")
+    if reopened:
+        predicted.logic.save()
+        predicted.logic.openProject(predicted.logic.project.folder)
+        predicted.update()
+    predicted.openCase("LA 0")
+    assert names_of(predicted.edit.editor.segmentationNode()) == ["left atrium"]
+    predicted.ui.acceptNextButton.click()
+    assert segment_of(predicted, "LA 0") == {"left atrium": int(ball(0).sum())}
+
+
+def test_a_prediction_in_the_scene_is_renamed_as_well(predicted):
+    from CAMLTrainingLib.Predictions import showPrediction
+
+    node = showPrediction(predicted.logic.cohort, "LA 0", "Model")
+    list_segments(predicted, "left atrium")
+    assert names_of(node) == ["left atrium"]
+    assert showPrediction(predicted.logic.cohort, "LA 0") is node

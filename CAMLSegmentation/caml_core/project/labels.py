@@ -64,7 +64,8 @@ def rename_segments(project: Project, names: Mapping[str, str]) -> None:
     """Give segments (old name -> new name) their new names in all accepted labels, so that these stay the cohort's.
 
     Slicer's segmentations are written anew into the project's folder; the files of before stay. Plain label maps have
-    no names. Raises CamlError where one cannot be read or written; then the project is as it was.
+    no names. The project remembers the names, for models and predictions of before. Raises CamlError where one cannot
+    be read or written; then the project is as it was.
     """
     from ..data.labels import is_segmentation, read_labels, write_labels
     from ..data.segments import name_key
@@ -84,6 +85,7 @@ def rename_segments(project: Project, names: Mapping[str, str]) -> None:
         changes[case.id]["label"] = path
     for identity, fields in changes.items():
         project.update(identity, **fields)
+    project.note_renamed(names)
 
 
 def _grid(path: Path, case_id: str) -> Grid:

@@ -17,7 +17,7 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class Project:
         self.others = 0
         #: Whether labelled cases may be held out by themselves, where there are enough and nobody has named any.
         self.spares = True
+        #: Old name -> new name of segments that were renamed: models and predictions of before have the old ones.
+        self.renamed: dict[str, str] = {}
         self._seen: tuple[int, int] | None = None
 
     @property
@@ -111,6 +113,8 @@ class Project:
         self.others = others if isinstance(others := content.get("others"), int) else 0
         self.spares = content.get("hold_out") is not False
         self.segments = declared_segments(content, where)
+        names = content.get("renamed")
+        self.renamed = {str(old): str(new) for old, new in names.items()} if isinstance(names, dict) else {}
         self.cases = {case.id: case for case in cases}
 
     def write(self, only: Container[str] | None = None) -> str:
@@ -121,6 +125,8 @@ class Project:
             head["others"] = others
         if not self.spares:
             head["hold_out"] = False
+        if self.renamed:
+            head["renamed"] = self.renamed
         return json.dumps({**head, "cases": rows}, indent=1)
 
     def save(self) -> None:
@@ -284,6 +290,20 @@ class Project:
 
     # Labels, split, training
 
+    def note_renamed(self, names: Mapping[str, str]) -> None:
+        """Remember that segments (old name -> new name) bear another name from now on."""
+        later = {_key(old): new for old, new in names.items()}
+        kept = {old: later.get(_key(new), new) for old, new in self.renamed.items() if _key(old) not in later}
+        self.renamed = {old: new for old, new in {**kept, **names}.items() if _key(old) != _key(new)}
+
+    def old_names(self) -> dict[str, str]:
+        """Return old name -> new name of the segments, for what was made before they were renamed.
+
+        A name that another segment bears by now is no old one.
+        """
+        names = {_key(s.name) for s in self.segments}
+        return {o: n for o, n in self.renamed.items() if _key(n) in names and _key(o) not in names}
+
     def values_settled(self, identity: str) -> bool:
         """Whether the accepted label of another case says which values plain label maps have for the segments."""
         return any(
@@ -371,6 +391,11 @@ class Project:
             )
         with replacing(path) as temporary:
             temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _key(name: str) -> str:
+    """As ``data.segments.name_key``, which brings numpy along."""
+    return name.strip().casefold()
 
 
 def _free(folder: Path, name: str, suffix: str) -> Path:

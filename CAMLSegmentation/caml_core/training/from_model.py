@@ -14,8 +14,9 @@ from .sizes import LEAST_CEILING, LabelTraits
 
 #: Share of the learning rate.
 FINE_TUNING_RATE = 0.3
-#: How the note begins that a start model's grid is too coarse.
+#: How the notes begin that a start model's grid is too coarse, and that it lacks segments.
 COARSE_START = "On the start model's grid labels keep"
+NEW_SEGMENTS = "The start model does not know"
 
 
 def taken_over(
@@ -34,7 +35,7 @@ def taken_over(
     known = {s.name.casefold() for s in spec.segments}
     new = [s.name for s in found.segments if s.name.casefold() not in known]
     if new:
-        notes.append(f"The start model does not know {', '.join(new)}: these segments start from scratch.")
+        notes.append(f"{NEW_SEGMENTS} {', '.join(new)}: these segments start from scratch.")
     for ours, theirs in zip(found.channels, spec.channels):
         if ours.modality != theirs.modality:
             notes.append(f"The start model was trained on {theirs.modality}, the cohort looks like {ours.modality}.")
