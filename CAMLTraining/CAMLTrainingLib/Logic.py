@@ -193,6 +193,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
             raise UsageError(_("The check is running."))
         self.verdict = None
         cohort = self._trainingCohort(settings.startModel)
+        settings = settings.withNames(self.project.old_names())
         self._preflight.look(cohort, settings, self.project.folder, self.project.next_round())
 
     def preflight(self, settings: TrainingSettings | None = None) -> Verdict:
@@ -235,7 +236,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         self.round = RoundProcess(folder, self.lock, self)
         self._rounds = None
         self._launched.append(self.round)
-        self.round.start([str(cohort), *settings.training()])
+        self.round.start([str(cohort), *settings.withNames(self.project.old_names()).training()])
         self.save()
         return folder
 

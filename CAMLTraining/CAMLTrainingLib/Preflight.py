@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ BUDGETS: dict[str, tuple[str, ...]] = {
 @dataclass(frozen=True)
 class TrainingSettings:
     """What the user chose. ``startModel``: a model file, None for a start from scratch. ``iterations``: for scripts,
-    in place of the budget.
+    in place of the budget. ``renamed``: old and new names of segments, from the project where this is left out.
     """
 
     startModel: Path | None = None
@@ -41,16 +41,25 @@ class TrainingSettings:
     seed: int = 0
     name: str = ""
     previewCase: str = ""
+    renamed: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.budget not in BUDGETS:
             msg = f"budget must be one of {', '.join(BUDGETS)}, got {self.budget!r}"
             raise ValueError(msg)
 
+    def withNames(self, names: Mapping[str, str]) -> TrainingSettings:
+        """Return these settings, with new names of segments by those that the start model may have for them."""
+        pairs = [pair for pair in names.items() if not any(name.startswith("-") for name in pair)]  # no options
+        return replace(self, renamed=self.renamed or tuple(pairs))
+
     def planning(self) -> list[str]:
         """Return the arguments that ``caml preflight`` and ``caml round`` share."""
         arguments = ["--iterations", str(self.iterations)] if self.iterations else list(BUDGETS[self.budget])
         arguments += ["--model", str(self.startModel)] if self.startModel is not None else []
+        if self.startModel is not None:
+            for pair in self.renamed:
+                arguments += ["--renamed", *pair]
         arguments += ["--baseline"] if self.baseline else []
         arguments += ["--folds", str(self.folds)] if self.folds else []
         # The project has its split already (``Cohort.fixSplit``), also where it is to have none.

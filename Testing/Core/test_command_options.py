@@ -25,6 +25,7 @@ SHAPING = (
     *(("--budget", "2h"), ("--iterations", "9"), ("--threads", "1"), ("--dtype", "fp32"), ("--seed", "3")),
     *(("--patch", "16,16,16"), ("--spacing", "1,1,1"), ("--base-filters", "2"), ("--batch", "1")),
     *(("--model", "m.caml"), ("--preset", "paper"), ("--hold-out", "0")),
+    ("--renamed", "A", "B"),
 )
 OF_TRAIN = (("--labeled-only",),)
 OF_ROUND = (("--baseline",), ("--folds", "2"), ("--until-better",), ("--preview", "p1"), ("--name", "Mine"))

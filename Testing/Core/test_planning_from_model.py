@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from synthetic import tiny_plan, write_cohort
 
 from caml_core.cli import main
@@ -17,13 +18,14 @@ from caml_core.data.grid import Grid
 from caml_core.data.labels import write_labels, write_scalar
 from caml_core.events import silent
 from caml_core.model import build_network
-from caml_core.model_file import ModelInfo, save_model
+from caml_core.model_file import ModelInfo, load_model, save_model
 from caml_core.serialization import from_json, read_json
 from caml_core.training import sizes
-from caml_core.training.from_model import COARSE_START
+from caml_core.training.from_model import COARSE_START, NEW_SEGMENTS
 from caml_core.training.preflight import Extras, preflight
 from caml_core.training.request import Request
 from caml_core.training.run import survey
+from caml_core.training.warm_start import load_start, start_state
 
 
 @pytest.mark.parametrize("asked", [("--base-filters", "4"), ("--patch", "32,16,16"), ("--spacing", "2,2,2")])
@@ -98,3 +100,41 @@ def test_only_a_coarser_start_s_grid_is_tried(tmp_path: Path, monkeypatch: pytes
     assert tried == [coarse, coarse]
     assert sizes.study_labels(cases, found, (), Geometry((0.5, 0.5, 0.4), (16, 16, 16))).start_ceiling == 1.0
     assert len(tried) == 2
+
+
+# Segments that were renamed since
+
+
+def _start_of(path: Path, *names: str) -> Path:
+    """A model that was never trained, of segments with these names."""
+    plan = tiny_plan()
+    segments = tuple(Segment(name, label) for label, name in enumerate(names, 1))
+    network = dataclasses.replace(plan.network, classes=len(segments) + 1)
+    spec = dataclasses.replace(plan.model_spec, segments=segments, network=network)
+    torch.manual_seed(0)
+    save_model(path, spec=spec, state=build_network(network).state_dict(), info=ModelInfo("start"), half=False)
+    return path
+
+
+def test_what_a_renamed_segment_has_learnt_is_taken_over(tmp_path: Path) -> None:
+    path = _start_of(tmp_path / "start.caml", "Old", "bright")
+    start = load_start(path, (("old", "new"), ("never heard of", "x")))
+    wanted = (Segment("bright", 1), Segment("new", 2))
+    result, before = start_state(start, start.spec.network, wanted, seed=1), load_model(path).state
+    for layer in ("decoder1.out_conv.weight", "decoder2.out_conv.bias"):
+        assert torch.equal(result[layer][[0, 1, 2]], before[layer][[0, 2, 1]])
+
+
+def test_a_new_name_that_the_model_has_already_stays_that_segments(tmp_path: Path) -> None:
+    path = _start_of(tmp_path / "start.caml", "old", "older", "new")
+    pairs = (("old", "new"), ("older", "newest"), ("new", "newest"))
+    assert [s.name for s in load_start(path, pairs).spec.segments] == ["old", "newest", "new"]
+
+
+def test_the_check_knows_renamed_segments(tmp_path: Path) -> None:
+    cohort = write_cohort(tmp_path / "cohort", labeled=2, unlabeled=1)
+    path = _start_of(tmp_path / "start.caml", "old", "segment_2")
+    request = Request(threads=1, dtype="fp32", iterations=10, renamed=(("old", "segment_1"),))
+    found = preflight(cohort, request, silent, path, Extras(cache_folder=tmp_path / "cache"))
+    assert (found["kept_segments"], found["new_segments"]) == (["segment_1", "segment_2"], [])
+    assert not [note for note in found["cautions"] if note.startswith(NEW_SEGMENTS)]

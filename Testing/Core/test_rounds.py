@@ -223,6 +223,15 @@ def test_the_start_model_is_scored_by_the_names_of_its_segments(a_cohort, tmp_pa
     assert folder.start.read_bytes() == start.read_bytes()
 
 
+def test_a_round_knows_the_segments_of_its_start_model_under_their_new_names(a_cohort, tmp_path):
+    start = a_start(tmp_path / "start.caml", (Segment("before", 1), Segment("bright", 2)))
+    request = RoundRequest(Request(renamed=(("before", "dim"),)))
+    cohort = _declared(a_cohort, {"dim": 1, "bright": 2})
+    found = work(planned_round(tmp_path / "round", cohort, a_plan(2), request, start=start))
+    assert set(row_of(found, "start")["summary"]) == {"dim", "bright"}
+    assert not any("does not know" in note for note in found["notes"])
+
+
 def test_what_the_start_model_has_seen_is_said(a_cohort, tmp_path):
     seen = {"case0": {"role": "labeled"}, "case1": {"role": "unlabeled"}, "case4": {"role": "labeled"}}
     start = a_start(tmp_path / "start.caml", (Segment("segment_1", 1), Segment("segment_2", 2)), seen)

@@ -250,3 +250,26 @@ def test_a_prediction_in_the_scene_is_renamed_as_well(predicted):
     list_segments(predicted, "left atrium")
     assert names_of(node) == ["left atrium"]
     assert showPrediction(predicted.logic.cohort, "LA 0") is node
+
+
+@pytest.mark.parametrize("from_model", [True, False], ids=["from a model", "from scratch"])
+def test_check_and_training_are_told_what_segments_were_called(training, stand_in, monkeypatch, from_model):
+    """Once each, and only where there is a model that may know them under their old names."""
+    from CAMLTrainingLib.EngineCall import EngineCall
+    from CAMLTrainingLib.Preflight import TrainingSettings
+    from CAMLTrainingLib.RoundProcess import RoundProcess
+
+    told: list[list[str]] = []
+    monkeypatch.setattr(EngineCall, "start", lambda self, arguments, folder: told.append(arguments))
+    monkeypatch.setattr(RoundProcess, "start", lambda self, arguments: told.append(arguments))
+    add_segmentation(add_scan(0, "LA 0"), ball(0))
+    training.update()
+    accept(training, "LA 0")
+    list_segments(training, "atrium")
+    list_segments(training, "left atrium")
+    settings = TrainingSettings(startModel=stand_in if from_model else None)
+    training.logic.startPreflight(settings)
+    training.logic.startTraining(settings)
+    pairs = [[list(a[i + 1 : i + 3]) for i, word in enumerate(a) if word == "--renamed"] for a in told]
+    expected = [[SEGMENT, "left atrium"], ["atrium", "left atrium"]] if from_model else []
+    assert pairs == [expected, expected]

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 def add_planning(parser: argparse.ArgumentParser, of_round: bool = False) -> None:
     """Add everything that shapes a plan. of_round: what cannot be asked of a round is not shown, and refused later."""
     parser.add_argument("--model", type=Path, metavar="START.caml", help="model to start from (default: from scratch)")
+    parser.add_argument(
+        "--renamed",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("OLD", "NEW"),
+        help="name of a segment in the start model, and its name in the cohort (may be given several times)",
+    )
     parser.add_argument("--preset", choices=PRESETS, default="default", help="default, or the published method: paper")
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
@@ -100,6 +108,7 @@ def to_request(args: argparse.Namespace, listener: Listener) -> Request:
         until_better=getattr(args, "until_better", False),
         preview=bool(getattr(args, "preview", "")),
         hold_out=args.hold_out,
+        renamed=tuple((old, new) for old, new in args.renamed),
     )
 
 

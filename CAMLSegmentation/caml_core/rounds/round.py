@@ -29,6 +29,7 @@ from ..training.run_folder import RunFolder
 from ..training.scores import Scoring, main_sub_model, start_model_scores, unread_remark
 from ..training.session import Session, case_memos
 from ..training.trainer import Observer, Outcome
+from ..training.warm_start import load_start
 from . import result
 from .parts import fold_cohorts, fold_plan, labeled_only_plan
 from .preview import Preview
@@ -109,7 +110,8 @@ class Round:
         return found
 
     def _work(self, finish: bool) -> dict[str, Any]:
-        self._start = load_model(self.folder.start) if self.folder.start.is_file() else None
+        renamed = self.request.planning.renamed
+        self._start = load_start(self.folder.start, renamed) if self.folder.start.is_file() else None
         plan, cohort = self._prepare(finish)
         self._score_start(plan, cohort)
         preview = Preview(self.folder, cohort, for_part(self._around.listener, MAIN), self._stop)

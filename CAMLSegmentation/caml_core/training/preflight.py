@@ -19,7 +19,7 @@ from ..data.fingerprint import CaseFingerprint, Fingerprint
 from ..device import total_ram
 from ..errors import ResourceError, UsageError
 from ..events import Listener
-from ..model_file import LoadedModel, load_model, network_shapes
+from ..model_file import LoadedModel, network_shapes
 from ..serialization import to_json
 from . import sizes
 from .from_model import COARSE_START, NEW_SEGMENTS
@@ -30,7 +30,7 @@ from .request import Request, check_of_round
 from .run import survey
 from .session import case_memos
 from .validation import VALIDATION_CASES
-from .warm_start import known_labels
+from .warm_start import known_labels, load_start
 
 MB = 1e6
 MIB = 2**20
@@ -66,7 +66,7 @@ def preflight(
     check_of_round(request.labeled_only)
     cohort, found = survey(cohort_path, request, listener, extras.cache_folder, start_path)
     surveyed = time.monotonic()
-    start = None if start_path is None else load_model(start_path)
+    start = None if start_path is None else load_start(start_path, request.renamed)
     listener("stage", {"name": "measuring", "detail": request.device})
     plan, needed, sentence = None, 0.0, ""
     try:

@@ -14,7 +14,8 @@ class Request:
 
     ``until_better``: train until the validated Dice no longer rises; budget and iterations are then the most that
     may be taken. ``preview``: a case is segmented at each validation, which takes its time, too. ``hold_out``:
-    labelled cases to spare for validation where the cohort has no such cases (0: all are learnt from).
+    labelled cases to spare for validation where the cohort has no such cases (0: all are learnt from). ``renamed``: old
+    and new names of segments that are called otherwise in the start model than in the cohort.
     """
 
     preset: str = "default"
@@ -32,6 +33,7 @@ class Request:
     until_better: bool = False
     preview: bool = False
     hold_out: int | None = None
+    renamed: tuple[tuple[str, str], ...] = ()
 
 
 def check_of_round(labeled_only: bool) -> None:

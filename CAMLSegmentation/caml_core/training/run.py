@@ -25,7 +25,7 @@ from .run_folder import RunFolder
 from .session import Session, case_memos, cases_folder
 from .trainer import Outcome, Streams, Trainer, check_streams
 from .validation import Scores
-from .warm_start import start_state
+from .warm_start import load_start, start_state
 
 _NEEDED = (
     "The training cannot go on without its labelled and held-out cases: put the files back or connect their drive, "
@@ -67,7 +67,7 @@ def plan_training(
     check: Callable[[], None] = lambda: None,
 ) -> tuple[Plan, LoadedModel | None]:
     """Decide everything, with a short measurement on the device; ``check`` may raise in between."""
-    start = None if start_path is None else load_model(start_path)
+    start = None if start_path is None else load_start(start_path, request.renamed)
     listener("stage", {"name": "measuring", "detail": request.device})
     return make_plan(cohort, found, request, start, check), start
 

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..config import NetworkConfig, Segment
 from ..model import build_network
-from ..model_file import LoadedModel
+from ..model_file import LoadedModel, load_model
 
 #: Layers with one row a class.
 OUTPUT_LAYERS = ("decoder1.out_conv", "decoder2.out_conv")
+
+
+def load_start(path: Path, renamed: Sequence[tuple[str, str]] = ()) -> LoadedModel:
+    """Return the model that a training starts from, its segments under the names that they have in the cohort.
+
+    renamed: (old name, new name). A new name that the model has already stays that segment's. Raises ModelFileError
+    where the file cannot be read.
+    """
+    model = load_model(path)
+    names = {old.casefold(): new for old, new in renamed}
+    taken, segments = {s.name.casefold() for s in model.spec.segments}, []
+    for segment in model.spec.segments:
+        new = names.get(segment.name.casefold(), segment.name)
+        if new.casefold() not in taken:
+            taken.add(new.casefold())
+            segment = dataclasses.replace(segment, name=new)
+        segments.append(segment)
+    return dataclasses.replace(model, spec=dataclasses.replace(model.spec, segments=tuple(segments)))
 
 
 def start_state(
