@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .Predictions import PredictionSummary
+from .PredictionSummary import PredictionSummary
 from .Preflight import Verdict
 
 

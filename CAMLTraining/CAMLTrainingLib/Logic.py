@@ -23,7 +23,8 @@ from caml_core.project.suggestion import Ranked
 from . import LeftOut, ModelChoice, Parameters, RoundFiles, SceneProject
 from .Cohort import Cohort, defaultFolder
 from .Listener import Listener
-from .Predictions import PredictionRun, PredictionSummary, rankedCases, unsegmented
+from .Predictions import PredictionRun, rankedCases, unsegmented
+from .PredictionSummary import PredictionSummary
 from .Preflight import PreflightRun, TrainingSettings, Verdict
 from .RoundProcess import RoundProcess, pauseAll
 
@@ -334,13 +335,13 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
             raise
 
     def segmentUnlabeled(self, model: Path | str | None = None) -> PredictionSummary:
-        """Segment the unlabelled cases, as ``startPredictions`` does, and wait."""
+        """As ``startPredictions``, and wait; raise CamlError also for a fault on the way, or where all cases failed."""
         self.startPredictions(model)
         run = self.predictions
         while run is not None and not run.ended:
             run.wait()
             slicer.app.processEvents()
-        return run.summary if run is not None else PredictionSummary()
+        return (run.summary if run is not None else PredictionSummary()).checked()
 
     def cancelPredictions(self) -> None:
         """Stop segmenting; what is done stays."""

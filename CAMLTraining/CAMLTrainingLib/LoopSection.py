@@ -15,7 +15,7 @@ from caml_core.project.suggestion import Ranked
 
 from . import Editing, Predictions
 from .Logic import CAMLTrainingLogic
-from .Predictions import PredictionSummary
+from .PredictionSummary import PredictionSummary
 
 _HEADERS = (_("Case"), _("Disagreement"), _("Why"))
 

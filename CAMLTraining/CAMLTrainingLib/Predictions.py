@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +27,7 @@ from caml_core.project.suggestion import Ranked, rank_at_random, rank_by_disagre
 from . import Candidates, CaseExchange
 from .CaseExchange import PREDICTION, WRITTEN
 from .Cohort import Cohort
+from .PredictionSummary import PredictionSummary
 from .ScanQueue import ScanQueue
 
 #: Attribute of a disagreement map in the scene: the case it belongs to.
@@ -48,22 +48,6 @@ class PredictionListener(Protocol):
 
     def onPredictionEnd(self, summary: PredictionSummary) -> None:
         """Nothing more comes."""
-
-
-@dataclass
-class PredictionSummary:
-    """How it ended: cases done, cases that failed with the reason, a fault of the whole, and whether it was stopped.
-
-    ``leftOut``: mL that lay apart from the largest parts of a case, where the model keeps these alone. ``misfits``:
-    cases that are not like what the model was made for, with a sentence each.
-    """
-
-    done: list[str] = field(default_factory=list)
-    leftOut: dict[str, float] = field(default_factory=dict)
-    misfits: dict[str, str] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    fault: str = ""
-    cancelled: bool = False
 
 
 class PredictionRun:

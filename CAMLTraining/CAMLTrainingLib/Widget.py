@@ -17,7 +17,7 @@ from .EditPage import EditPage
 from .Listener import Listener
 from .Logic import CAMLTrainingLogic
 from .LoopSection import LoopSection
-from .Predictions import PredictionSummary
+from .PredictionSummary import PredictionSummary
 from .Preflight import Verdict
 from .RoundSection import RoundSection
 from .TrainSection import TrainSection
