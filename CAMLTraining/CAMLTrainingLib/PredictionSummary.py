@@ -25,7 +25,7 @@ class PredictionSummary:
     cancelled: bool = False
 
     def checked(self) -> PredictionSummary:
-        """Return this; raise CamlError for a fault of the whole, and where all cases failed, unless it was cancelled."""
+        """Return this; raise CamlError for a fault of the whole, and where all cases failed, unless cancelled."""
         if self.fault:
             raise ResourceError(self.fault)
         if self.failures and not self.done and not self.cancelled:
