@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,24 +83,36 @@ class ModelSection:
         """Read the folders again and show what fits the search."""
         self._entries = self.library.entries()
         wanted = self._parameterNode.modelName if self._parameterNode is not None else ""
-        if self.entry is None or self.entry.name != wanted:
-            named = next((e for e in self._entries if e.name == wanted), None)
-            if named is not None:
-                self._chosen = named.path
+        meant = self._named(wanted)
+        if meant and self._chosen not in [entry.path for entry in meant]:
+            self._chosen = _newest(meant).path
         if self.entry is None:
-            usable = next((e for e in self._entries if e.card is not None), None)
-            self._chosen = usable.path if usable is not None and not wanted else None
+            usable = [entry for entry in self._entries if entry.card is not None and not wanted]
+            alike = [entry for entry in usable if entry.name == usable[0].name]
+            self._chosen = _newest(alike).path if alike else None
         self._show()
 
     def suggest(self, misfit: Callable[[ModelCard], tuple[int, int]]) -> None:
-        """Choose the model with the least ``misfit``, where nobody has chosen one yet; among equals the present one."""
+        """Choose the model with the least ``misfit``, where nobody has chosen one yet.
+
+        Among equals the newest of the user's own, else the newest that comes with the extension.
+        """
         usable = [entry for entry in self._entries if entry.card is not None]
         if self._parameterNode is None or self._parameterNode.modelName or self._decided or not usable:
             return
-        best = min(usable, key=lambda entry: (misfit(entry.card), entry.path != self._chosen)).path
+        misfits = [misfit(entry.card) for entry in usable]
+        equal = [entry for entry, found in zip(usable, misfits, strict=True) if found == min(misfits)]
+        # The time of a file that comes along is only when Slicer was installed.
+        best = _newest([entry for entry in equal if not entry.bundled] or equal).path
         if best != self._chosen:
             self._chosen = best
             self._show()
+
+    def _named(self, name: str) -> list[Entry]:
+        """The models that the scene may mean: of this name, and where there is such a one with the noted weights."""
+        named = [entry for entry in self._entries if name and entry.name == name]
+        noted = self._parameterNode.modelHash if named else ""
+        return [entry for entry in named if entry.card is not None and entry.card.sha256 == noted] or named
 
     def add(self, path: Path) -> None:
         """Copy a model file into the user's models and choose it; raise CamlError."""
@@ -167,8 +180,10 @@ class ModelSection:
         widget = self._ui.modelListWidget
         widget.clear()
         shown = self.library.search(self._entries, self._ui.modelSearchBox.text)
+        names = Counter(entry.name for entry in self._entries)
         for entry in shown:
-            item = qt.QListWidgetItem(_itemText(entry))
+            title = f"{entry.name} ({entry.path.stem})" if names[entry.name] > 1 else entry.name
+            item = qt.QListWidgetItem(_itemText(entry, title))
             item.setData(qt.Qt.UserRole, str(entry.path))
             item.setToolTip(entry.fault or str(entry.path))
             widget.addItem(item)
@@ -218,6 +233,7 @@ class ModelSection:
         """Note in the scene which model is chosen."""
         if self._parameterNode is not None and self.entry is not None:
             self._parameterNode.modelName = self.entry.name
+            self._parameterNode.modelHash = self.card.sha256 if self.card is not None else ""
 
     # Buttons
 
@@ -260,9 +276,22 @@ class ModelSection:
             slicer.util.errorDisplay(str(error))
 
 
-def _itemText(entry: Entry) -> str:
+def _itemText(entry: Entry, title: str) -> str:
+    """title: the model's name, with that of its file where several models bear it."""
     if entry.card is None:
-        return _("{name} (cannot be used)").format(name=entry.name)
+        return _("{name} (cannot be used)").format(name=title)
     metrics = entry.card.info.metrics
     note = _(", see card") if Models.heldOutCases(metrics) or Models.heldOutRemarks(metrics) else ""
-    return f"{entry.name}  -  {Models.heldOut(metrics)}{note}"
+    return f"{title}  -  {Models.heldOut(metrics)}{note}"
+
+
+def _newest(entries: Sequence[Entry]) -> Entry:
+    """The entry whose file was put into the library last; the first of those of one time."""
+    return max(entries, key=_changed)
+
+
+def _changed(entry: Entry) -> int:
+    try:
+        return entry.path.stat().st_mtime_ns
+    except OSError:  # removed a moment ago
+        return 0

@@ -19,6 +19,8 @@ _DEVICE_KEY = "CAMLSegmentation/Device"
 class CAMLSegmentationParameterNode:
     """The panel's state in the scene. ``modelName`` names the model: a path would not travel with the scene.
 
+    modelHash: of its weights, which tells models of one name apart, such as those of a project's rounds; empty in
+    scenes of earlier versions.
     inputKind: one of INPUT_KINDS. inputVolumes: the volumes of "several". channelVolumes: those of the second and
     further channels. result: the segmentation shown under Result.
     """
@@ -33,6 +35,7 @@ class CAMLSegmentationParameterNode:
     outputFolder: str = ""
     loadResults: bool = False
     modelName: str = ""
+    modelHash: str = ""
     quality: str = "balanced"
     subModel: str = "auto"
     parts: str = "auto"

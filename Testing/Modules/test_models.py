@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -136,6 +137,50 @@ def test_the_choice_is_kept_in_the_scene_by_name(panel):
     assert panel._parameterNode.modelName == "Left atrium"
     panel.models.refresh()
     assert panel.models.card.info.name == "Left atrium"
+
+
+@pytest.fixture
+def rounds(panel, files, models_folder):
+    """The models of a project's three rounds, of one name; the second file is the newest."""
+    from caml_core.model_file import load_model, save_model
+
+    model, paths = load_model(files / "atrium.caml"), []
+    for number, age in ((1, 300), (2, 100), (3, 200)):
+        state = {name: tensor + 0.01 * number for name, tensor in model.state.items() if tensor.is_floating_point()}
+        paths.append(models_folder / f"ours round {number}.caml")
+        info = dataclasses.replace(model.info, name="Ours")
+        save_model(paths[-1], spec=model.spec, state=model.state | state, info=info)
+        os.utime(paths[-1], (2e9 - age, 2e9 - age))
+    panel.models.refresh()
+    return paths
+
+
+def test_models_of_one_name_are_told_apart_in_the_list(panel, rounds):
+    titles = [text.split("  ")[0] for text in listed(panel)]
+    assert titles == ["Coronary vessels", "Left atrium", *(f"Ours ({path.stem})" for path in rounds)]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_scene_brings_back_the_very_model_of_several_of_one_name(panel, rounds, number):
+    choose(panel, f"Ours ({rounds[number - 1].stem})")
+    panel.models._chosen = None  # Slicer was started anew
+    panel.setParameterNode(panel.logic.getParameterNode())
+    assert panel.models.entry.path == rounds[number - 1]
+    rounds[number - 1].unlink()
+    panel.models.refresh()
+    assert panel.models.entry.name == "Ours"  # another one of its name, as in scenes that know no more
+
+
+def test_of_models_that_suit_alike_the_newest_of_the_users_own_is_suggested(panel, rounds, files, a_volume):
+    from caml_core.model_library import ModelLibrary
+
+    panel.models.library = ModelLibrary([files], panel.models.library.user)
+    later = os.stat(rounds[1]).st_mtime + 1000  # the extension was installed after the last training
+    os.utime(files / "atrium.caml", (later, later))
+    panel.models.refresh()
+    panel._parameterNode.inputVolume = a_volume("MRI", noise(mean=900.0), ijk_to_ras())
+    panel.update()
+    assert panel.models.entry.path == rounds[1]
 
 
 def test_a_file_is_opened_into_the_users_models(panel, models_folder, files, answers, tmp_path):
