@@ -71,10 +71,10 @@ class ResultSection:
             return
         chosen = self._shownKey is not None and self._shownKey[0] != key[0] and not self._arriving
         self._shownKey = key
-        mapNode, table = _mapOf(node), node.GetNodeReference(SegmentationResult.TABLE) if node is not None else None
+        mapNode, table = _mapOf(node), SegmentationResult.belonging(node, SegmentationResult.TABLE)
         rows = ResultTable.rowsOf(table) if table is not None else []
         self._fillTable(rows)
-        self._showEdited(bool(rows) and SegmentationResult.isEdited(node))
+        self._showState(node, bool(rows))
         self._ui.editButton.enabled = self._ui.show3DButton.enabled = node is not None
         self._readDisplay(node)
         source = SegmentationResult.sourceOf(node) if node is not None else None
@@ -119,14 +119,20 @@ class ResultSection:
         self._ui.resultNoteLabel.text = _("Look at {segments}.").format(segments="; ".join(flagged)) if flagged else ""
         self._ui.resultNoteLabel.setVisible(bool(flagged))
 
-    def _showEdited(self, edited: bool) -> None:
-        """Say of figures that are no longer those of the segmentation what they are."""
-        text = _(
-            "Edited since the model made it: the figures are those of the model's result, not of your edits. For those "
-            "use the module Segment Statistics."
-        )
-        self._ui.editedLabel.text = text if edited else ""
-        self._ui.editedLabel.setVisible(edited)
+    def _showState(self, node: Any, hasFigures: bool) -> None:
+        """Say of figures that are no longer those of the segmentation what they are, and why a copy has none."""
+        text = ""
+        if node is not None and SegmentationResult.isCopy(node):
+            text = _(
+                "A copy of a result: figures and disagreement stay with the original, and runs leave the copy as it is."
+            )
+        elif hasFigures and SegmentationResult.isEdited(node):
+            text = _(
+                "Edited since the model made it: the figures are those of the model's result, not of your edits. For "
+                "those use the module Segment Statistics."
+            )
+        self._ui.editedLabel.text = text
+        self._ui.editedLabel.setVisible(bool(text))
 
     def _onEdit(self, checked: bool = False) -> None:
         openInSegmentEditor(self._node())
@@ -212,14 +218,14 @@ class ResultSection:
 
 
 def _mapOf(node: Any) -> Any:
-    return node.GetNodeReference(SegmentationResult.DISAGREEMENT) if node is not None else None
+    return SegmentationResult.belonging(node, SegmentationResult.DISAGREEMENT)
 
 
 def _keyOf(node: Any) -> tuple[Any, ...]:
     """The id of a result, and what differs once there may be something else to show of it; looks at no voxel."""
     if node is None:
         return (None,)
-    belonging = (node.GetNodeReference(SegmentationResult.TABLE), _mapOf(node))
+    belonging = (SegmentationResult.belonging(node, SegmentationResult.TABLE), _mapOf(node))
     times = [(n.GetID(), n.GetMTime()) if n is not None else None for n in belonging]
     # A transform above a volume moves it, and what is uncertain with it, without a word.
     places = [_placeOf(n) if n is not None else None for n in (_mapOf(node), SegmentationResult.sourceOf(node))]

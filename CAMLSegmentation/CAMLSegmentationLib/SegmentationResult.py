@@ -23,8 +23,11 @@ MODEL, MODEL_HASH, STATE = PREFIX + "Model", PREFIX + "ModelHash", PREFIX + "Sta
 SEGMENTS = PREFIX + "Segments"
 #: Attribute of the volume nodes that are maps of a result and no scans.
 MAP = PREFIX + "Map"
-#: Role of the node references from a result to what belongs to it.
+#: Role of the node references from a result to what belongs to it, and of that from its table back to it.
 TABLE, DISAGREEMENT, PROBABILITY = PREFIX + "table", PREFIX + "disagreement", PREFIX + "probability"
+RESULT = PREFIX + "result"
+#: The id that a result had as it was made: a copy in the scene takes this over, too.
+_OWN_ID = PREFIX + "Id"
 _LABELMAP = "Binary labelmap"
 #: The ids of a model's segments - and of those that a user adds in the Segment Editor.
 _OF_A_MODEL = re.compile(r"Segment_\d+")
@@ -102,6 +105,34 @@ def sign(node: Any, segments: Sequence[Segment], modelName: str, modelHash: str)
     remember(node)
 
 
+def claim(node: Any, table: Any = None) -> None:
+    """Note that a node is the result itself, and a table of measures its own; copies of it are the user's."""
+    node.SetAttribute(_OWN_ID, node.GetID())
+    if table is not None:
+        node.SetNodeReferenceID(TABLE, table.GetID())
+        table.SetNodeReferenceID(RESULT, node.GetID())
+
+
+def isCopy(node: Any) -> bool:
+    """Whether a node was copied from a result, with its notes and maybe its references: the user's, and no result."""
+    table = node.GetNodeReference(TABLE)
+    owner = table.GetNodeReference(RESULT) if table is not None else None
+    if owner is not None:  # goes along where a scene is added to another one, and nodes get other ids
+        return owner is not node
+    if (made := node.GetAttribute(_OWN_ID)) is not None:
+        return bool(made != node.GetID())
+    if table is None:
+        return False
+    # A scene of an earlier version, in which the original comes before its copies.
+    alike = (n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if n.GetNodeReference(TABLE) is table)
+    return next(alike, node) is not node
+
+
+def belonging(node: Any, role: str) -> Any:
+    """Return the table or a map of a result, None where there is none; those of a copy are the original's."""
+    return None if node is None or isCopy(node) else node.GetNodeReference(role)
+
+
 def remember(node: Any) -> None:
     """Note the present state of all segments as the model's own work."""
     node.SetAttribute(STATE, fingerprint(node))
@@ -124,13 +155,13 @@ def findResult(volumeNode: Any, modelName: str, segments: Sequence[Segment] | No
     """Return the newest segmentation node that the model made of the volume, None where there is none.
 
     segments: those of the model, which the node must have been made with; None: whatever it was made with. Two models
-    may have one name, and a value of one means something else in the other.
+    may have one name, and a value of one means something else in the other. Copies count as the user's own work.
     """
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
     found = None
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         ours = node.GetAttribute(MODEL) == modelName and node.GetNodeReferenceID(role) == volumeNode.GetID()
-        if ours and (segments is None or _isMadeWith(node, segments, modelHash)):
+        if ours and not isCopy(node) and (segments is None or _isMadeWith(node, segments, modelHash)):
             found = node
     return found
 

@@ -160,8 +160,8 @@ class VolumeWork(_InScene):
         table = node.GetNodeReference(SegmentationResult.TABLE)
         if table is None:
             table = ResultTable.createTable(_("{result} measures").format(result=node.GetName()))
-            node.SetNodeReferenceID(SegmentationResult.TABLE, table.GetID())
             SegmentationResult.placeBeside(table, self.volumeNodes[0])
+        SegmentationResult.claim(node, table)
         ResultTable.fillTable(table, card.spec.segments, measures)
         return table
 
@@ -262,6 +262,7 @@ class FileWork:
         if volumeNode is not None:
             SegmentationResult.attach(node, volumeNode)
         SegmentationResult.sign(node, card.spec.segments, card.info.name, card.sha256)
+        SegmentationResult.claim(node)
         return Delivery(node, path=path, note=note)
 
     def _loadVolume(self) -> Any:
