@@ -17,6 +17,7 @@ from caml_core.errors import CamlError
 from caml_core.model_file import ModelCard
 
 from . import Region, VolumeExchange
+from .Channels import FurtherChannels
 from .Combo import choose, chosen, fill
 from .Job import caseId
 from .Logic import folderWorks, modelWarnings, sequenceWorks, volumeWorks
@@ -61,6 +62,7 @@ class InputSection:
         self.notes: list[str] = []
         self._card: ModelCard | None = None
         self._channelSelectors: list[Any] = []
+        self._further = FurtherChannels()
         self._updating = False
         self._fitKey: Any = None
         #: The ids of volumes whose voxels were looked at, and when they were changed.
@@ -94,6 +96,8 @@ class InputSection:
 
     def setParameterNode(self, parameterNode: Any) -> None:
         """Show what a parameter node says; None detaches."""
+        if parameterNode is not self._parameterNode:
+            self._further.forget()
         self._parameterNode = parameterNode
         self._fitKey, self._made, self._known = None, "", set()  # another scene has other nodes of this id
         self._watchRegion()
@@ -124,6 +128,7 @@ class InputSection:
             ):
                 if edit.currentPath != path:
                     edit.currentPath = path
+            self._further.follow(node)
             for index, selector in enumerate(self._channelSelectors):
                 known = list(node.channelVolumes)
                 if index < len(known) and known[index] is not selector.currentNode():
@@ -228,8 +233,10 @@ class InputSection:
             self._parameterNode.outputFolder = path
             self._onChange()
 
-    def _onChannel(self) -> None:
+    def _onChannel(self, index: int) -> None:
         if not self._updating and self._parameterNode is not None:
+            first = self._parameterNode.inputVolume
+            self._further.confirm(index, self._channelSelectors[index].currentNode(), first)
             self._parameterNode.channelVolumes = [selector.currentNode() for selector in self._channelSelectors]
             self._onChange()
 
@@ -262,7 +269,8 @@ class InputSection:
             selector.addEnabled = selector.removeEnabled = False
             selector.toolTip = _("The model was trained on several images of each case; choose this one's volume.")
             selector.setMRMLScene(slicer.mrmlScene)
-            selector.connect("currentNodeChanged(vtkMRMLNode*)", lambda node: self._onChannel())
+            for signal in ("currentNodeChanged(vtkMRMLNode*)", "nodeActivated(vtkMRMLNode*)"):
+                selector.connect(signal, lambda node, index=index: self._onChannel(index))
             modality = self._card.spec.channels[index + 1].modality if self._card is not None else ""
             layout.addRow(_("Channel {number} ({modality}):").format(number=index + 2, modality=modality), selector)
             self._channelSelectors.append(selector)
@@ -274,16 +282,19 @@ class InputSection:
         volumes = self.fitVolumes()
         key = [(v.GetID(), v.GetImageData().GetMTime(), v.GetMTime()) for v in volumes if v.GetImageData()]
         channels = [node.GetID() if node is not None else "" for node in self._channels()]
+        caution = self._channelCaution()
         key = (
             key,
             channels,
+            caution,
             self._regionKey(volumes),
             (self._card.path, self._card.sha256) if self._card is not None else None,
         )
         if key == self._fitKey:
             return
         self._fitKey = key
-        text = "<br>".join(self._fitLines(volumes)) if self._card is not None else ""
+        lines = [_warningHtml("", caution)] if caution else []
+        text = "<br>".join([*lines, *self._fitLines(volumes)]) if self._card is not None else ""
         self._ui.fitLabel.text = text
         self._ui.fitLabel.setVisible(bool(text))
 
@@ -402,6 +413,10 @@ class InputSection:
         if len({node.GetID() for node in chosenNodes}) < len(chosenNodes):
             return _("Choose a different volume for each channel.")
         return ""
+
+    def _channelCaution(self) -> str:
+        node = self._parameterNode
+        return self._further.caution(node, len(self._channelSelectors)) if node and node.inputKind == "one" else ""
 
     def _needsOneChannel(self) -> str:
         if self._channelSelectors:
