@@ -48,7 +48,7 @@ class InstallSection:
 
     def install(self) -> bool:
         """Ask once, install, and return whether everything is there; no second time while one is at work."""
-        if self._busy:
+        if self._busy or not self._canInstall():
             return False
         question = _(
             "CAML needs {names}. They are downloaded (PyTorch is large) and installed into Slicer's own Python. "
@@ -68,9 +68,20 @@ class InstallSection:
         self._ui.installFolderButton.setVisible(checked)
 
     def _onFolder(self, checked: bool = False) -> None:
+        if not self._canInstall():
+            return
         folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Folder of wheels"), "")
         if folder:
             self._trying(lambda: Installation.installFromFolder(Path(folder)))
+
+    def _canInstall(self) -> bool:
+        """Say it before anything is asked for where it cannot be had."""
+        try:
+            Installation.checkFolder()
+        except CamlError as error:
+            slicer.util.errorDisplay(str(error))
+            return False
+        return True
 
     def _trying(self, action: Any) -> bool:
         if self._busy:

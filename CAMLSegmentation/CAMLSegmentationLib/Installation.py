@@ -8,6 +8,9 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import logging
+import site
+import sysconfig
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +72,34 @@ def requirementsPath() -> Path:
     return Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 
 
+def checkFolder() -> None:
+    """Raise ResourceError where nothing can be installed: pip would find out after the download of PyTorch only.
+
+    On computers of several people Slicer often lies in a folder of the administrator's.
+    """
+    if site.ENABLE_USER_SITE:  # Slicer switches it off; elsewhere pip would install into the user's own folder
+        return
+    for folder in sorted({Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}):
+        trial = folder / f".caml-{uuid.uuid4().hex}"  # whether it can be written is not to be asked for on Windows
+        try:
+            trial.touch()
+            trial.unlink()
+        except OSError as error:
+            sentence = _(
+                "The folder of Slicer's Python packages, {folder}, cannot be written ({reason}), so that nothing can "
+                "be installed. Start Slicer once with administrator rights and press Install, or install Slicer into "
+                "a folder of your own."
+            )
+            raise ResourceError(sentence.format(folder=folder, reason=error.strerror or error)) from error
+
+
 def install() -> None:
     """Install what is missing; raise ResourceError with a way out.
 
     Returns when all is done. PyTorch's extension shows nothing meanwhile and lets Slicer handle events now and then;
     the others come with Slicer's window of progress.
     """
+    checkFolder()
     if "PyTorch" in missingPackages():
         _installTorch()
     needed, extra = _requirements()
@@ -152,6 +177,7 @@ def installFromFolder(folder: Path) -> None:
 
     What nothing waits for is installed where the folder has it.
     """
+    checkFolder()
     missing = missingPackages()
     for module, title in NEEDED.items():
         if title in missing and not any(folder.glob(f"{module}-*.whl")):

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import site
 import sys
+import sysconfig
 import types
+from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def packages_folder(monkeypatch, an_open_folder):
+    """The folder into which pip would install, as in a Slicer: there is no other one of the user's."""
+    folder, real = an_open_folder / "site-packages", sysconfig.get_path
+    folder.mkdir()
+    monkeypatch.setattr(sysconfig, "get_path", lambda name, *a: str(folder) if name.endswith("lib") else real(name, *a))
+    monkeypatch.setattr(site, "ENABLE_USER_SITE", False)
+    return folder
 
 
 @pytest.fixture
@@ -196,6 +209,38 @@ def test_saying_no_installs_nothing(installed, pytorch_extension, dialogs, the_s
     the_segmentation_panel.enter()
     the_segmentation_panel.ui.installButton.click()
     assert pytorch_extension == [] and packaging.requests == []
+
+
+def test_packages_that_could_not_be_written_are_neither_asked_for_nor_downloaded(
+    installed, pytorch_extension, dialogs, the_segmentation_panel, packages_folder, a_plain_user, monkeypatch
+):
+    from CAMLSegmentationLib import Installation
+    from SlicerHost import packaging
+
+    from caml_core.errors import ResourceError
+
+    the_segmentation_panel.enter()
+    ui = the_segmentation_panel.ui
+    packages_folder.chmod(0o555)
+    with a_plain_user():
+        for button in (ui.installButton, ui.installFolderButton):
+            button.click()
+            said = dialogs.errors.pop()
+            assert str(packages_folder) in said and "administrator rights" in said and "internet" not in said
+        for install in (Installation.install, lambda: Installation.installFromFolder(Path("anywhere"))):
+            with pytest.raises(ResourceError, match="cannot be written"):
+                install()
+        monkeypatch.setattr(site, "ENABLE_USER_SITE", True)
+        Installation.checkFolder()  # pip takes the user's own folder
+    assert not dialogs.questions and not dialogs.errors and not pytorch_extension and not packaging.requests
+    assert list(packages_folder.iterdir()) == []
+
+
+def test_a_look_at_the_folder_of_packages_leaves_nothing(packages_folder, slicer_host):
+    from CAMLSegmentationLib import Installation
+
+    Installation.checkFolder()
+    assert list(packages_folder.iterdir()) == []
 
 
 def test_without_the_pytorch_extension_the_way_out_is_said(installed, dialogs, the_segmentation_panel):
