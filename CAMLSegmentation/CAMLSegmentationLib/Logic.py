@@ -50,8 +50,9 @@ class Callbacks:
 class CAMLSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     """Segments volumes with a model file, in a process of its own.
 
-    ``segment`` is the one-liner; the others take several volumes, a sequence or a folder. All start at once and tell
-    ``listener``; one run at a time. Errors that a user can meet are ``caml_core.errors.CamlError``: one sentence each.
+    ``segment`` is the one-liner; the others take several volumes, a sequence or a folder. All wait for the end; with
+    ``wait=False`` they return at once, and the run goes on as long as Slicer handles events, or in ``run.wait()``. One
+    run at a time. Errors that a user can meet are ``caml_core.errors.CamlError``: one sentence each.
     """
 
     def __init__(self, workerFactory: WorkerFactory = WorkerProcess) -> None:
@@ -123,18 +124,31 @@ class CAMLSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         listener: RunListener | None = None,
         *,
         overwriteEdits: bool = False,
+        wait: bool = True,
         **settings: Any,
     ) -> SegmentationRun:
-        """Segment several volumes, one after the other, and return the run; one failure does not stop the others."""
-        return self.start(
-            modelPath, volumeWorks(volumeNodes, overwriteEdits), Settings.of(**settings), listener or Callbacks()
-        )
+        """Segment several volumes, one after the other, and return the run; with ``wait=False`` at once.
+
+        One failure does not stop the others and raises nothing: ``run.summary`` has what was delivered and what failed.
+        """
+        works = volumeWorks(volumeNodes, overwriteEdits)
+        return _done(self.start(modelPath, works, Settings.of(**settings), listener or Callbacks()), wait)
 
     def segmentSequence(
-        self, sequenceNode: Any, modelPath: str | Path, listener: RunListener | None = None, **settings: Any
+        self,
+        sequenceNode: Any,
+        modelPath: str | Path,
+        listener: RunListener | None = None,
+        *,
+        wait: bool = True,
+        **settings: Any,
     ) -> SegmentationRun:
-        """Segment every frame of a volume sequence into a segmentation sequence, and return the run."""
-        return self.start(modelPath, sequenceWorks(sequenceNode), Settings.of(**settings), listener or Callbacks())
+        """Segment every frame of a volume sequence into a segmentation sequence, and return the run.
+
+        ``wait`` and failures as in ``segmentVolumes``.
+        """
+        works = sequenceWorks(sequenceNode)
+        return _done(self.start(modelPath, works, Settings.of(**settings), listener or Callbacks()), wait)
 
     def segmentFolder(
         self,
@@ -145,12 +159,14 @@ class CAMLSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         *,
         load: bool = False,
         overwriteEdits: bool = False,
+        wait: bool = True,
         **settings: Any,
     ) -> SegmentationRun:
         """Segment the cases of a folder into .seg.nrrd files in ``outputs``; return the run. ``load``: show them.
 
         overwriteEdits: replace files that were changed since a run wrote them, or not written by one, too; otherwise
-        the new result is called CASE-2.seg.nrrd, as it is beside those of other models.
+        the new result is called CASE-2.seg.nrrd, as it is beside those of other models. ``wait`` and failures as in
+        ``segmentVolumes``.
         """
         chosen = Settings.of(**settings)
         notes: list[str] = []
@@ -159,7 +175,7 @@ class CAMLSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         told = listener or Callbacks()
         for note in notes:
             told.onRunLog(note)
-        return self.start(modelPath, works, chosen, told, outputs=Path(outputs))
+        return _done(self.start(modelPath, works, chosen, told, outputs=Path(outputs)), wait)
 
     def start(
         self,
@@ -330,6 +346,12 @@ def editedResults(volumeNodes: Sequence[Any], card: ModelCard) -> list[Any]:
     name, segments = card.info.name, card.spec.segments
     found = [SegmentationResult.findResult(node, name, segments, card.sha256) for node in volumeNodes]
     return [node for node in found if node is not None and SegmentationResult.isEdited(node)]
+
+
+def _done(run: SegmentationRun, wait: bool) -> SegmentationRun:
+    if wait:
+        run.wait()
+    return run
 
 
 def _sentence(summary: Summary) -> str:

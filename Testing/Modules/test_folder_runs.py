@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from panel_tools import apply, finish, results
+from panel_tools import apply, results
 from stand_ins import ijk_to_ras, noise, read_labels, write_series
 
 
@@ -154,12 +154,11 @@ def test_earlier_results_stay_where_the_user_wants_new_ones(panel, done, wait_fo
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_script_replaces_corrected_results_on_request_alone(panel, done, scans, a_model, wait_for, overwrite):
+def test_a_script_replaces_corrected_results_on_request_alone(panel, done, scans, a_model, overwrite):
     corrected = correct(done / "p0.seg.nrrd")
     options = {"overwriteEdits": True} if overwrite else {}
     run = panel.logic.segmentFolder(scans, done, a_model, load=True, **options)
-    finish(panel, wait_for)
-    assert not run.summary.failures and len(results()) == 2
+    assert run.ended and not run.summary.failures and len(results()) == 2
     assert ((done / "p0.seg.nrrd").read_bytes() == corrected) != overwrite
     assert ("p0-2.seg.nrrd" in files(done)) != overwrite
     assert [delivery.path.name for delivery in run.summary.deliveries] == [

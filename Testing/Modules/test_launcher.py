@@ -90,7 +90,7 @@ def test_a_volume_over_which_the_worker_dies_is_told_as_memory(python_slicer, a_
             self.onRunProgress = self.onRunEnd = self.onRunDelivery = lambda *_: None
             self.onRunLog = said.append
 
-    run = logic.segmentVolumes(volumes, save_stand_in(tmp_path / "stand-in.caml"), Listener())
+    run = logic.segmentVolumes(volumes, save_stand_in(tmp_path / "stand-in.caml"), Listener(), wait=False)
     wait_for(lambda: run.ended, 60)
     assert list(run.summary.failures) == ["LA 0", "LA 1"], "the second one was tried, too"
     assert all("want of memory" in sentence for sentence in run.summary.failures.values())

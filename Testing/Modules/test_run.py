@@ -119,7 +119,7 @@ def scene_size():
 
 
 def test_every_volume_gets_its_result(a_logic, a_model, three_volumes, ears, workers, wait_for):
-    run = a_logic.segmentVolumes(three_volumes, a_model, ears)
+    run = a_logic.segmentVolumes(three_volumes, a_model, ears, wait=False)
     started(run, workers, wait_for)
     for index in range(3):
         workers[0].segment(index)
@@ -132,7 +132,7 @@ def test_every_volume_gets_its_result(a_logic, a_model, three_volumes, ears, wor
 
 
 def test_nothing_is_left_on_the_disk(a_logic, a_model, three_volumes, ears, workers, wait_for):
-    run = a_logic.segmentVolumes(three_volumes, a_model, ears)
+    run = a_logic.segmentVolumes(three_volumes, a_model, ears, wait=False)
     started(run, workers, wait_for)
     folder = workers[0].outputs.parent
     assert folder.is_dir()
@@ -146,7 +146,7 @@ def test_nothing_is_left_on_the_disk(a_logic, a_model, three_volumes, ears, work
 
 def test_results_that_wait_are_spared_when_one_is_delivered(a_logic, a_model, a_volume, ears, workers, wait_for):
     twins = [a_volume("LA", noise(seed=n), ijk_to_ras()) for n in range(2)]
-    run = a_logic.segmentVolumes(twins, a_model, ears)
+    run = a_logic.segmentVolumes(twins, a_model, ears, wait=False)
     started(run, workers, wait_for)
     worker, told = workers[0], []
     worker.tell, tell = (lambda kind, **fields: told.append((kind, fields))), worker.tell
@@ -163,7 +163,7 @@ def test_an_unexpected_fault_fails_one_piece_and_is_logged(
 ):
     from CAMLSegmentationLib import Work
 
-    run = a_logic.segmentVolumes(three_volumes, a_model, ears)
+    run = a_logic.segmentVolumes(three_volumes, a_model, ears, wait=False)
     started(run, workers, wait_for)
     real = Work.VolumeWork.deliver
 
@@ -186,7 +186,7 @@ def test_a_fault_while_exporting_does_not_leave_the_run_standing(
     from CAMLSegmentationLib import Work
 
     monkeypatch.setattr(Work.VolumeWork, "export", lambda self, files: 1 / 0)
-    run = a_logic.segmentVolumes(three_volumes, a_model, ears)
+    run = a_logic.segmentVolumes(three_volumes, a_model, ears, wait=False)
     wait_for(lambda: run.ended)
     assert len(run.summary.failures) == 3
 
@@ -195,7 +195,7 @@ def test_nothing_holds_a_run_that_has_ended(a_logic, a_model, three_volumes, ear
     import gc
     import weakref
 
-    run = weakref.ref(a_logic.segmentVolumes(three_volumes[:1], a_model, ears))
+    run = weakref.ref(a_logic.segmentVolumes(three_volumes[:1], a_model, ears, wait=False))
     started(run(), workers, wait_for)
     workers[0].segment(0)
     workers[0].finish()
@@ -245,7 +245,7 @@ def test_one_bad_volume_does_not_stop_the_others(a_logic, a_model, three_volumes
     import slicer
 
     three_volumes.insert(1, slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty"))
-    run = a_logic.segmentVolumes(three_volumes, a_model, ears)
+    run = a_logic.segmentVolumes(three_volumes, a_model, ears, wait=False)
     started(run, workers, wait_for)
     workers[0].tell("warning", case="LA_0", message="A remark, not a failure.")
     workers[0].segment(0)
@@ -261,7 +261,7 @@ def test_one_bad_volume_does_not_stop_the_others(a_logic, a_model, three_volumes
 def test_a_worker_that_dies_over_one_volume_is_replaced_for_the_rest(
     a_logic, a_model, three_volumes, ears, workers, wait_for
 ):
-    run = a_logic.segmentVolumes(three_volumes, a_model, ears)
+    run = a_logic.segmentVolumes(three_volumes, a_model, ears, wait=False)
     started(run, workers, wait_for)
     workers[0].segment(0)
     workers[0].tell("stage", name="predict", detail="LA_1")
@@ -275,7 +275,7 @@ def test_a_worker_that_dies_over_one_volume_is_replaced_for_the_rest(
 
 
 def test_a_worker_that_cannot_run_at_all_is_not_tried_again(a_logic, a_model, three_volumes, ears, workers, wait_for):
-    run = a_logic.segmentVolumes(three_volumes, a_model, ears)
+    run = a_logic.segmentVolumes(three_volumes, a_model, ears, wait=False)
     started(run, workers, wait_for)
     workers[0].listener.onWorkerLog("ModuleNotFoundError: No module named 'safetensors'")
     workers[0].finish(1)
@@ -284,7 +284,7 @@ def test_a_worker_that_cannot_run_at_all_is_not_tried_again(a_logic, a_model, th
 
 
 def test_an_error_of_the_engine_is_shown_as_its_sentence(a_logic, a_model, three_volumes, ears, workers, wait_for):
-    run = a_logic.segmentVolumes(three_volumes[:1], a_model, ears)
+    run = a_logic.segmentVolumes(three_volumes[:1], a_model, ears, wait=False)
     started(run, workers, wait_for)
     workers[0].tell("error", message="The weights are not those it was made with; copy it again.", exit_code=4)
     workers[0].finish(4)
@@ -293,7 +293,7 @@ def test_an_error_of_the_engine_is_shown_as_its_sentence(a_logic, a_model, three
 
 def test_cancelling_leaves_the_scene_as_it_was(a_logic, a_model, three_volumes, ears, workers, wait_for):
     before = scene_size()
-    run = a_logic.segmentVolumes(three_volumes, a_model, ears)
+    run = a_logic.segmentVolumes(three_volumes, a_model, ears, wait=False)
     started(run, workers, wait_for)
     a_logic.cancel()
     assert workers[0].stopped and not run.ended
@@ -304,7 +304,7 @@ def test_cancelling_leaves_the_scene_as_it_was(a_logic, a_model, three_volumes, 
 
 
 def test_cancelling_before_the_worker_starts_is_possible(a_logic, a_model, three_volumes, ears, workers, wait_for):
-    run = a_logic.segmentVolumes(three_volumes, a_model, ears)
+    run = a_logic.segmentVolumes(three_volumes, a_model, ears, wait=False)
     a_logic.cancel()
     assert run.ended and not workers[0].starts
     wait_for(lambda: True)
@@ -314,7 +314,7 @@ def test_cancelling_before_the_worker_starts_is_possible(a_logic, a_model, three
 def test_closing_the_scene_ends_the_run_at_once(a_logic, a_model, three_volumes, ears, workers, wait_for):
     import slicer
 
-    run = a_logic.segmentVolumes(three_volumes, a_model, ears)
+    run = a_logic.segmentVolumes(three_volumes, a_model, ears, wait=False)
     started(run, workers, wait_for)
     slicer.mrmlScene.Clear()
     assert run.ended and workers[0].ended and run.summary.cancelled
@@ -323,7 +323,7 @@ def test_closing_the_scene_ends_the_run_at_once(a_logic, a_model, three_volumes,
 def test_a_volume_removed_in_mid_run_drops_its_result_only(a_logic, a_model, three_volumes, ears, workers, wait_for):
     import slicer
 
-    run = a_logic.segmentVolumes(three_volumes, a_model, ears)
+    run = a_logic.segmentVolumes(three_volumes, a_model, ears, wait=False)
     started(run, workers, wait_for)
     slicer.mrmlScene.RemoveNode(three_volumes[0])
     for index in range(3):
@@ -333,16 +333,16 @@ def test_a_volume_removed_in_mid_run_drops_its_result_only(a_logic, a_model, thr
 
 
 def test_a_second_run_is_refused_while_one_is_under_way(a_logic, a_model, three_volumes, ears, workers, wait_for):
-    run = a_logic.segmentVolumes(three_volumes, a_model, ears)
+    run = a_logic.segmentVolumes(three_volumes, a_model, ears, wait=False)
     started(run, workers, wait_for)
     with pytest.raises(UsageError, match="cancel it first"):
-        a_logic.segmentVolumes(three_volumes, a_model, ears)
+        a_logic.segmentVolumes(three_volumes, a_model, ears, wait=False)
     assert not run.ended
 
 
 def test_running_again_updates_the_result(a_logic, a_model, three_volumes, ears, workers, wait_for):
     for number in range(2):
-        run = a_logic.segmentVolumes(three_volumes[:1], a_model, ears)
+        run = a_logic.segmentVolumes(three_volumes[:1], a_model, ears, wait=False)
         started(run, workers, wait_for)
         workers[number].segment(0)
         workers[number].finish()
@@ -351,7 +351,7 @@ def test_running_again_updates_the_result(a_logic, a_model, three_volumes, ears,
 
 def test_running_again_adds_where_that_was_chosen(a_logic, a_model, three_volumes, ears, workers, wait_for):
     for number in range(2):
-        run = a_logic.segmentVolumes(three_volumes[:1], a_model, ears, existing="add")
+        run = a_logic.segmentVolumes(three_volumes[:1], a_model, ears, wait=False, existing="add")
         started(run, workers, wait_for)
         workers[number].segment(0)
         workers[number].finish()
@@ -372,13 +372,13 @@ def test_hand_edits_are_replaced_on_request_alone(a_logic, a_model, three_volume
     import slicer
 
     scan = three_volumes[0]
-    run = a_logic.segmentVolumes([scan], a_model, ears)
+    run = a_logic.segmentVolumes([scan], a_model, ears, wait=False)
     started(run, workers, wait_for)
     workers[0].segment(0)
     workers[0].finish()
     edited = results()[0]
     changed = touch_up(edited, scan)
-    run = a_logic.segmentVolumes([scan], a_model, ears, overwriteEdits=overwrite)
+    run = a_logic.segmentVolumes([scan], a_model, ears, wait=False, overwriteEdits=overwrite)
     started(run, workers, wait_for)
     workers[1].segment(0)
     workers[1].finish()
@@ -392,7 +392,7 @@ def test_a_model_of_two_channels_wants_two_volumes_on_one_grid(
 ):
     model = save_stand_in(tmp_path / "two.caml", channels=2)
     with pytest.raises(UsageError, match="2 images"):
-        a_logic.segmentVolumes(three_volumes[:1], model, ears)
+        a_logic.segmentVolumes(three_volumes[:1], model, ears, wait=False)
     from CAMLSegmentationLib.Job import Settings
     from CAMLSegmentationLib.Work import VolumeWork
 
@@ -418,7 +418,7 @@ def a_folder_of_scans(folder):
 def test_the_folder_for_results_is_there_when_the_worker_starts(a_logic, a_model, ears, workers, wait_for, tmp_path):
     """The engine would take a name with a dot for that of a file."""
     outputs = tmp_path / "Dr. Meier" / "2024.05.12-segmentations"
-    run = a_logic.segmentFolder(a_folder_of_scans(tmp_path / "scans"), outputs, a_model, ears)
+    run = a_logic.segmentFolder(a_folder_of_scans(tmp_path / "scans"), outputs, a_model, ears, wait=False)
     started(run, workers, wait_for)
     assert workers[0].outputs == outputs and outputs.is_dir()
 
@@ -427,7 +427,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence_and_no_worker(
     a_logic, a_model, ears, workers, wait_for, tmp_path
 ):
     (tmp_path / "taken").write_text("a file")
-    run = a_logic.segmentFolder(a_folder_of_scans(tmp_path / "scans"), tmp_path / "taken", a_model, ears)
+    run = a_logic.segmentFolder(a_folder_of_scans(tmp_path / "scans"), tmp_path / "taken", a_model, ears, wait=False)
     started(run, workers, wait_for)
     assert run.ended and not workers[0].starts
     assert list(run.summary.failures) == ["p0", "p1"] and str(tmp_path / "taken") in run.summary.failures["p0"]

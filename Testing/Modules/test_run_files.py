@@ -14,7 +14,7 @@ def outputs(tmp_path):
 
 @pytest.fixture
 def a_run(a_logic, a_model, ears, workers, wait_for, tmp_path, outputs):  # noqa: F811
-    run = a_logic.segmentFolder(a_folder_of_scans(tmp_path / "scans"), outputs, a_model, ears)
+    run = a_logic.segmentFolder(a_folder_of_scans(tmp_path / "scans"), outputs, a_model, ears, wait=False)
     started(run, workers, wait_for)
     workers[0].tell("started", pid=77)
     return run
@@ -68,7 +68,7 @@ def test_no_part_of_a_file_stays_of_a_worker_that_was_ended(a_run, workers, outp
 
 
 def test_a_file_that_cannot_be_removed_costs_no_result(a_logic, a_model, a_volume, ears, workers, wait_for):  # noqa: F811
-    run = a_logic.segmentVolumes([a_volume("LA", noise(), ijk_to_ras())], a_model, ears)
+    run = a_logic.segmentVolumes([a_volume("LA", noise(), ijk_to_ras())], a_model, ears, wait=False)
     started(run, workers, wait_for)
     (workers[0].outputs / "LA_probability.nrrd").mkdir()  # the system refuses to remove it as a file
     workers[0].segment(0)
