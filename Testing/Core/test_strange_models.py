@@ -112,7 +112,7 @@ def test_whatever_stands_wherever_the_library_is_listed(a_model_file):
     assert ("spec", "network", "attention_heads") in ways and len(ways) > 50
     loaded = 0
     for way in ways:
-        for value in STRANGE:
+        for value in STRANGE if way[0] == "spec" else STRANGE[::5]:
             forge(a_model_file, lambda d, way=way, value=value: replaced(d, way, value))
             (entry,) = ModelLibrary(user=a_model_file.parent).entries()
             if entry.card is None:

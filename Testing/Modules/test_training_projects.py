@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import SlicerHost
-from training_tools import accept, add_scan, case_of, finish_round, message, roles, select, write_folder
+from training_tools import SMALL, accept, add_scan, case_of, finish_round, message, roles, select, write_folder
 
 
 @pytest.fixture
@@ -194,7 +194,10 @@ def test_what_was_removed_from_one_project_is_no_case_of_the_next(training, seco
     assert list(roles(training)) == ["case-08"] and "left out (3)" in message(training)
 
 
-def test_no_case_is_removed_while_something_knows_it_by_name(training, a_cohort, wait_for):
+def test_no_case_is_removed_while_something_knows_it_by_name(training, a_cohort, wait_for, monkeypatch):
+    from CAMLTrainingLib import Preflight
+
+    monkeypatch.setitem(Preflight.BUDGETS, training.logic.getParameterNode().budget, ("--iterations", "12", *SMALL))
     names = a_cohort(labeled=2, unlabeled=1)
     select(training, names[:1])
     assert training.ui.removeButton.enabled
