@@ -41,6 +41,11 @@ class Segment:
         _require(1 <= self.label <= 255, f"Segment {self.name!r} has label {self.label}; expected 1 to 255.")
 
 
+def name_key(name: str) -> str:
+    """What two spellings of a segment's name share."""
+    return name.strip().casefold()
+
+
 @dataclass(frozen=True)
 class ChannelIntensity:
     """How one input channel is brought to the network's range.

@@ -17,7 +17,7 @@ import vtk
 from CAMLSegmentationLib import SegmentationResult, VolumeExchange
 from slicer.i18n import tr as _
 
-from caml_core.config import Segment
+from caml_core.config import Segment, name_key
 from caml_core.data.files import disk_error, remove_quietly, replace_when_free
 from caml_core.errors import CamlError, DataError
 from caml_core.project.cases import ProjectCase
@@ -231,9 +231,9 @@ def newSegmentation(volumeNode: Any, case: str, segments: Sequence[Segment]) -> 
 def addSegments(node: Any, segments: Sequence[Segment]) -> None:
     """Add those of ``segments`` that a segmentation lacks by name, empty, with colour and terminology."""
     segmentation = node.GetSegmentation()
-    present = {name.strip().casefold() for name in segmentNames(node)}
+    present = {name_key(name) for name in segmentNames(node)}
     for segment in segments:
-        if segment.name.strip().casefold() in present:
+        if name_key(segment.name) in present:
             continue
         identity = segmentation.AddEmptySegment("", segment.name, segment.color)
         made = segmentation.GetSegment(identity)
@@ -290,13 +290,14 @@ def drawnOn(node: Any, volumeNode: Any, case: str) -> Drawn:
             empty.append(segment.name)
             continue
         mask = VolumeExchange.segmentMask(node, identity, volumeNode)
-        _checkPlace(case, segment.name, own, _millilitres(volumeNode) * int(mask.sum()))
+        count = int(numpy.count_nonzero(mask))
+        _checkPlace(case, segment.name, own, _millilitres(volumeNode) * count)
         below = numpy.bincount(voxels[mask], minlength=len(filled) + 1)
         overlap += int(below[1:].sum())
         for label in numpy.flatnonzero(below[1:]) + 1:
             over.setdefault(int(label), []).append(segment.name)
         filled.append(Segment(segment.name, len(filled) + 1, segment.color, segment.terminology))
-        drawn.append(int(mask.sum()))
+        drawn.append(count)
         voxels[mask] = len(filled)
     left = numpy.bincount(voxels.ravel(), minlength=len(filled) + 1)[1:]
     notes = _overlapNotes(case, overlap, [(s, n, int(left[s.label - 1])) for s, n in zip(filled, drawn)], over)
@@ -357,15 +358,15 @@ def loadLabel(
     from caml_core.data.labels import is_segmentation, read_labels
 
     found = read_labels(path, case, () if is_segmentation(path) else segments)
-    known = {s.name.strip().casefold(): s for s in segments}
-    own = {s.name.strip().casefold() for s in found.segments}
-    names = {o.strip().casefold(): n for o, n in (renamed or {}).items() if n.strip().casefold() not in own}
+    known = {name_key(s.name): s for s in segments}
+    own = {name_key(s.name) for s in found.segments}
+    names = {name_key(o): n for o, n in (renamed or {}).items() if name_key(n) not in own}
     node = newSegmentation(volumeNode, case, ())
     grid = gridInScene(found.grid, volumeNode, images)
     labels = VolumeExchange.orientedLabels(found.array, grid, volumeNode)
     for segment in found.segments:
-        name = names.get(segment.name.strip().casefold(), segment.name)
-        look = known.get(name.strip().casefold(), segment)
+        name = names.get(name_key(segment.name), segment.name)
+        look = known.get(name_key(name), segment)
         made = Segment(name, segment.label, look.color, look.terminology)
         SegmentationResult.setSegment(node.GetSegmentation(), made, labels)
     addSegments(node, segments)

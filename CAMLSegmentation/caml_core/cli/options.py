@@ -250,6 +250,16 @@ def check_stop(stop: Callable[[], bool]) -> None:
         raise Cancelled("Stopped; nothing was written.")
 
 
+def stoppable(listener: Listener, stop: Callable[[], bool]) -> Listener:
+    """Return a listener that tells ``listener``, and raises Cancelled where an end was asked for (``check_stop``)."""
+
+    def told(kind: str, fields: dict[str, Any]) -> None:
+        listener(kind, fields)
+        check_stop(stop)
+
+    return told
+
+
 def _listener(progress: str) -> Listener:
     if progress == "json":
         return JsonLines(sys.stdout)

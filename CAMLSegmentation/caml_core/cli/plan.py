@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from . import options
 from .planning_options import add_planning, require_json, to_request
@@ -32,11 +31,7 @@ def run(args: argparse.Namespace) -> int:
         options.StopRequest(args.stop_file, args.parent_pid) as stop,
         options.reporting(args) as told,
     ):
-
-        def listener(kind: str, fields: dict[str, Any]) -> None:
-            told(kind, fields)
-            options.check_stop(stop)
-
+        listener = options.stoppable(told, stop)
         request = to_request(args, listener)
         cohort, found = survey(args.cohort, request, listener, start_path=args.model)
         plan, _ = plan_training(cohort, found, request, listener, args.model, lambda: options.check_stop(stop))

@@ -30,11 +30,7 @@ def run(args: argparse.Namespace) -> int:
         options.StopRequest(args.stop_file, args.parent_pid) as stop,
         options.reporting(args) as told,
     ):
-
-        def listener(kind: str, fields: dict[str, Any]) -> None:
-            told(kind, fields)
-            options.check_stop(stop)
-
+        listener = options.stoppable(told, stop)
         left_aside: list[str] = []
 
         def choosing(kind: str, fields: dict[str, Any]) -> None:

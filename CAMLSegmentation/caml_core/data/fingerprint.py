@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..config import ChannelIntensity, Segment, Spacing, Triple
+from ..config import ChannelIntensity, Segment, Spacing, Triple, name_key
 from ..errors import DataError
 from ..events import Listener, silent
 from .case import Case, Cohort
 from .case_fingerprint import BINS, HU_RANGE, CaseFingerprint
 from .case_memo import recalled
 from .memos import Memos
-from .segments import match_segments, name_key, plain_name
+from .segments import match_segments, plain_name
 
 __all__ = [
     "CaseFingerprint",

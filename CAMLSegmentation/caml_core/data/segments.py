@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..config import Segment
+from ..config import Segment, name_key
 from ..errors import DataError
 
 #: Colours of classes that come without one (label 1, 2, ... in turn), chosen to stay apart beside each other.
@@ -125,11 +125,6 @@ def taken_note(taken: Mapping[int, int]) -> tuple[str, ...]:
 def palette_color(label: int) -> tuple[float, float, float]:
     """The colour of a class that comes without one."""
     return PALETTE[(label - 1) % len(PALETTE)]
-
-
-def name_key(name: str) -> str:
-    """What two spellings of one name share."""
-    return name.strip().casefold()
 
 
 def _check_declared(lists: Mapping[str, tuple[Segment, ...]], declared: Sequence[Segment]) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..config import name_key
 from .labels import is_segmentation, read_labels
-from .segments import name_key
 
 
 @dataclass(frozen=True)

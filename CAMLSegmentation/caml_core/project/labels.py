@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import Segment
+from ..config import Segment, name_key
 from ..data.case import Case
 from ..errors import DataError
 
@@ -68,7 +68,6 @@ def rename_segments(project: Project, names: Mapping[str, str]) -> None:
     be read or written; then the project is as it was.
     """
     from ..data.labels import is_segmentation, read_labels, write_labels
-    from ..data.segments import name_key
 
     by_key = {name_key(old): new for old, new in names.items()}
     changes: dict[str, dict[str, Any]] = {}

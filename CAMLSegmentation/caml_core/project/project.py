@@ -21,7 +21,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import Segment
+from ..config import Segment, name_key
 from ..data.case import Cohort, Role
 from ..data.cohort import chosen_by_chance, declared_segments, load_cohort
 from ..data.cohort_folder import case_name, label_files
@@ -292,17 +292,17 @@ class Project:
 
     def note_renamed(self, names: Mapping[str, str]) -> None:
         """Remember that segments (old name -> new name) bear another name from now on."""
-        later = {_key(old): new for old, new in names.items()}
-        kept = {old: later.get(_key(new), new) for old, new in self.renamed.items() if _key(old) not in later}
-        self.renamed = {old: new for old, new in {**kept, **names}.items() if _key(old) != _key(new)}
+        later = {name_key(old): new for old, new in names.items()}
+        kept = {old: later.get(name_key(new), new) for old, new in self.renamed.items() if name_key(old) not in later}
+        self.renamed = {old: new for old, new in {**kept, **names}.items() if name_key(old) != name_key(new)}
 
     def old_names(self) -> dict[str, str]:
         """Return old name -> new name of the segments, for what was made before they were renamed.
 
         A name that another segment bears by now is no old one.
         """
-        names = {_key(s.name) for s in self.segments}
-        return {o: n for o, n in self.renamed.items() if _key(n) in names and _key(o) not in names}
+        names = {name_key(s.name) for s in self.segments}
+        return {o: n for o, n in self.renamed.items() if name_key(n) in names and name_key(o) not in names}
 
     def values_settled(self, identity: str) -> bool:
         """Whether the accepted label of another case says which values plain label maps have for the segments."""
@@ -391,11 +391,6 @@ class Project:
             )
         with replacing(path) as temporary:
             temporary.write_text(text.getvalue(), encoding="utf-8")
-
-
-def _key(name: str) -> str:
-    """As ``data.segments.name_key``, which brings numpy along."""
-    return name.strip().casefold()
 
 
 def _free(folder: Path, name: str, suffix: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..config import ChannelIntensity, Geometry, ModelSpec, NetworkConfig, Plan
+from ..config import ChannelIntensity, Geometry, ModelSpec, NetworkConfig, Plan, name_key
 from ..data.fingerprint import Fingerprint
 from ..errors import UsageError
 from ..model_file import LoadedModel
@@ -32,8 +32,8 @@ def taken_over(
             f"The start model takes {spec.network.in_channels} channels and the cohort's cases have "
             f"{len(found.channels)}; choose another start model."
         )
-    known = {s.name.casefold() for s in spec.segments}
-    new = [s.name for s in found.segments if s.name.casefold() not in known]
+    known = {name_key(s.name) for s in spec.segments}
+    new = [s.name for s in found.segments if name_key(s.name) not in known]
     if new:
         notes.append(f"{NEW_SEGMENTS} {', '.join(new)}: these segments start from scratch.")
     for ours, theirs in zip(found.channels, spec.channels):

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..config import NetworkConfig, Segment
+from ..config import NetworkConfig, Segment, name_key
 from ..model import build_network
 from ..model_file import LoadedModel, load_model
 
@@ -24,12 +24,12 @@ def load_start(path: Path, renamed: Sequence[tuple[str, str]] = ()) -> LoadedMod
     where the file cannot be read.
     """
     model = load_model(path)
-    names = {old.casefold(): new for old, new in renamed}
-    taken, segments = {s.name.casefold() for s in model.spec.segments}, []
+    names = {name_key(old): new for old, new in renamed}
+    taken, segments = {name_key(s.name) for s in model.spec.segments}, []
     for segment in model.spec.segments:
-        new = names.get(segment.name.casefold(), segment.name)
-        if new.casefold() not in taken:
-            taken.add(new.casefold())
+        new = names.get(name_key(segment.name), segment.name)
+        if name_key(new) not in taken:
+            taken.add(name_key(new))
             segment = dataclasses.replace(segment, name=new)
         segments.append(segment)
     return dataclasses.replace(model, spec=dataclasses.replace(model.spec, segments=tuple(segments)))
@@ -62,5 +62,5 @@ def start_state(
 
 def known_labels(known: Sequence[Segment], wanted: Sequence[Segment]) -> dict[int, int]:
     """Return label among ``wanted`` -> label among ``known``, of the segments that bear the same name."""
-    labels = {s.name.casefold(): s.label for s in known}
-    return {s.label: labels[s.name.casefold()] for s in wanted if s.name.casefold() in labels}
+    labels = {name_key(s.name): s.label for s in known}
+    return {s.label: labels[name_key(s.name)] for s in wanted if name_key(s.name) in labels}
