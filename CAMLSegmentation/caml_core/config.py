@@ -22,6 +22,10 @@ GENERIC_TERMINOLOGY = (
 _ONE_LETTER_AN_AXIS = str.maketrans("RAI", "LPS")
 
 
+#: Metadata of fields that are written only where they say something: versions that lack them then read the file, too.
+LEFT_OUT_WHERE_DEFAULT = {"left_out_where_default": True}
+
+
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise UsageError(message)
@@ -63,6 +67,13 @@ class ChannelIntensity:
     std: float = 1.0
     region: Literal["foreground", "image"] = "foreground"
     modality: str = "MR"
+    #: What the images of this channel are called, such as FLAIR; empty where that is not known. It changes no voxel.
+    title: str = field(default="", metadata=LEFT_OUT_WHERE_DEFAULT)
+
+    @property
+    def called(self) -> str:
+        """Title and modality, as far as they are known."""
+        return f"{self.title} {self.modality}".strip()
 
     def __post_init__(self) -> None:
         _require(self.lower < self.upper, f"Intensity bounds {self.lower} .. {self.upper} are not in order.")

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .channel_titles import order_warning
 from .config import ChannelIntensity, ModelSpec, Spacing, Triple
 from .model_file import ModelInfo
 
@@ -44,7 +45,8 @@ class VolumeFacts:
     """What is known of one volume without reading a file.
 
     ``size`` and ``spacing`` (mm) go along the volume's own axes, ``direction`` has their nine cosines in LPS row by
-    row, None where they are not known. ``modality`` is DICOM's code, empty where it is not known.
+    row, None where they are not known. ``modality`` is DICOM's code, ``name`` that of the file or node; empty where
+    they are not known.
     """
 
     size: Triple
@@ -53,6 +55,7 @@ class VolumeFacts:
     modality: str = ""
     lowest: float | None = None
     highest: float | None = None
+    name: str = ""
 
 
 def warnings(facts: Sequence[VolumeFacts], spec: ModelSpec, info: ModelInfo) -> tuple[str, ...]:
@@ -63,7 +66,8 @@ def warnings(facts: Sequence[VolumeFacts], spec: ModelSpec, info: ModelInfo) -> 
             f"The model needs {expected} {'volume' if expected == 1 else 'volumes'} of the same patient, one for each "
             f"channel, and {len(facts)} {'was' if len(facts) == 1 else 'were'} given; choose {expected}.",
         )
-    return (*_contents(facts, spec), *_geometry(facts[0], spec, info))
+    order = order_warning([volume.name for volume in facts], [channel.title for channel in spec.channels])
+    return (*filter(None, [order]), *_contents(facts, spec), *_geometry(facts[0], spec, info))
 
 
 def misfit(facts: Sequence[VolumeFacts], spec: ModelSpec, info: ModelInfo) -> tuple[int, int]:

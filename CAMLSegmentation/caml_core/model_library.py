@@ -219,5 +219,5 @@ def _searched(entry: Entry) -> str:
     if entry.card is not None:
         info, spec = entry.card.info, entry.card.spec
         parts += [info.anatomy, info.modality, info.description]
-        parts += [*(channel.modality for channel in spec.channels), *(segment.name for segment in spec.segments)]
+        parts += [*(channel.called for channel in spec.channels), *(segment.name for segment in spec.segments)]
     return "\n".join(parts).casefold()

@@ -19,7 +19,7 @@ T = TypeVar("T")
 def to_json(value: Any) -> Any:
     """Return ``value`` (dataclasses, tuples, paths, scalars) as JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if not _left_out(f, value)}
     if isinstance(value, dict):
         return {str(k): to_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -50,6 +50,11 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise UsageError(f"{path} cannot be read as JSON ({error}).") from error
+
+
+def _left_out(description: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether a field says nothing, and is not written then (``config.LEFT_OUT_WHERE_DEFAULT``)."""
+    return "left_out_where_default" in description.metadata and getattr(value, description.name) == description.default
 
 
 def _decode(kind: Any, value: Any, where: str) -> Any:

@@ -102,8 +102,8 @@ def _coded(terminology: str) -> str:
 
 def _channel(channel: ChannelIntensity) -> str:
     if channel.kind == "window":
-        return f"{channel.modality}, window {channel.lower:g} to {channel.upper:g}"
-    return f"{channel.modality}, z-score of the {channel.region}, percentiles {channel.lower:g} to {channel.upper:g}"
+        return f"{channel.called}, window {channel.lower:g} to {channel.upper:g}"
+    return f"{channel.called}, z-score of the {channel.region}, percentiles {channel.lower:g} to {channel.upper:g}"
 
 
 def _network(spec: ModelSpec, parameters: int) -> str:

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="IMAGE",
         help="image files, folders of images or of DICOM slices, or CSV/JSON lists of cases; a model of several "
-        "channels takes single files in groups",
+        "channels takes single files in groups, in the order of its channels (caml info)",
     )
     parser.add_argument(
         "-o",
@@ -87,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
 
         model = load_model(args.model)
         notes: list[str] = []
-        cases = find_cases(args.images, model.spec.network.in_channels, args.role, notes)
+        titles = [channel.title for channel in model.spec.channels]
+        cases = find_cases(args.images, len(titles), args.role, notes, titles)
         for note in notes:
             listener("warning", {"message": note})
         output = _output(args)

@@ -8,6 +8,7 @@ never one that this process uses. What is in use may exceed the limit as far as 
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import itertools
@@ -265,9 +266,10 @@ def _settings(
     declared: Sequence[Segment],
     label: bool,
 ) -> str:
-    """What shapes an entry, as text; the patch's size and the segments' colours do not."""
+    """What shapes an entry, as text; the patch's size, the segments' colours and the channels' titles do not."""
     names = [[(s.name, s.label) for s in listed] if label else [] for listed in (segments, declared)]
-    values = [_FORMAT, geometry.spacing, geometry.orientation, list(channels), *names, label]
+    intensities = [dataclasses.replace(channel, title="") for channel in channels]
+    values = [_FORMAT, geometry.spacing, geometry.orientation, intensities, *names, label]
     return json.dumps(to_json(values), sort_keys=True)
 
 

@@ -36,12 +36,14 @@ class Case:
 class Cohort:
     """Cases with unique ids. ``source`` is the folder or the list they came from.
 
-    ``segments``: the classes that the list declares, with their values in label maps; usually none.
+    ``segments``: the classes that the list declares, with their values in label maps; usually none. ``channels``: what
+    it calls the images of each case, in their order ("T1", "FLAIR"); none, or empty, where it does not say.
     """
 
     cases: tuple[Case, ...]
     source: Path
     segments: tuple[Segment, ...] = ()
+    channels: tuple[str, ...] = ()
 
     def with_role(self, *roles: Role) -> tuple[Case, ...]:
         """Return the cases of these roles, in the cohort's order."""

@@ -12,15 +12,18 @@ from typing import Any
 
 from ..errors import DataError
 
-_IMAGE_COLUMN = re.compile(r"^images?[ _-]?(\d*)$")
+#: image, image2 (FLAIR), ...
+_IMAGE_COLUMN = re.compile(r"^images?[ _-]?(\d*)\s*(?:\((.*)\))?$", re.IGNORECASE)
 _IDENTITY = ("id", "case", "case_id", "name")
 
 
-def table_rows(path: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return (where it stands, fields) of each case that ``text`` lists; ``path`` is named in errors alone.
+def table_rows(path: Path, text: str) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
+    """Return (where it stands, fields) of each case that ``text`` lists, and what the header calls the channels.
 
-    Fields: "images" (one file for each channel, in order), and "id", "label" and "role" where there are such columns.
-    Raises DataError where the columns or a row do not say which channel is which.
+    ``path`` is named in errors alone. Fields: "images" (one file for each channel, in order), and "id", "label" and
+    "role" where there are such columns. A channel's title stands in brackets, ``image2 (FLAIR)``; it is empty for one
+    without, and left out with columns that no case has a file in. Raises DataError where the columns or a row do not
+    say which channel is which.
     """
     first = text.splitlines()[0] if text.strip() else ""
     reader = csv.DictReader(io.StringIO(text), delimiter=max("\t;,", key=first.count))
@@ -39,7 +42,13 @@ def table_rows(path: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
         _check_channels(path, line, files)
         fields: dict[str, Any] = {"images": [file for file in files if file]}
         rows.append((f"line {line}", {**fields, **{key: (row[name] or "").strip() for key, name in named.items()}}))
-    return rows
+    titles = [_title(name) for _, name in images]
+    return rows, titles[: max((len(fields["images"]) for _, fields in rows), default=0)]
+
+
+def _title(column: str) -> str:
+    found = _IMAGE_COLUMN.match(column.strip())
+    return (found and found[2]) or ""
 
 
 def _check_channel_columns(path: Path, channels: Sequence[int]) -> None:

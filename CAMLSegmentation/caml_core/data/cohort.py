@@ -13,11 +13,13 @@
   (``X_disagreement.*``, ``X_probability.*`` beside the label X).
 
 **CSV** (or tab-separated). A header with ``id`` (or ``case``, ``name``), ``image`` (then ``image2``, ``image3``, ...
-for further channels), ``label`` and ``role``; the last two may be missing or empty.
+for further channels), ``label`` and ``role``; the last two may be missing or empty. ``image (T1)``, ``image2 (FLAIR)``
+say what the channels are.
 
 **JSON.** ``{"cases": [{"id", "image" or "images", "label", "role"}], "segments": [{"name", "label", "color"}]}``;
 ``segments`` is optional and names the values of label maps. ``"labels": {"1": "left atrium"}`` does so in short. A case
-may have ``"label_began"`` (``Case``), so that figures on it are told with that.
+may have ``"label_began"`` (``Case``), so that figures on it are told with that. ``"channels": ["T1", "FLAIR"]``
+says what the images of each case are.
 
 Paths in a list are relative to the list. A case without a role is labelled where it has a label.
 """
@@ -34,6 +36,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..channel_titles import listed_titles, title_key
 from ..config import Segment
 from ..errors import CamlError, DataError, UsageError
 from ..serialization import write_json
@@ -74,7 +77,7 @@ def _load(path: Path, notes: list[str] | None) -> Cohort:
     if path.suffix.lower() == ".json":
         return _load_json(path)
     if path.suffix.lower() in (".csv", ".tsv", ".txt"):
-        return Cohort(_load_csv(path), path)
+        return _load_csv(path)
     if volume_stem(path) is not None:
         return Cohort((Case(volume_stem(path) or path.name, (path,)),), path)
     raise DataError(f"The cohort {path} is neither a folder nor a CSV or JSON file.")
@@ -98,10 +101,13 @@ def save_cohort(cohort: Cohort, path: Path) -> None:
     rows = [_row(case, path.parent) for case in cohort.cases]
     if path.suffix.lower() == ".json":
         with replacing(path) as temporary:
-            write_json(temporary, {"cases": rows, "segments": list(cohort.segments)})
+            named = {"channels": list(cohort.channels)} if cohort.channels else {}
+            write_json(temporary, {"cases": rows, "segments": list(cohort.segments), **named})
         return
     channels = max((len(case.images) for case in cohort.cases), default=1)
     names = ["image", *(f"image{i}" for i in range(2, channels + 1))]
+    titles = [*cohort.channels, *[""] * channels]
+    names = [f"{name} ({title})" if title else name for name, title in zip(names, titles)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", *names, "label", "role"])
@@ -188,8 +194,9 @@ def check_folds(cohort: Cohort, folds: int) -> None:
         raise UsageError("A cross-validation needs at least two labelled cases; label another one, or do without.")
 
 
-def _load_csv(path: Path) -> tuple[Case, ...]:
-    return tuple(_case(fields, path, where) for where, fields in table_rows(path, _text(path)))
+def _load_csv(path: Path) -> Cohort:
+    rows, titles = table_rows(path, _text(path))
+    return Cohort(tuple(_case(fields, path, where) for where, fields in rows), path, channels=_titles(titles, path))
 
 
 def _load_json(path: Path) -> Cohort:
@@ -201,7 +208,27 @@ def _load_json(path: Path) -> Cohort:
     if not isinstance(listed, list) or not all(isinstance(v, dict) for v in listed):
         raise DataError(f'{path} must hold a list of objects under "cases"; each needs "id" and "image".')
     cases = tuple(_case(v, path, f"case number {i}") for i, v in enumerate(listed, 1))
-    return Cohort(cases, path, declared_segments(value, path) if isinstance(value, dict) else ())
+    declared = value if isinstance(value, dict) else {}
+    return Cohort(cases, path, declared_segments(declared, path), declared_channels(declared, path))
+
+
+def declared_channels(value: dict[str, Any], path: Path | str) -> tuple[str, ...]:
+    """Return what the JSON object of a cohort calls the channels; raise DataError that names ``path``."""
+    listed = value.get("channels") or []
+    if not isinstance(listed, list) or not all(isinstance(title, str) for title in listed):
+        raise DataError(
+            f'{path}: "channels" must say what the images of each case are, in their order, such as ["T1", "FLAIR"].'
+        )
+    return _titles(listed, path)
+
+
+def _titles(listed: Sequence[str], path: Path | str) -> tuple[str, ...]:
+    titles = tuple(" ".join(title.split()) for title in listed)
+    keys = [key for key in map(title_key, titles) if key]
+    double = next((title for title in titles if keys.count(title_key(title)) > 1), "")
+    if double:
+        raise DataError(f"{path} calls two channels {double}; give each its own name, or none.")
+    return titles if any(titles) else ()
 
 
 def declared_segments(value: dict[str, Any], path: Path | str) -> tuple[Segment, ...]:
@@ -272,6 +299,11 @@ def _check(cohort: Cohort) -> None:
         odd = next(c for c in cohort.cases if c.role != "excluded" and len(c.images) != most)
         raise DataError(
             f"Case {odd.id} has {len(odd.images)} image(s) where most cases have {most}; list all channels.", odd.id
+        )
+    if cohort.channels and counts - {len(cohort.channels)}:
+        raise DataError(
+            f"{cohort.source} names {len(cohort.channels)} channel(s) ({listed_titles(cohort.channels)}) and its cases "
+            f"have {counts.pop()} image(s); name each image of a case, in their order."
         )
 
 

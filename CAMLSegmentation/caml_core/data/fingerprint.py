@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -37,7 +38,7 @@ _JUDGED = ("labeled", "validation")
 @dataclass(frozen=True)
 class ChannelFingerprint:
     """One channel over all cases. The window (HU; of use for CT only) holds the labelled structures and what
-    surrounds them.
+    surrounds them. ``title``: what the cohort calls it; empty where it does not.
     """
 
     modality: str
@@ -45,6 +46,7 @@ class ChannelFingerprint:
     window_upper: float
     window_mean: float
     window_std: float
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,17 +100,16 @@ def choose_channels(found: Fingerprint, preset: str = "default") -> tuple[Channe
     ``paper``: z-score over the whole image without clipping. ``default``: the cohort's window for CT, else a z-score
     over the foreground between its percentiles 0.5 and 99.5.
     """
+    return tuple(dataclasses.replace(_intensity(c, preset), modality=c.modality, title=c.title) for c in found.channels)
+
+
+def _intensity(channel: ChannelFingerprint, preset: str) -> ChannelIntensity:
     if preset == "paper":
-        return tuple(
-            ChannelIntensity(kind="zscore", lower=0.0, upper=100.0, region="image", modality=c.modality)
-            for c in found.channels
-        )
-    return tuple(
-        ChannelIntensity("window", c.window_lower, c.window_upper, c.window_mean, c.window_std, "image", c.modality)
-        if c.modality == "CT"
-        else ChannelIntensity(modality=c.modality)
-        for c in found.channels
-    )
+        return ChannelIntensity(kind="zscore", lower=0.0, upper=100.0, region="image")
+    if channel.modality != "CT":
+        return ChannelIntensity()
+    window = (channel.window_lower, channel.window_upper, channel.window_mean, channel.window_std)
+    return ChannelIntensity("window", *window, region="image")
 
 
 def labels_drawn(case: CaseFingerprint, segments: Sequence[Segment]) -> frozenset[int]:
@@ -175,7 +176,8 @@ class _Survey:
         clipped = np.clip(values, lower, upper)
         mean = float(np.average(clipped, weights=counts))
         std = float(np.sqrt(np.average((clipped - mean) ** 2, weights=counts)))
-        return ChannelFingerprint(modality, lower, upper, round(mean, 3), round(std, 3) or 1.0)
+        title = self._cohort.channels[index] if self._cohort.channels else ""
+        return ChannelFingerprint(modality, lower, upper, round(mean, 3), round(std, 3) or 1.0, title)
 
     def _check_validation(self, segments: tuple[Segment, ...]) -> None:
         """A held-out case may lack classes but not have others: it takes no part in choosing them."""

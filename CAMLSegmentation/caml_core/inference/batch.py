@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..channel_titles import disagreement, listed_titles
 from ..config import ModelSpec, Triple
 from ..data.case import Case, Role
 from ..data.cohort import load_cohort, takes_in
@@ -102,14 +103,26 @@ def load_network(model: LoadedModel) -> CamlNetwork:
 
 
 def find_cases(
-    paths: Sequence[Path], channels: int, roles: Sequence[Role] = (), notes: list[str] | None = None
+    paths: Sequence[Path],
+    channels: int,
+    roles: Sequence[Role] = (),
+    notes: list[str] | None = None,
+    titles: Sequence[str] = (),
 ) -> tuple[Case, ...]:
     """Return the cases of files, folders, DICOM folders and lists; ``roles`` limits them, excluded ones never count.
 
     For a model of several channels, single files are taken in groups of as many. ``notes`` takes sentences on what
-    folders hold and is no case. Raises DataError or UsageError.
+    folders hold and is no case, and on lists whose channels are called otherwise than the model's ``titles``. Raises
+    DataError or UsageError.
     """
     cohorts = [load_cohort(path, notes) for path in paths]
+    if notes is not None:
+        notes += [
+            f"The model's channels are {listed_titles(titles)} and those of {cohort.source} are "
+            f"{listed_titles(cohort.channels)}; check which is which, and list each at its own channel."
+            for cohort in cohorts
+            if disagreement(cohort.channels, titles)
+        ]
     cases = [case for cohort in cohorts for case in cohort.cases]
     single = all(path.is_file() and [len(case.images) for case in c.cases] == [1] for path, c in zip(paths, cohorts))
     if channels > 1 and single:  # a list, too, is a file, but its case brings all its channels
@@ -196,7 +209,7 @@ def _run_case(
     listener("stage", _stage("prepare", case.id))
     try:
         volumes = read_case(case, len(predictor.spec.channels))
-        remark = "" if info is None else _misfit(volumes, predictor.spec, info)
+        remark = "" if info is None else _misfit(case, volumes, predictor.spec, info)
         if remark:
             listener("warning", {"message": f"Case {case.id}: {remark}", "case": case.id, "misfit": True})
         prediction = predictor.predict(
@@ -240,7 +253,7 @@ def _run_case(
     return row
 
 
-def _misfit(volumes: Sequence[Volume], spec: ModelSpec, info: ModelInfo) -> str:
+def _misfit(case: Case, volumes: Sequence[Volume], spec: ModelSpec, info: ModelInfo) -> str:
     """How volumes differ from what a model expects, in one line; nobody may have looked at them before."""
     facts = [
         VolumeFacts(
@@ -249,8 +262,9 @@ def _misfit(volumes: Sequence[Volume], spec: ModelSpec, info: ModelInfo) -> str:
             volume.grid.direction,
             lowest=float(volume.array.min()),
             highest=float(volume.array.max()),
+            name=path.name,
         )
-        for volume in volumes
+        for volume, path in zip(volumes, case.images)
     ]
     return " ".join(fit_warnings(facts, spec, info))
 

@@ -21,9 +21,10 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..channel_titles import disagreement, listed_titles
 from ..config import Segment, name_key
 from ..data.case import Cohort, Role
-from ..data.cohort import chosen_by_chance, declared_segments, load_cohort
+from ..data.cohort import chosen_by_chance, declared_channels, declared_segments, load_cohort
 from ..data.cohort_folder import case_name, label_files
 from ..data.files import absolute, check_writable, is_segmentation, make_folder, relative_to, replacing
 from ..errors import DataError, ResourceError, UsageError
@@ -44,6 +45,8 @@ class Project:
         self.folder = absolute(Path(folder))
         self.cases: dict[str, ProjectCase] = {}
         self.segments: tuple[Segment, ...] = ()
+        #: What a list that was added calls the images of each case; none where no list says so.
+        self.channels: tuple[str, ...] = ()
         #: Tells this project from others whose cases have the same names.
         self.id = uuid.uuid4().hex[:12]
         #: How many more cases it had where it came back from a scene, which names its own alone.
@@ -112,7 +115,7 @@ class Project:
         self.id = str(content.get("id") or self.id)
         self.others = others if isinstance(others := content.get("others"), int) else 0
         self.spares = content.get("hold_out") is not False
-        self.segments = declared_segments(content, where)
+        self.segments, self.channels = declared_segments(content, where), declared_channels(content, where)
         names = content.get("renamed")
         self.renamed = {str(old): str(new) for old, new in names.items()} if isinstance(names, dict) else {}
         self.cases = {case.id: case for case in cases}
@@ -121,6 +124,8 @@ class Project:
         """Return the project as JSON text, paths relative to its folder. ``only``: with no other cases than these."""
         rows = [to_row(case, self.folder) for case in self.cases.values() if only is None or case.id in only]
         head = {"format": FORMAT, "id": self.id, "segments": to_json(list(self.segments))}
+        if self.titles:
+            head["channels"] = list(self.titles)
         if others := self.others + len(self.cases) - len(rows):
             head["others"] = others
         if not self.spares:
@@ -190,7 +195,7 @@ class Project:
         """List the cases of a folder or a list (CSV, JSON) beside those that are there; return (new ids, notes).
 
         Labels come along but count only once the user says so. Files that are listed already, and labels without a
-        scan, are left out. Raises DataError where there is no scan.
+        scan, are left out. Raises DataError where there is no scan, and where a list has the channels in another order.
         """
         notes: list[str] = []
         if absolute(path) in (self.folder, self.file):
@@ -199,6 +204,7 @@ class Project:
                 "or put the scans into a folder below it and add that."
             )
         listed = load_cohort(path, notes)
+        notes += self._take_titles(listed.channels, path)
         known = {case.images for case in self.cases.values() if case.images}
         new, double = [], 0
         for case in listed.cases:
@@ -218,6 +224,20 @@ class Project:
         if not self.segments and listed.segments:
             self.segments = listed.segments
         return tuple(new), tuple(notes)
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """What the channels are called, as long as a case has as many images."""
+        return self.channels if any(len(c.images) == len(self.channels) for c in self.cases.values()) else ()
+
+    def _take_titles(self, new: tuple[str, ...], path: Path) -> list[str]:
+        """Call the channels as a list does, where nothing is known yet; return what is to be checked."""
+        fault, ours = disagreement(new, self.titles), listed_titles(self.titles)
+        contrast = f"The channels of {path} are {listed_titles(new)} and those of this project {ours}"
+        if fault == "order":
+            raise DataError(f"{contrast}; list the images of each case in the project's order, and add it then.")
+        self.channels = self.titles or new
+        return [f"{contrast}; check that they show the same."] if fault else []
 
     def add_labels(self, folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
         """Give cases the label files of ``folder`` that bear their names.
@@ -357,7 +377,8 @@ class Project:
                 )
             if case.role in ("labeled", "validation") and (case.label is None or not os.path.exists(case.label)):
                 raise DataError(f"Case {case.id} has the role {case.role} but no label; label it again.", case.id)
-        return Cohort(tuple(case.as_case for case in cases), self.file, self.segments)
+        titles = self.titles if all(len(case.images) == len(self.titles) for case in cases) else ()
+        return Cohort(tuple(case.as_case for case in cases), self.file, self.segments, titles)
 
     def rounds_folder(self) -> Path:
         """Return where the rounds lie."""

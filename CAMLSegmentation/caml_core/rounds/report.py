@@ -189,7 +189,7 @@ def _facts(plan: Plan, found: Mapping[str, Any]) -> list[list[tuple[str, str]]]:
     facts = {
         "Cases": f"{found['labeled']} labelled, {found['unlabeled']} unlabelled, {found['validation']} held out",
         "Segments": ", ".join(found["segments"]),
-        "Channels": ", ".join(f"{c.modality} {c.kind}" for c in plan.channels),
+        "Channels": ", ".join(f"{c.called} {c.kind}" for c in plan.channels),
         "Grid": " x ".join(f"{s:g}" for s in plan.geometry.spacing) + " mm",
         "Patch": " x ".join(map(str, plan.geometry.patch)) + f" voxels, {batch}",
         "Network": f"{plan.network.base_filters} base filters, {plan.network.classes} classes",

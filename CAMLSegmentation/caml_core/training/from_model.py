@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
+from ..channel_titles import disagreement, listed_titles
 from ..config import ChannelIntensity, Geometry, ModelSpec, NetworkConfig, Plan, name_key
 from ..data.fingerprint import Fingerprint
 from ..errors import UsageError
@@ -17,6 +19,8 @@ FINE_TUNING_RATE = 0.3
 #: How the notes begin that a start model's grid is too coarse, and that it lacks segments.
 COARSE_START = "On the start model's grid labels keep"
 NEW_SEGMENTS = "The start model does not know"
+#: ... and that its channels are called otherwise.
+OTHER_CHANNELS = "The start model's channels are"
 
 
 def taken_over(
@@ -24,7 +28,8 @@ def taken_over(
 ) -> tuple[Geometry, NetworkConfig, tuple[ChannelIntensity, ...]]:
     """Return grid, network and intensities of a training that starts from ``start``; adds to ``notes``.
 
-    preset: the network that is trained from scratch. Raises UsageError where the channels differ in number.
+    preset: the network that is trained from scratch. Raises UsageError where the channels differ in number, or are the
+    same ones in another order.
     """
     spec = start.spec
     if spec.network.in_channels != len(found.channels):
@@ -32,6 +37,7 @@ def taken_over(
             f"The start model takes {spec.network.in_channels} channels and the cohort's cases have "
             f"{len(found.channels)}; choose another start model."
         )
+    channels = _named(spec.channels, [channel.title for channel in found.channels], notes)
     known = {name_key(s.name) for s in spec.segments}
     new = [s.name for s in found.segments if name_key(s.name) not in known]
     if new:
@@ -54,7 +60,24 @@ def taken_over(
         attention_dropout=preset.attention_dropout,
         attention_evaluation=preset.attention_evaluation,  # as it is trained from here on
     )
-    return spec.geometry, network, spec.channels
+    return spec.geometry, network, channels
+
+
+def _named(
+    channels: tuple[ChannelIntensity, ...], titles: Sequence[str], notes: list[str]
+) -> tuple[ChannelIntensity, ...]:
+    """The start model's channels under the cohort's ``titles``, where it has any; the other ones keep theirs."""
+    theirs = [channel.title for channel in channels]
+    contrast = f"{OTHER_CHANNELS} {listed_titles(theirs)} and the cohort's are {listed_titles(titles)}"
+    fault = disagreement(titles, theirs)
+    if fault == "order":
+        raise UsageError(
+            f"{contrast}: one would be taken for another. List the images of each case in the start model's order, or "
+            "train from scratch."
+        )
+    if fault:
+        notes.append(f"{contrast}: check that they show the same, or choose another start model.")
+    return tuple(dataclasses.replace(c, title=title or c.title) for c, title in zip(channels, titles))
 
 
 def refuse_other_shapes(request: Request, spec: ModelSpec) -> None:

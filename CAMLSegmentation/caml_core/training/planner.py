@@ -105,7 +105,7 @@ def describe(plan: Plan, found: Fingerprint) -> str:
     lines = [
         f"cases        {roles['labeled']} labelled, {roles['unlabeled']} unlabelled, {roles['validation']} held out",
         f"segments     {', '.join(s.name for s in plan.segments)}",
-        f"channels     {', '.join(c.modality + ' ' + c.kind for c in plan.channels)}",
+        f"channels     {', '.join(c.called + ' ' + c.kind for c in plan.channels)}",
         f"grid         spacing {_join(g.spacing)} mm (cohort's median {_join(found.spacing)} mm, "
         f"size {_join(found.size)})",
         f"patch        {_join(g.patch)}, {plan.patches_of_a_step(roles['unlabeled'])} a step",

@@ -22,7 +22,7 @@ from ..events import Listener
 from ..model_file import LoadedModel, network_shapes
 from ..serialization import to_json
 from . import sizes
-from .from_model import COARSE_START, NEW_SEGMENTS
+from .from_model import COARSE_START, NEW_SEGMENTS, OTHER_CHANNELS
 from .held_out import seen_note, start_notes
 from .memory import SHRUNK, DoesNotFit, free_memory_mb
 from .planner import describe, make_plan, windows_per_case
@@ -96,7 +96,7 @@ def _answer(
     known = {} if start is None else known_labels(start.spec.segments, found.segments)
     expectations = _expectations(cohort, start, extras)
     notes = [*(found.notes if plan is None else plan.notes), *expectations]
-    of_start = [note for note in notes if note.startswith((COARSE_START, NEW_SEGMENTS))]
+    of_start = [note for note in notes if note.startswith((COARSE_START, NEW_SEGMENTS, OTHER_CHANNELS))]
     notes += start_notes(start, cohort, case_memos(extras.cache_folder))
     kept = [s.name for s in found.segments if s.label in known]
     if kept:

@@ -1,0 +1,74 @@
+"""What the images of a case are called (T1, FLAIR, ...), and whether names agree on their order.
+
+Titles match by whole words, whatever their capitals and separators: "T1-CE" is in "p01_t1ce.nii.gz", "T1" is not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+_WORD = re.compile(r"[^\W_]+")
+
+
+def title_key(title: str) -> str:
+    """What two spellings of a channel's title share; empty where nothing is said."""
+    return "".join(_words(title))
+
+
+def disagreement(ours: Sequence[str], theirs: Sequence[str]) -> Literal["", "order", "names"]:
+    """Return how the titles of one cohort or model contradict those of another one.
+
+    "order": both have a title, at different places. "names": two titles of one place differ, and that is all that is
+    known. Empty where they agree; an empty title agrees with any.
+    """
+    our_keys, their_keys = (list(map(title_key, titles)) for titles in (ours, theirs))
+    pairs = list(zip(our_keys, their_keys))
+    if any(key and key != other and key in their_keys for key, other in pairs):
+        return "order"
+    return "names" if any(key and other and key != other for key, other in pairs) else ""
+
+
+def listed_titles(titles: Sequence[str]) -> str:
+    """Return titles for a sentence, in their order."""
+    return ", ".join(title or "(no name)" for title in titles)
+
+
+def order_warning(names: Sequence[str], titles: Sequence[str]) -> str:
+    """Return a sentence where the images' ``names``, one a channel, say another order than ``titles``; else empty.
+
+    They do where a name has the title of another channel and not that of its own. What all of them have, be it the
+    name of a study, does not tell them apart.
+    """
+    found = [_titles_in(name, titles) for name in names]
+    everywhere = set[int]().union(*found).intersection(*found)
+    wrong = [i for i in range(len(names)) if i not in found[i] and found[i] - everywhere]
+    if not wrong:
+        return ""
+    given = " and ".join(f"{names[i]} was given as {titles[i] or f'channel {i + 1}'}" for i in wrong)
+    return (
+        f"By their names the volumes are in another order than the model's channels, {listed_titles(titles)}: {given}; "
+        "check which is which, and choose each for its own channel."
+    )
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.casefold())
+
+
+def _titles_in(name: str, titles: Sequence[str]) -> set[int]:
+    """The places of the titles that a name has as whole words, other than within a longer one of them."""
+    words, keys = _words(name), list(map(title_key, titles))
+    spans = []
+    for first in range(len(words)):
+        for last in range(first + 1, len(words) + 1):
+            text = "".join(words[first:last])
+            spans += [(first, last, place) for place, key in enumerate(keys) if key == text]
+            if not any(key.startswith(text) for key in keys):
+                break
+    return {
+        place
+        for first, last, place in spans
+        if not any(a <= first and last <= b and (a, b) != (first, last) for a, b, _ in spans)
+    }
