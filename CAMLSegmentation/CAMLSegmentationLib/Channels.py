@@ -1,14 +1,35 @@
-"""For which first volume those of the further channels were chosen: another patient's must not stay with the next."""
+"""What the channels of a model are called, and for which first volume those of the further ones were chosen.
+
+Another patient's volumes must not stay with the next one's.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
 
+from caml_core.config import ChannelIntensity
+
 #: Levels of the subject hierarchy below which everything is of one patient.
 _OF_ONE_PATIENT = ("Patient", "Study")
+
+
+def rowTexts(channels: Sequence[ChannelIntensity], index: int) -> tuple[str, str]:
+    """Return label and tooltip of the row in which the volume of a channel is chosen. ``channels``: all of a model."""
+    if len(channels) < 2:
+        return _("Volume:"), ""
+    title = channels[index].title
+    if index:
+        label = _("Channel {number} ({title}):").format(number=index + 1, title=title or channels[index].modality)
+    else:
+        label = _("Volume, channel 1 ({title}):").format(title=title) if title else _("Volume, channel 1:")
+    text = _("The model was trained on several images of each case; choose this one's volume.")
+    if title:
+        text = _("The model was trained on several images of each case; choose the one that is {title}.")
+    return label, text.format(title=title)
 
 
 class FurtherChannels:

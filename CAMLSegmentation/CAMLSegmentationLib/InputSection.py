@@ -17,7 +17,7 @@ from caml_core.errors import CamlError
 from caml_core.model_file import ModelCard
 
 from . import Region, VolumeExchange
-from .Channels import FurtherChannels
+from .Channels import FurtherChannels, rowTexts
 from .Combo import choose, chosen, fill
 from .Job import caseId
 from .Logic import folderWorks, modelWarnings, sequenceWorks, volumeWorks
@@ -61,6 +61,7 @@ class InputSection:
         #: What the last look at a folder found that is no case.
         self.notes: list[str] = []
         self._card: ModelCard | None = None
+        self._channelLabels: list[Any] = []
         self._channelSelectors: list[Any] = []
         self._further = FurtherChannels()
         self._updating = False
@@ -110,6 +111,8 @@ class InputSection:
         count = len(card.spec.channels) if card is not None else 1
         if count - 1 != len(self._channelSelectors):
             self._rebuildChannels(count - 1)
+        for index, selector in enumerate(self._channelSelectors):
+            self._channelLabels[index].text, selector.toolTip = rowTexts(card.spec.channels, index + 1)
         self.refresh()
 
     def refresh(self) -> None:
@@ -246,8 +249,7 @@ class InputSection:
             for widget in widgets:
                 getattr(self._ui, widget).setVisible(name in shown)
         self._ui.channelsWidget.setVisible(kind == "one" and bool(self._channelSelectors))
-        first = _("Volume, channel 1:") if self._channelSelectors else _("Volume:")
-        self._ui.volumeLabel.text = first
+        self._ui.volumeLabel.text = rowTexts(self._card.spec.channels if self._card is not None else (), 0)[0]
 
     def _showChecked(self, nodes: Any) -> None:
         checked = [node for node in nodes if node is not None]
@@ -260,19 +262,19 @@ class InputSection:
         layout = self._ui.channelsWidget.layout()  # an empty layout is false, and no variable of the panel
         while layout.rowCount():
             layout.removeRow(0)
-        self._channelSelectors = []
+        self._channelLabels, self._channelSelectors = [], []
         for index in range(count):
             selector = slicer.qMRMLNodeComboBox()
             selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
             selector.showChildNodeTypes = False
             selector.noneEnabled = True
             selector.addEnabled = selector.removeEnabled = False
-            selector.toolTip = _("The model was trained on several images of each case; choose this one's volume.")
             selector.setMRMLScene(slicer.mrmlScene)
             for signal in ("currentNodeChanged(vtkMRMLNode*)", "nodeActivated(vtkMRMLNode*)"):
                 selector.connect(signal, lambda node, index=index: self._onChannel(index))
-            modality = self._card.spec.channels[index + 1].modality if self._card is not None else ""
-            layout.addRow(_("Channel {number} ({modality}):").format(number=index + 2, modality=modality), selector)
+            label = qt.QLabel()
+            layout.addRow(label, selector)
+            self._channelLabels.append(label)
             self._channelSelectors.append(selector)
 
     # Does it fit?
@@ -281,7 +283,7 @@ class InputSection:
         """Warn before, not after. Voxels are looked at once for each choice of volumes and model."""
         volumes = self.fitVolumes()
         key = [(v.GetID(), v.GetImageData().GetMTime(), v.GetMTime()) for v in volumes if v.GetImageData()]
-        channels = [node.GetID() if node is not None else "" for node in self._channels()]
+        channels = [(node.GetID(), node.GetName()) if node is not None else "" for node in self._channels()]
         caution = self._channelCaution()
         key = (
             key,

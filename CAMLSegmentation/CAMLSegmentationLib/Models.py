@@ -8,6 +8,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from caml_core.channel_titles import listed_titles
 from caml_core.config import ModelSpec
 from caml_core.model_file import ModelCard
 from caml_core.model_library import Entry, ModelLibrary
@@ -41,7 +42,7 @@ def _rows(card: ModelCard, bundled: bool) -> list[tuple[str, str]]:
         (_("Anatomy"), html.escape(info.anatomy)),
         (_("Segments"), "<br>".join(_swatch(s.color) + "&nbsp;" + html.escape(s.name) for s in spec.segments)),
         (_("Modality"), html.escape(info.modality or ", ".join(c.modality for c in spec.channels))),
-        (_("Channels"), str(len(spec.channels)) if len(spec.channels) > 1 else ""),
+        (_("Channels"), html.escape(_channels(spec))),
         (_("Spacing"), _("{spacing} mm").format(spacing=spacing)),
         (_("Trained on"), _trained(card)),
         (_("Held out"), html.escape(heldOut(info.metrics))),
@@ -53,6 +54,14 @@ def _rows(card: ModelCard, bundled: bool) -> list[tuple[str, str]]:
         (_("Licence"), html.escape(info.license) or _("not stated")),
         (_("Citation"), html.escape(info.citation)),
     ]
+
+
+def _channels(spec: ModelSpec) -> str:
+    """How many there are, and what they are called; empty for a single one without a title."""
+    titles = [channel.title for channel in spec.channels]
+    if any(titles):
+        return f"{len(titles)} ({listed_titles(titles)})"
+    return str(len(titles)) if len(titles) > 1 else ""
 
 
 def _subModels(spec: ModelSpec) -> str:

@@ -215,7 +215,7 @@ def labelsOf(orientedImage: Any) -> Any:
 
 
 def factsOf(volumeNode: Any, modality: str = "", frame: Frame | None = None) -> VolumeFacts:
-    """Return what tells whether a model fits: size, spacing, directions, modality, and the range of all voxels."""
+    """Return what tells whether a model fits: size, spacing, directions, modality, name, and the range of voxels."""
     image = volumeNode.GetImageData()
     matrix = worldMatrix(volumeNode)
     columns = [[matrix.GetElement(row, axis) for row in range(3)] for axis in range(3)]
@@ -229,6 +229,7 @@ def factsOf(volumeNode: Any, modality: str = "", frame: Frame | None = None) -> 
         modality=modality,
         lowest=float(low),
         highest=float(high),
+        name=volumeNode.GetName() or "",
     )
 
 

@@ -24,7 +24,12 @@ OBLIQUE = np.array([[0.866, -0.5, 0.0], [0.4698, 0.8137, -0.342], [0.171, 0.2962
 
 
 def save_stand_in(
-    path: Path, channels: int = 1, spacing: float = 1.5, name: str = "Stand-in", modality: str = "MR"
+    path: Path,
+    channels: int = 1,
+    spacing: float = 1.5,
+    name: str = "Stand-in",
+    modality: str = "MR",
+    titles: tuple[str, ...] = (),
 ) -> Path:
     """Write a model that was never trained: it finds both segments somewhere, the same ones each time."""
     import torch
@@ -36,8 +41,8 @@ def save_stand_in(
     config = NetworkConfig(
         in_channels=channels, base_filters=2, attention_heads=2, classes=3, attention_evaluation="alone"
     )
-    channel = ChannelIntensity(modality=modality)
-    spec = ModelSpec(Geometry((spacing,) * 3, (16, 16, 16)), config, (channel,) * channels, SEGMENTS)
+    intensities = tuple(ChannelIntensity(modality=modality, title=title) for title in titles or ("",) * channels)
+    spec = ModelSpec(Geometry((spacing,) * 3, (16, 16, 16)), config, intensities, SEGMENTS)
     network = build_network(config)
     with torch.no_grad():
         for decoder in (network.decoder1, network.decoder2):

@@ -1,4 +1,4 @@
-"""A model of several channels: volumes of the last patient do not go along with the next one's unnoticed."""
+"""A model of several channels: volumes of the last patient, or in another order, do not go along unnoticed."""
 
 from __future__ import annotations
 
@@ -98,3 +98,81 @@ def test_the_caution_outlives_a_look_at_another_module_and_a_first_volume_that_i
     SlicerHost.leave("CAMLSegmentation")
     SlicerHost.enter("CAMLSegmentation")
     assert "A T2 stayed from before" in panel.ui.fitLabel.text
+
+
+# What the channels are called
+
+
+@pytest.fixture
+def titled(the_segmentation_panel, models_folder, a_volume):
+    """The panel with a model of T1 and FLAIR, one of T2 and PD, and one of two channels that nobody has named."""
+    models_folder.mkdir(parents=True)
+    for name, titles in (("named", ("T1", "FLAIR")), ("others", ("T2", "PD")), ("plain", ("", ""))):
+        save_stand_in(models_folder / f"{name}.caml", channels=2, name=name, titles=titles)
+    panel = the_segmentation_panel
+    for index, name in enumerate(("A T1 mprage", "A t2-flair", "A T1CE")):
+        a_volume(name, noise(seed=index), ijk_to_ras())
+    panel._parameterNode.inputVolume = volume("A T1 mprage")
+    panel.enter()
+    take(panel, models_folder / "named.caml")
+    selector(panel).setCurrentNode(volume("A t2-flair"))
+    return panel
+
+
+def take(panel, path):
+    panel.models._choose(path)
+    panel.update()
+
+
+def row(panel):
+    layout = panel.ui.channelsWidget.layout()
+    return layout.labelForField(selector(panel)).text, selector(panel).toolTip
+
+
+def test_the_rows_and_the_card_say_what_the_channels_are(titled, models_folder):
+    panel = titled
+    assert panel.ui.volumeLabel.text == "Volume, channel 1 (T1):"
+    label, tip = row(panel)
+    assert label == "Channel 2 (FLAIR):" and "the one that is FLAIR" in tip
+    assert "2 (T1, FLAIR)" in panel.ui.modelCardTextBrowser.toPlainText()
+    take(panel, models_folder / "others.caml")  # as many channels, other names
+    assert panel.ui.volumeLabel.text == "Volume, channel 1 (T2):"
+    label, tip = row(panel)
+    assert label == "Channel 2 (PD):" and "the one that is PD" in tip
+    assert selector(panel).currentNode() is volume("A t2-flair")
+    take(panel, models_folder / "plain.caml")
+    assert panel.ui.volumeLabel.text == "Volume, channel 1:"
+    label, tip = row(panel)
+    assert label == "Channel 2 (MR):" and "choose this one's volume" in tip
+
+
+def test_volumes_whose_names_say_another_order_are_a_warning_before_apply(titled, models_folder):
+    panel = titled
+    assert "another order" not in panel.ui.fitLabel.text
+    panel._parameterNode.inputVolume = volume("A t2-flair")
+    selector(panel).setCurrentNode(volume("A T1 mprage"))
+    text = panel.ui.fitLabel.text
+    assert "Warning" in text and "A t2-flair was given as T1 and A T1 mprage was given as FLAIR" in text
+    assert panel.ui.applyButton.enabled
+    selector(panel).setCurrentNode(volume("A T1CE"))  # T1 is no word of it
+    assert "A T1CE was" not in panel.ui.fitLabel.text and "A t2-flair was given as T1" in panel.ui.fitLabel.text
+    volume("A t2-flair").SetName("A")
+    panel.update()
+    assert "another order" not in panel.ui.fitLabel.text
+    selector(panel).setCurrentNode(volume("A T1 mprage"))
+    assert "A T1 mprage was given as FLAIR" in panel.ui.fitLabel.text
+    volume("A T1 mprage").SetName("B")  # of a further channel, too
+    panel.update()
+    assert "another order" not in panel.ui.fitLabel.text
+    volume("B").SetName("A T1 mprage")
+    take(panel, models_folder / "plain.caml")
+    assert "another order" not in panel.ui.fitLabel.text
+
+
+def test_what_is_written_for_the_worker_raises_no_false_alarm(titled, wait_for):
+    """Its files are called after the first volume alone."""
+    panel = titled
+    panel.ui.applyButton.click()
+    wait_for(lambda: not panel.logic.running, 120)
+    assert panel._parameterNode.result is not None, panel.ui.statusLabel.text
+    assert "another order" not in panel.ui.logTextEdit.toPlainText()
