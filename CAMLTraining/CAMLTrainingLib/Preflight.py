@@ -243,8 +243,10 @@ def _greyValues(cases: Sequence[dict[str, Any]], channels: Sequence[dict[str, An
         text = _("{modality}, about {low} to {high}").format(modality=looks, low=low, high=high)
         if index < len(channels):
             text += "; " + _scaling(channels[index])
+        title = str(channels[index].get("title") or "") if index < len(channels) else ""
         several = len(cases[0]["grey_values"]) > 1
-        rows.append((_("Grey values {channel}").format(channel=index + 1) if several else _("Grey values"), text))
+        row = _("Grey values {channel}").format(channel=index + 1) if several else _("Grey values")
+        rows.append((f"{row} ({title})" if title else row, text))
     return rows
 
 

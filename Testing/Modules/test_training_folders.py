@@ -384,6 +384,19 @@ def test_none_is_held_out_by_itself_where_the_user_wants_all(a_cohort, training)
     assert list(roles(training).values()).count("labeled") == 5
 
 
+def test_what_a_list_calls_its_channels_is_what_the_engine_is_told(training, tmp_path):
+    from caml_core.data.cohort import load_cohort
+
+    folder = write_two_channels(tmp_path / "two channels")
+    write_folder(folder, 1, labels=1)
+    rows = ("p0,p0_0000.nrrd,p0_0001.nrrd,case-00_label.nii.gz", "p1,p1_0000.nrrd,p1_0001.nrrd,")
+    (folder / "cases.csv").write_text("\n".join(("id,image (T1),image2 (FLAIR),label", *rows)))
+    training.logic.addFolder(folder)
+    assert not training.logic.setRole(["p0"], "labeled")
+    training.logic.openProject(training.logic.project.folder)
+    assert load_cohort(training.logic._trainingCohort()).channels == ("T1", "FLAIR")
+
+
 def test_a_second_channel_in_the_scene_is_no_case_of_its_own(training, tmp_path):
     import slicer
 

@@ -63,5 +63,9 @@ def test_each_channel_has_its_own_row_and_a_window_is_named(shown):
     rows = shown(Verdict("fits", "It fits.", {"cases": cases, "plan": {"channels": channels}}))
     assert rows["Grey values 1"] == "CT (2), MR (1), about -900 to 1100; cut to -160 to 240"
     assert rows["Grey values 2"] == "MR, about 0 to 70; each scan scaled by its own mean and spread"
+    for channel, title in zip(channels, ("CT", "FLAIR")):
+        channel["title"] = title
+    rows = shown(Verdict("fits", "It fits.", {"cases": cases, "plan": {"channels": channels}}))
+    assert rows["Grey values 2 (FLAIR)"].startswith("MR, about") and "Grey values 1 (CT)" in rows
     unplanned = shown(Verdict("does-not-fit", "It does not fit.", {"cases": cases, "plan": None}))
     assert unplanned["Grey values 2"] == "MR, about 0 to 70" and unplanned["Orientation"] == "LPS"
