@@ -131,13 +131,14 @@ def test_a_card_has_its_words_counts_and_the_twin_s_figures(a_model, runs):
     assert info.provenance["cases"] == trained.info.provenance["cases"] and info.plan == trained.info.plan
 
 
-def test_the_weights_are_those_that_were_trained_as_far_as_eight_bits_go_in_a_smaller_file(a_model, runs):
+def test_the_weights_are_those_that_were_trained_as_far_as_five_bits_go_in_a_smaller_file(a_model, runs):
     trained = RunFolder(runs["final"]).model
     before, after = load_model(trained), load_model(a_model)
     assert before.spec == after.spec
     for name, tensor in before.state.items():
-        # Beyond the bits: float16 ends at steps of 2**-24.
-        assert torch.allclose(after.state[name], tensor, rtol=1 / 256, atol=2.0**-24), name
+        # Beyond the bits (these networks have no kernels that keep fewer): float16 ends at steps of 2**-24.
+        steps = 2**5 if tensor.numel() >= 20_000 else 2**8
+        assert torch.allclose(after.state[name], tensor, rtol=1 / steps, atol=2.0**-24), name
         assert tensor.dim() > 1 or torch.equal(after.state[name], tensor), name
     assert a_model.stat().st_size < 0.85 * trained.stat().st_size
 
@@ -252,7 +253,7 @@ def test_what_trained_on_others_or_otherwise_is_no_twin(benchmarked, runs, tmp_p
         train_models.finished_twin(benchmarked, own)
 
 
-@pytest.mark.parametrize("values, steps", [(400_000, 2**3), (100_000, 2**4), (99_999, 2**8)])
+@pytest.mark.parametrize("values, steps", [(400_000, 2**2), (100_000, 2**3), (99_999, 2**5), (19_999, 2**8)])
 def test_the_larger_a_kernel_is_the_fewer_bits_it_keeps(values, steps):
     weights = torch.randn(values, 1, generator=torch.Generator().manual_seed(3))
     rounded = coarse({"kernel": weights, "bias": weights[:, 0]})

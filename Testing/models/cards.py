@@ -27,7 +27,7 @@ COLUMNS = ("dice", "jaccard", "hd95_pooled_mm", "hd95_mm", "assd_mm")
 
 #: Values of a weight from which on it keeps so many significant bits. Four fifths of a network's values are in the few
 #: kernels of its deepest stages, which decide least; eight bits is what prediction in bfloat16 keeps.
-SIGNIFICANT = ((400_000, 3), (100_000, 4), (0, 8))
+SIGNIFICANT = ((400_000, 2), (100_000, 3), (20_000, 5), (0, 8))
 #: Significant bits of float32, the first one implied.
 FLOAT_BITS = 24
 
