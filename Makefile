@@ -1,7 +1,7 @@
 # CAML for 3D Slicer: everything a developer or a curious reader runs.
 #
 #   make demo         train a few minutes on procedural phantoms; pictures and figures in demo/index.html
-#   make test         all quick tests
+#   make test         all quick tests; SUITE=all: the slow ones as well, which train, kill and resume
 #   make acceptance   the training module's whole workflow on real scans (about an hour; needs ../shared)
 #   make lint         ruff and mypy
 #   make benchmarks   what docs/benchmarks.md reports (long)
@@ -25,6 +25,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH_ARGS ?=
 ARGS ?=
+SUITE ?= quick
 
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
@@ -34,9 +35,12 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(RUN) Testing/demo/run_demo.py $(ARGS)
 
+SUITE_quick := -m "not slow"
+SUITE_all :=
+
 # Two files of tests side by side, with one processor thread each: they are many small computations.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(RUN) -m pytest Testing -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest Testing -q -n 2 --dist loadfile --no-loadscope-reorder $(SUITE_$(SUITE)) $(ARGS)
 
 acceptance: $(READY)
 	CAML_ACCEPTANCE=1 $(RUN) -m pytest Testing/Modules/acceptance -q $(ARGS)

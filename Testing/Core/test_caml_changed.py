@@ -163,6 +163,7 @@ def a_training(tmp_path):
     return Training(tmp_path / "run", cohort, options, {"losses": {"consistency": 0.5}})
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_read_and_another_is_refused(a_training):
     done = train(a_training)
     assert done.plan["losses"]["consistency"] == 0.5 and done.plan["iterations"] == 10
@@ -179,6 +180,7 @@ def test_a_finished_training_is_read_and_another_is_refused(a_training):
             train(other)
 
 
+@pytest.mark.slow
 def test_a_training_that_was_ended_goes_on_with_its_changes(a_training, caml_environment):
     training = dataclasses.replace(a_training, changes={"sub_model_a": False})
     stop, plan = training.folder.with_name("stop"), training.folder / "plan.json"

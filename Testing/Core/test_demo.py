@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 DEMO = Path(__file__).resolve().parents[1] / "demo" / "run_demo.py"
 
 
@@ -15,6 +17,7 @@ def _run(*arguments: object, environment: dict[str, str]) -> subprocess.Complete
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=500, check=False)
 
 
+@pytest.mark.slow
 def test_demo_leaves_a_report_of_both_trainings(tmp_path, caml_environment):
     output = tmp_path / "demo"
     small = ("--only", "atrium", "--iterations", 2, "--base-filters", 4)

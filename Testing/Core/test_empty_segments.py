@@ -67,6 +67,7 @@ def test_nothing_is_said_where_every_case_has_every_segment(tmp_path):
     assert found["words"] == "2 cases: treat as indicative."
 
 
+@pytest.mark.slow
 def test_the_cards_figures_come_with_the_remarks(tmp_path):
     cohort = write_cases(tmp_path / "cohort", 0, 3, labeled=2, unlabeled=1, validation=1)
     optimizer = dataclasses.replace(a_plan().optimizer, learning_rate=1e-9)  # it stays blind

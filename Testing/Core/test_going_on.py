@@ -236,6 +236,7 @@ def test_correlation_matrices_do_not_grow_with_the_number_of_classes(preset: Any
     assert (rows // 2, columns // 2) == (preset(2).losses.queries_per_class, 256), "few classes have what they had"
 
 
+@pytest.mark.slow
 def test_fewer_folds_than_asked_for_share_the_whole_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     fold_plan = parts.fold_plan

@@ -80,6 +80,7 @@ def test_the_rate_is_constant_and_then_falls_to_zero():
 # How
 
 
+@pytest.mark.slow
 def test_a_training_that_cannot_improve_ends_by_itself_at_a_rate_of_zero(a_hopeless_cohort, tmp_path):
     folder = planned_round(tmp_path / "round", a_hopeless_cohort, _open_plan())
     found = work(folder)
@@ -104,6 +105,7 @@ def test_a_training_that_cannot_improve_ends_by_itself_at_a_rate_of_zero(a_hopel
         assert card.provenance["stopped_by"] == ["case3"]
 
 
+@pytest.mark.slow
 def test_its_state_survives_being_stopped(a_hopeless_cohort, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer_module, "STEP_EVENT_SECONDS", 0.0)
     whole = planned_round(tmp_path / "whole", a_hopeless_cohort, _open_plan())
@@ -118,6 +120,7 @@ def test_its_state_survives_being_stopped(a_hopeless_cohort, tmp_path, monkeypat
     assert (found["ended"], row_of(found, "caml")["cases"]) == ("plateau", row_of(wanted, "caml")["cases"])
 
 
+@pytest.mark.slow
 def test_it_does_not_end_before_the_unlabelled_cases_were_learnt_from(a_hopeless_cohort, tmp_path):
     """The Dice is level from the start; while each learns alone that says nothing about CAML."""
     losses = dataclasses.replace(a_plan().losses, solo_share=0.7)
@@ -138,6 +141,7 @@ def test_a_training_that_improves_to_the_end_comes_to_rest_as_well(tmp_path, a_h
     assert rates[19] == pytest.approx(_open_plan().optimizer.learning_rate) and rates[-1] < 0.1 * rates[19]
 
 
+@pytest.mark.slow
 def test_the_command_plans_with_an_open_end(a_hopeless_cohort, tmp_path, caml):
     folder = RoundFolder(tmp_path / "round")
     options = ("--until-better", "--iterations", "60", "--cache", tmp_path / "cache", *QUICK)

@@ -232,6 +232,7 @@ def test_a_round_knows_the_segments_of_its_start_model_under_their_new_names(a_c
     assert not any("does not know" in note for note in found["notes"])
 
 
+@pytest.mark.slow
 def test_what_the_start_model_has_seen_is_said(a_cohort, tmp_path):
     seen = {"case0": {"role": "labeled"}, "case1": {"role": "unlabeled"}, "case4": {"role": "labeled"}}
     start = a_start(tmp_path / "start.caml", (Segment("segment_1", 1), Segment("segment_2", 2)), seen)
@@ -317,6 +318,7 @@ def test_a_part_that_had_less_than_the_others_is_named(a_cohort, tmp_path):
     assert "labeled-only ended early" in folder.read_notes()[0]
 
 
+@pytest.mark.slow
 def test_without_held_out_cases_the_folds_are_what_is_known(tmp_path):
     cohort = write_cohort(tmp_path / "cohort", labeled=2, unlabeled=1, validation=0)
     folder = planned_round(tmp_path / "round", cohort, a_plan(2), RoundRequest(Request(), folds=2))

@@ -92,6 +92,7 @@ def _same_models(a: RoundFolder, b: RoundFolder, part: str) -> bool:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+@pytest.mark.slow
 def test_a_round_that_is_killed_twice_ends_like_one_that_is_not(a_round):
     whole, killed = a_round("whole"), a_round("killed")
     wanted = work(whole)
@@ -134,6 +135,7 @@ def test_a_round_that_is_killed_before_it_is_planned_goes_on(a_cohort, tmp_path)
     assert work(folder)["ended"] == "finished" and folder.preview.is_file()
 
 
+@pytest.mark.slow
 def test_a_validation_that_was_cut_short_is_made_up_for(a_round, monkeypatch):
     monkeypatch.setattr(trainer_module, "STEP_EVENT_SECONDS", 0.0)
     whole, stopped = a_round("whole"), a_round("stopped")

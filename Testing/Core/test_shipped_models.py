@@ -206,6 +206,7 @@ def test_a_model_that_is_too_large_or_lacks_something_is_not_installed(a_model, 
     assert not (tmp_path / a_model.name).exists()
 
 
+@pytest.mark.slow
 def test_a_trial_goes_from_phantoms_to_a_full_card_and_is_not_installed(tmp_path):
     words = ["contrast-vessels", "--trial", "--output", str(tmp_path), "--base-filters", "2", "--threads", "1"]
     assert train_models.main(words) == 0

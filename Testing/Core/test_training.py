@@ -203,6 +203,7 @@ def _kill_after(folder: Path, tmp_path: Path, iterations: int, how: signal.Signa
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+@pytest.mark.slow
 def test_a_killed_training_goes_on_bit_for_bit(a_cohort: Path, tmp_path: Path) -> None:
     plan = dataclasses.replace(
         tiny_plan(iterations=30), numeric=dataclasses.replace(tiny_plan().numeric, threads=torch.get_num_threads())
@@ -364,6 +365,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) 
     assert load_checkpoint(path)["iteration"] == 1 and [p.name for p in tmp_path.glob("*checkpoint*")] == [path.name]
 
 
+@pytest.mark.slow
 def test_training_learns_the_synthetic_segments(train: Callable[..., Outcome]) -> None:
     plan = tiny_plan(iterations=100, validate_every=100)
     network = dataclasses.replace(plan.network, base_filters=4, dropout=0.0)

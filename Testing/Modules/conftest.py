@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,27 @@ else:
         ) from error
 
 
+@pytest.fixture(scope="session")
+def a_warm_python() -> Iterator[Any]:
+    """The server of workers, None where there are no forks. Its folder's name is short, as a socket's has to be."""
+    from SlicerHost import warm_python
+
+    with tempfile.TemporaryDirectory(prefix="caml-") as folder:
+        server = warm_python.start(Path(folder))
+        yield server
+        if server is not None:
+            server.stop()
+
+
+@pytest.fixture(autouse=True)
+def workers_start_warm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are forked from a process that has imported PyTorch, except in tests marked ``cold_python``."""
+    if request.node.get_closest_marker("cold_python") is None:
+        server = request.getfixturevalue("a_warm_python")
+        if server is not None:
+            monkeypatch.setenv("PATH", os.pathsep.join((str(server.folder), os.environ["PATH"])))
+
+
 @pytest.fixture
 def slicer_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The host, with its memory of dialogs and installations empty; an exception in a slot fails the test.
@@ -56,6 +78,9 @@ def a_scene(slicer_host: Any) -> Iterator[Any]:
 
     slicer.mrmlScene.Clear()
     yield slicer.mrmlScene
+    # They outlive the scene, and the panels' observers with them: those of all tests would hear of all that follows.
+    for node in slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode"):
+        slicer.mrmlScene.RemoveNode(node)
     slicer.mrmlScene.Clear()
     slicer.app.userSettings().clear()
 

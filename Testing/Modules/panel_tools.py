@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -54,11 +52,11 @@ def apply(panel, wait_for):
 
 
 def caml_predict(model, image, output, *options):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "CAMLSegmentation")}
-    command = [sys.executable, "-m", "caml_core", "predict", str(model), str(image), "-o", str(output)]
-    done = subprocess.run(
-        [*command, "--progress", "none", *options], env=environment, capture_output=True, text=True, check=False
-    )
+    from CAMLSegmentationLib import Worker
+    from CAMLSegmentationLib.Process import pythonProgram
+
+    command = [pythonProgram(), Worker.__file__, "predict", str(model), str(image), "-o", str(output)]
+    done = subprocess.run([*command, "--progress", "none", *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return read_labels(output)
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+#: They are about processes, or about starting them.
+pytestmark = pytest.mark.cold_python
+
 
 @pytest.fixture(autouse=True)
 def packages_folder(monkeypatch, an_open_folder):

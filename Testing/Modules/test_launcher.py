@@ -9,7 +9,11 @@ from stand_ins import ijk_to_ras, noise, save_stand_in
 
 from caml_core import events
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "killpg"), reason="workers are ended by POSIX signals here")
+#: They are about processes, or about starting them.
+pytestmark = [
+    pytest.mark.cold_python,
+    pytest.mark.skipif(not hasattr(os, "killpg"), reason="workers are ended by POSIX signals here"),
+]
 KILLED = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
 ABNORMAL = "error: [python-real] exit abnormally - Report the problem."
 

@@ -120,6 +120,7 @@ def test_a_transformed_volume_is_segmented_as_the_hardened_one(panel, a_volume, 
     assert expected.any() and np.array_equal(found, expected)
 
 
+@pytest.mark.cold_python
 def test_a_real_scan_gives_what_the_command_line_gives(panel, a_model, shared_folder, wait_for, tmp_path):
     import slicer
 
@@ -329,6 +330,7 @@ def test_a_sequence_is_segmented_frame_by_frame(panel, a_volume, wait_for):
 # Ending
 
 
+@pytest.mark.cold_python
 def test_cancel_ends_the_processes_within_three_seconds_and_leaves_the_scene(panel, a_volume, wait_for):
     import slicer
 
@@ -350,6 +352,7 @@ def test_cancel_ends_the_processes_within_three_seconds_and_leaves_the_scene(pan
     assert panel.ui.statusLabel.text == "Cancelled." and panel.ui.applyButton.enabled
 
 
+@pytest.mark.cold_python
 def test_closing_the_scene_in_mid_run_ends_the_worker(panel, a_scan, wait_for):
     import slicer
 
@@ -363,6 +366,7 @@ def test_closing_the_scene_in_mid_run_ends_the_worker(panel, a_scan, wait_for):
     assert not results()
 
 
+@pytest.mark.cold_python
 def test_leaving_the_module_lets_the_run_go_on(panel, a_scan, wait_for):
     panel.ui.applyButton.click()
     SlicerHost.leave("CAMLSegmentation")
@@ -372,6 +376,7 @@ def test_leaving_the_module_lets_the_run_go_on(panel, a_scan, wait_for):
     assert panel._parameterNode.result is results()[0]
 
 
+@pytest.mark.cold_python
 def test_quitting_or_reloading_in_mid_run_leaves_no_process(panel, a_scan, wait_for):
     panel.ui.applyButton.click()
     worker = panel.logic.run._worker

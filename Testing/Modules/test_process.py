@@ -9,6 +9,9 @@ import time
 
 import pytest
 
+#: They are about processes, or about starting them.
+pytestmark = pytest.mark.cold_python
+
 posix = pytest.mark.skipif(not hasattr(os, "killpg"), reason="process trees are looked at through POSIX here")
 
 

@@ -13,6 +13,9 @@ import pytest
 from caml_core import events
 from caml_core.errors import ResourceError, TrainingError
 
+#: They are about processes, or about starting them.
+pytestmark = pytest.mark.cold_python
+
 
 class Notes:
     """A listener that remembers."""

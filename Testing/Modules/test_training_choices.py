@@ -110,6 +110,7 @@ def test_a_preview_case_is_loaded_when_it_is_chosen(training, tmp_path):
     assert training._parameterNode.previewCase == "case-01"
 
 
+@pytest.mark.slow
 def test_the_preview_case_may_change_in_mid_run(training, wait_for, monkeypatch, tmp_path):
     import slicer
     from CAMLTrainingLib import Preflight

@@ -29,6 +29,7 @@ HOME = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("short_training")
 
 
+@pytest.mark.cold_python
 def test_from_labels_to_a_model_and_on_to_the_next_case(training, a_cohort, wait_for, answers, tmp_path):
     import slicer
     from CAMLSegmentationLib import Models
@@ -125,6 +126,7 @@ def test_from_labels_to_a_model_and_on_to_the_next_case(training, a_cohort, wait
     assert panel.ui.historyTableWidget.rowCount == 2
 
 
+@pytest.mark.slow
 def test_paused_and_resumed(training, a_cohort, wait_for, monkeypatch):
     import slicer
     from CAMLTrainingLib import Preflight
@@ -153,6 +155,8 @@ def test_paused_and_resumed(training, a_cohort, wait_for, monkeypatch):
     assert 0 < found.row("caml").iterations < 4000
 
 
+@pytest.mark.cold_python
+@pytest.mark.slow
 def test_a_killed_training_goes_on_where_it_was(training, a_cohort, wait_for, monkeypatch):
     from CAMLTrainingLib import Preflight
 
@@ -173,6 +177,8 @@ def test_a_killed_training_goes_on_where_it_was(training, a_cohort, wait_for, mo
     assert len(panel.logic.rounds()) == 1
 
 
+@pytest.mark.cold_python
+@pytest.mark.slow
 def test_it_survives_the_module_and_is_found_again(training, the_training_module, a_cohort, wait_for, tmp_path):
     import slicer
     import SlicerHost
@@ -195,6 +201,7 @@ def test_it_survives_the_module_and_is_found_again(training, the_training_module
     assert len(Models.library().entries()) == 1
 
 
+@pytest.mark.slow
 def test_a_scan_removed_in_mid_run_does_no_harm(training, a_cohort, wait_for):
     import slicer
 
@@ -255,6 +262,7 @@ def test_the_check_says_what_to_expect(training, a_cohort, wait_for):
     assert not training.logic.rounds(), "checking trains nothing"
 
 
+@pytest.mark.slow
 def test_a_check_is_not_repeated_because_sizes_became_known(training, wait_for, tmp_path):
     training.logic.addFolder(write_folder(tmp_path / "scans", 3, labels=1))
     training.logic.setRole(["case-00"], "labeled")
@@ -296,6 +304,7 @@ def test_scans_that_are_gone_are_named_before_anything_runs(training, tmp_path):
     assert not training.logic.checking
 
 
+@pytest.mark.cold_python
 def test_quitting_pauses_where_the_user_wants_it(training, a_cohort, wait_for):
     import slicer
     import SlicerHost
@@ -309,6 +318,8 @@ def test_quitting_pauses_where_the_user_wants_it(training, a_cohort, wait_for):
     assert stop.is_file()
 
 
+@pytest.mark.cold_python
+@pytest.mark.slow
 def test_slicer_that_crashes_leaves_the_training_alive(tmp_path, caml_environment, training, wait_for):
     """The process that has started the training is gone at once; the project is opened by another."""
     folder = write_folder(tmp_path / "scans", 3, labels=2)
@@ -338,6 +349,7 @@ os._exit(11)
     assert training.logic.rounds()[0].finished and training.ui.resultTextBrowser.toPlainText()
 
 
+@pytest.mark.slow
 def test_what_the_readme_shows_works(the_training_module, tmp_path, monkeypatch):
     from CAMLTrainingLib import Preflight
 
@@ -358,6 +370,7 @@ def test_what_the_readme_shows_works(the_training_module, tmp_path, monkeypatch)
     space["logic"].close()
 
 
+@pytest.mark.slow
 def test_the_logic_alone_does_it_in_a_script(the_training_module, tmp_path):
     from CAMLTrainingLib.Logic import CAMLTrainingLogic
     from CAMLTrainingLib.Preflight import TrainingSettings

@@ -59,6 +59,7 @@ def models():
 
 
 @pytest.mark.parametrize(("part", "more"), [("labeled-only", {"baseline": True}), ("fold-1", {"folds": 2})])
+@pytest.mark.slow
 def test_stop_after_the_main_training_keeps_its_model(stopped_at, a_cohort, wait_for, part, more):
     a_cohort(labeled=2, unlabeled=1, validation=1)
     panel = stopped_at("checkpoint", **more, part=part)

@@ -88,7 +88,6 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
         }
         self._current: Any = None
         self._combo.currentIndexChanged.connect(self._on_index)
-        self.destroyed.connect(self._unobserve)
 
     def _make_combo(self) -> QtWidgets.QComboBox:
         return QtWidgets.QComboBox()
@@ -137,7 +136,10 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):  # noqa: N801
         return False
 
     def _refresh(self) -> None:
-        if not qt_module.is_alive(self) or (self._scene is not None and self._scene.IsBatchProcessing()):
+        if not qt_module.is_alive(self):  # nobody tells a widget of Python that it is destroyed
+            self._unobserve()
+            return
+        if self._scene is not None and self._scene.IsBatchProcessing():
             return
         nodes, before = list(self._nodes()), self._current
         self._combo.blockSignals(True)
