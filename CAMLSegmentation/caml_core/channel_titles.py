@@ -6,9 +6,11 @@ Titles match by whole words, whatever their capitals and separators: "T1-CE" is 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
+#: How the sentence on a cohort begins.
+NAMES_SAY = "By the names of their files"
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -36,14 +38,8 @@ def listed_titles(titles: Sequence[str]) -> str:
 
 
 def order_warning(names: Sequence[str], titles: Sequence[str]) -> str:
-    """Return a sentence where the images' ``names``, one a channel, say another order than ``titles``; else empty.
-
-    They do where a name has the title of another channel and not that of its own. What all of them have, be it the
-    name of a study, does not tell them apart.
-    """
-    found = [_titles_in(name, titles) for name in names]
-    everywhere = set[int]().union(*found).intersection(*found)
-    wrong = [i for i in range(len(names)) if i not in found[i] and found[i] - everywhere]
+    """Return a sentence where the images' ``names``, one a channel, say another order than ``titles``; else empty."""
+    wrong = _misplaced(names, titles)
     if not wrong:
         return ""
     given = " and ".join(f"{names[i]} was given as {titles[i] or f'channel {i + 1}'}" for i in wrong)
@@ -51,6 +47,33 @@ def order_warning(names: Sequence[str], titles: Sequence[str]) -> str:
         f"By their names the volumes are in another order than the model's channels, {listed_titles(titles)}: {given}; "
         "check which is which, and choose each for its own channel."
     )
+
+
+def cohort_warning(names: Mapping[str, Sequence[str]], titles: Sequence[str]) -> str:
+    """Return a sentence where the names of cases' images say another order than ``titles``; else empty.
+
+    names: case -> what its images are called, one a channel.
+    """
+    wrong = {case: places for case, images in names.items() if (places := _misplaced(images, titles))}
+    if not wrong:
+        return ""
+    case, (place, *_) = next(iter(wrong.items()))
+    subject = f"case {case}" if len(wrong) == 1 else f"{len(wrong)} cases (the first is {case})"
+    return (
+        f"{NAMES_SAY} the images of {subject} are in another order than the channels, {listed_titles(titles)}: "
+        f"{names[case][place]} is listed as {titles[place] or f'channel {place + 1}'}; check which is which, and list "
+        "each at its own channel."
+    )
+
+
+def _misplaced(names: Sequence[str], titles: Sequence[str]) -> list[int]:
+    """The places of ``names`` that have the title of another channel and not that of their own.
+
+    What all of them have, be it the name of a study, does not tell them apart.
+    """
+    found = [_titles_in(name, titles) for name in names]
+    everywhere = set[int]().union(*found).intersection(*found)
+    return [i for i in range(len(names)) if i not in found[i] and found[i] - everywhere]
 
 
 def _words(text: str) -> list[str]:

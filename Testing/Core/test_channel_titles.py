@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from test_cache import SEGMENTS, a_case
 from test_cohort import touch
 from test_predict import rows_of, save_a_model, write_scan
 
-from caml_core.channel_titles import disagreement, order_warning
+from caml_core.channel_titles import NAMES_SAY, disagreement, order_warning
 from caml_core.cli import main
 from caml_core.config import ChannelIntensity, Plan
 from caml_core.data import cache as case_cache
@@ -245,6 +246,47 @@ def test_a_plan_from_scratch_has_the_titles_of_its_cohort_and_nothing_else_of_th
     named, plain = (choose_channels(survey(path, Request(), silent, tmp_path)[1], preset) for path in cohorts)
     assert tuple(channel.title for channel in named) == PAIR
     assert tuple(replace(channel, title="") for channel in named) == plain
+
+
+def named_cohort(folder: Path, header: str, swapped: tuple[int, ...]) -> Path:
+    """Three labelled cases whose files are called after their channels, some listed the other way round."""
+    write_cohort(folder, labeled=3, unlabeled=0, validation=0)
+    rows = []
+    for i in range(3):
+        files = [f"p{i}_T1.nrrd", f"p{i}_FLAIR.nrrd"]
+        for name, other in zip(files, (i, (i + 1) % 3)):
+            shutil.copy(folder / f"case{other}_image.nrrd", folder / name)
+        rows.append(",".join([f"p{i}", *(reversed(files) if i in swapped else files), f"case{i}_label.nrrd"]))
+    return write_list(folder / "cohort.csv", f"id,{header},label", *rows)
+
+
+@pytest.mark.parametrize(
+    ("header", "of_model", "swapped", "words"),
+    [
+        ("image (T1),image2 (FLAIR)", None, (), ""),
+        (
+            "image (T1),image2 (FLAIR)",
+            None,
+            (1,),
+            "p1 are in another order than the channels, T1, FLAIR: p1_FLAIR",
+        ),
+        ("image (T1),image2 (FLAIR)", None, (1, 2), "2 cases (the first is p1) are"),
+        ("image,image2", None, (1,), ""),
+        ("image,image2", PAIR, (1,), "p1_FLAIR.nrrd is listed as T1"),
+    ],
+)
+def test_the_check_says_where_files_are_called_after_another_channel(tmp_path, header, of_model, swapped, words):
+    start = None
+    if of_model is not None:
+        start, spec = tmp_path / "start.caml", two_channel_plan(*of_model).model_spec
+        save_model(start, spec=spec, state=build_network(spec.network).state_dict(), info=ModelInfo("start"))
+    cohort = named_cohort(tmp_path / "cohort", header, swapped)
+    request = Request(threads=1, dtype="fp32", iterations=10)
+    found = preflight(cohort, request, silent, start, Extras(cache_folder=tmp_path / "cache"))
+    assert found["verdict"] == "fits"
+    said = [caution for caution in found["cautions"] if caution.startswith(NAMES_SAY)]
+    assert len(said) == bool(words) and all(words in sentence for sentence in said)
+    assert set(said) <= set(found["notes"]) and all(sentence in found["text"] for sentence in said)
 
 
 # Prediction

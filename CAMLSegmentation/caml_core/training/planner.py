@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from statistics import median
 
+from ..channel_titles import cohort_warning
 from ..config import (
     AugmentationConfig,
     ChannelIntensity,
@@ -85,6 +86,8 @@ def make_plan(
         network = preset.network
     else:
         geometry, network = _sized(found, traits, preset.network, request, notes)
+    files = {case.id: [image.name for image in case.images] for case in cohort.cases}
+    notes += filter(None, [cohort_warning(files, [channel.title for channel in channels])])
     if request.base_filters is not None and start is None:
         network = dataclasses.replace(network, base_filters=request.base_filters)
     plan = _assemble(request, fine_tuning(preset) if start is not None else preset, geometry, network, channels, found)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cache_location import user_cache_folder
+from ..channel_titles import NAMES_SAY
 from ..config import NetworkConfig, Plan
 from ..data.case import Cohort
 from ..data.cohort import check_folds, check_trainable
@@ -96,7 +97,7 @@ def _answer(
     known = {} if start is None else known_labels(start.spec.segments, found.segments)
     expectations = _expectations(cohort, start, extras)
     notes = [*(found.notes if plan is None else plan.notes), *expectations]
-    of_start = [note for note in notes if note.startswith((COARSE_START, NEW_SEGMENTS, OTHER_CHANNELS))]
+    of_start = [note for note in notes if note.startswith((COARSE_START, NEW_SEGMENTS, OTHER_CHANNELS, NAMES_SAY))]
     notes += start_notes(start, cohort, case_memos(extras.cache_folder))
     kept = [s.name for s in found.segments if s.label in known]
     if kept:
