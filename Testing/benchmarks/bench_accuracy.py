@@ -86,14 +86,19 @@ class Run(NamedTuple):
         if name not in VARIANTS:
             msg = f"{name!r} is none of {', '.join(VARIANTS)}"
             raise argparse.ArgumentTypeError(msg)
-        try:
-            return cls(name, tuple(int(seed) for seed in seeds.split(",")) if seeds else None)
-        except ValueError as error:
-            msg = f"{seeds!r} are no seeds; write them as 0,1"
-            raise argparse.ArgumentTypeError(msg) from error
+        return cls(name, seeds_of(seeds))
 
     def __str__(self) -> str:
         return self.name if self.seeds is None else f"{self.name}:{','.join(map(str, self.seeds))}"
+
+
+def seeds_of(text: str) -> tuple[int, ...] | None:
+    """Seeds as they are written behind a name, None where there are none; raise ArgumentTypeError for other words."""
+    try:
+        return tuple(int(seed) for seed in text.split(",")) if text else None
+    except ValueError as error:
+        msg = f"{text!r} are no seeds; write them as 0,1"
+        raise argparse.ArgumentTypeError(msg) from error
 
 
 def prepare(folder: Path, cohort: Path, name: str, seed: int, options: argparse.Namespace) -> Training:

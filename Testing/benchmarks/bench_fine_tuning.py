@@ -14,10 +14,11 @@ import argparse
 import dataclasses
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from accuracy_report import Result, comparison_table, conditions, curves, machines, result, runs_table, words_of_runs
 from another_site import rescanned
-from bench_accuracy import PLAIN, add_training_options, command_line, side_by_side, words_of_options
+from bench_accuracy import PLAIN, add_training_options, command_line, seeds_of, side_by_side, words_of_options
 from cohorts import LA_TRAINING, left_atria, write_list
 from common import left_atria_folder, machine, write_section
 from trainings import Finished, Training, length, planned, threads_of_each, train, train_all
@@ -36,6 +37,22 @@ START_CASES, LABELED = 30, 4
 BEFORE = "before"
 
 
+class Budget(NamedTuple):
+    """A length of fine-tuning and its seeds, None for those of --seeds; written 10m or 10m:0,1."""
+
+    name: str
+    seeds: tuple[int, ...] | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Raise ArgumentTypeError where a seed is no number."""
+        name, _, seeds = text.partition(":")
+        return cls(name, seeds_of(seeds))
+
+    def __str__(self) -> str:
+        return self.name if self.seeds is None else f"{self.name}:{','.join(map(str, self.seeds))}"
+
+
 def main() -> None:
     """Train the start model, plan and train what follows from it, and write the section."""
     options = _options()
@@ -47,9 +64,11 @@ def main() -> None:
         start = _start(folder, source, options)
         cohort = other_site(folder / "other-site", source)
         jobs = {
-            (budget, name, seed): _job(folder / f"{budget}", cohort, start.folder / "model.caml", name, seed, options)
+            (budget.name, name, seed): _job(
+                folder / budget.name, cohort, start.folder / "model.caml", name, seed, options
+            )
             for budget in options.budgets
-            for seed in options.seeds
+            for seed in budget.seeds or options.seeds
             for name in PLAIN
         }
         if options.plan_only:
@@ -58,7 +77,7 @@ def main() -> None:
         before = _before(folder / f"{BEFORE}.json", start, cohort)
         results = {
             budget: [before, *(result(name, seed, one) for (of, name, seed), one in done.items() if of == budget)]
-            for budget in options.budgets
+            for budget in dict.fromkeys(of for of, _, _ in jobs)
         }
         text = report(results, options)
         if options.show:
@@ -146,7 +165,14 @@ def report(results: dict[str, list[Result]], options: argparse.Namespace) -> str
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budgets", nargs="+", default=["10m", "60m"], help="of fine-tuning, as caml train has them")
+    parser.add_argument(
+        "--budgets",
+        nargs="+",
+        type=Budget.parse,
+        default=[Budget("10m"), Budget("60m")],
+        metavar="TIME[:SEEDS]",
+        help="of fine-tuning, as caml train has them; with seeds of its own as 10m:0,1",
+    )
     parser.add_argument("--start-budget", default="20m", help="of the start model (default: 20m)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--iterations", type=int, help="of every training instead of a budget, to try the benchmark")
