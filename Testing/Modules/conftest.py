@@ -36,7 +36,7 @@ else:
 
 @pytest.fixture(scope="session")
 def a_warm_python() -> Iterator[Any]:
-    """The server of workers, None where there are no forks. Its folder's name is short, as a socket's has to be."""
+    """The server of workers, None elsewhere than on Linux. Its folder's name is short, as a socket's has to be."""
     from SlicerHost import warm_python
 
     with tempfile.TemporaryDirectory(prefix="caml-") as folder:

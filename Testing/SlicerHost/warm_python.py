@@ -5,7 +5,8 @@ of one. Here one server per session of tests imports it; each worker is forked f
 small program in front, whose process stands for the worker: it has the worker's exit code, it passes signals on, and
 where it is killed, the worker is. The engine itself is not imported beforehand: each worker reads it anew.
 
-Linux and macOS only; elsewhere ``start`` returns None, and workers start from nothing, as they do for users.
+Linux only: macOS's own libraries do not survive a fork, and Windows has none. There ``start`` returns None, and workers
+start from nothing, as they do for users.
 """
 
 from __future__ import annotations
@@ -77,11 +78,11 @@ class WarmPython:
 
 
 def start(folder: Path) -> WarmPython | None:
-    """Start a server whose socket and program lie in ``folder``; None where processes cannot be forked.
+    """Start a server whose socket and program lie in ``folder``; None on other systems than Linux.
 
     Raises RuntimeError where the server does not come up.
     """
-    if not hasattr(os, "fork") or not hasattr(socket, "send_fds"):
+    if sys.platform != "linux":
         return None
     address = folder / "socket"
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
