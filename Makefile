@@ -19,6 +19,7 @@
 #                                                  make demo TORCH_ARGS="--index-url ADDRESS_OF_THE_CPU_BUILD"
 #               (pip's own variables, such as PIP_INDEX_URL or PIP_FIND_LINKS, are honoured as well.)
 #   VENV        where the environment lies                                  make test VENV=/tmp/caml
+#   SUITE       quick or all: which tests; one that is slow is among all alone    make test SUITE=all ARGS="-k paused"
 #   ARGS        more options for pytest, the demo, the benchmarks or the models   make test ARGS="-k model_file"
 
 PYTHON ?= python3

@@ -189,8 +189,8 @@ class InputSection:
         node, self.notes = self._parameterNode, []
         if node.inputKind == "folder":
             scans, outputs, existing = Path(node.inputFolder), Path(node.outputFolder), settingsOf(node).existing
-            wanted, model = node.loadResults, self._card.sha256 if self._card is not None else ""
-            return folderWorks(scans, outputs, wanted, existing, overwriteEdits, self.notes, self._mayShow, model)
+            load, card = node.loadResults, self._card
+            return folderWorks(scans, outputs, load, existing, overwriteEdits, self.notes, self._mayShow, card)
         if node.inputKind == "sequence":
             return sequenceWorks(node.inputSequence)
         if node.inputKind != "one":

@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from slicer.util import VTKObservationMixin
 
+from caml_core.channel_titles import list_note
 from caml_core.data.cohort import load_cohort, takes_in
 from caml_core.errors import CamlError, DataError, ResourceError, UsageError
 from caml_core.model_file import ModelCard, read_card
@@ -170,8 +171,8 @@ class CAMLSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """
         chosen = Settings.of(**settings)
         notes: list[str] = []
-        model = read_card(Path(modelPath)).sha256
-        works = folderWorks(Path(folder), Path(outputs), load, chosen.existing, overwriteEdits, notes, model=model)
+        card = read_card(Path(modelPath))
+        works = folderWorks(Path(folder), Path(outputs), load, chosen.existing, overwriteEdits, notes, card=card)
         told = listener or Callbacks()
         for note in notes:
             told.onRunLog(note)
@@ -268,13 +269,14 @@ def folderWorks(
     overwriteEdits: bool = False,
     notes: list[str] | None = None,
     mayShow: Callable[[], bool] = lambda: True,
-    model: str = "",
+    card: ModelCard | None = None,
 ) -> list[Work]:
     """Return one piece a case of a folder; raise CamlError where the folder holds none, or is where results go.
 
     ``existing`` as in ``Job.Settings``: "add" spares all earlier results, and "update" those that were changed, unless
-    ``overwriteEdits``. ``notes`` takes sentences on what the folder holds and is no case. ``mayShow`` as in
-    ``FileWork``, ``model`` as in ``FolderResults``.
+    ``overwriteEdits``. ``notes`` takes sentences on what the folder holds and is no case, and on its channels.
+    ``mayShow`` as in ``FileWork``. ``card``: of the model that segments, which tells its earlier results, and what it
+    calls its channels.
     """
     if not os.path.isdir(folder):  # Path.is_dir raises where a folder above it is locked
         raise DataError(_("The folder {folder} does not exist; choose another.").format(folder=folder))
@@ -285,11 +287,15 @@ def folderWorks(
                 "choose another folder for them."
             )
         )
-    cases = [case for case in load_cohort(folder, notes).cases if case.role != "excluded"]
+    cohort = load_cohort(folder, notes)
+    if card is not None and notes is not None:
+        notes += filter(None, [list_note(folder, cohort.channels, [c.title for c in card.spec.channels])])
+    cases = [case for case in cohort.cases if case.role != "excluded"]
     if not cases:
         raise DataError(
             _("There is no scan in {folder}; expected NIfTI, NRRD, MetaImage or DICOM.").format(folder=folder)
         )
+    model = card.sha256 if card is not None else ""
     results, others = FolderResults(outputs, model), {case.id.casefold() for case in cases}
     works: list[Work] = []
     try:

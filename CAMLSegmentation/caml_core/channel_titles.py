@@ -11,7 +11,10 @@ from typing import Literal
 
 #: How the sentence on a cohort begins.
 NAMES_SAY = "By the names of their files"
-_WORD = re.compile(r"[^\W_]+")
+#: A star or a plus belongs to the name: T2*, T1+.
+_WORD = re.compile(r"[^\W_]+[*+]?")
+#: T1w is T1.
+_WEIGHTED = re.compile(r"(t[12]|pd)w")
 
 
 def title_key(title: str) -> str:
@@ -35,6 +38,15 @@ def disagreement(ours: Sequence[str], theirs: Sequence[str]) -> Literal["", "ord
 def listed_titles(titles: Sequence[str]) -> str:
     """Return titles for a sentence, in their order."""
     return ", ".join(title or "(no name)" for title in titles)
+
+
+def list_note(source: object, listed: Sequence[str], titles: Sequence[str]) -> str:
+    """Return a sentence where a list of cases, ``source``, calls its channels otherwise than a model; else empty."""
+    fault = disagreement(listed, titles)
+    contrast = f"The model's channels are {listed_titles(titles)} and those of {source} are {listed_titles(listed)}"
+    if fault == "order":
+        return f"{contrast}; check which is which, and list each at its own channel."
+    return f"{contrast}; check that they show the same." if fault else ""
 
 
 def order_warning(names: Sequence[str], titles: Sequence[str]) -> str:
@@ -69,15 +81,25 @@ def cohort_warning(names: Mapping[str, Sequence[str]], titles: Sequence[str]) ->
 def _misplaced(names: Sequence[str], titles: Sequence[str]) -> list[int]:
     """The places of ``names`` that have the title of another channel and not that of their own.
 
-    What all of them have, be it the name of a study, does not tell them apart.
+    What all of them have, be it the name of a study, does not tell them apart. Where the other channel's own image has
+    the title, too, it is a part of both names: "T1" and "T1 POST".
     """
     found = [_titles_in(name, titles) for name in names]
     everywhere = set[int]().union(*found).intersection(*found)
-    return [i for i in range(len(names)) if i not in found[i] and found[i] - everywhere]
+
+    def is_taken(place: int, name: str) -> bool:
+        return place < len(names) and place in found[place] and names[place] != name
+
+    return [
+        i
+        for i, name in enumerate(names)
+        if i not in found[i] and any(not is_taken(j, name) for j in found[i] - everywhere)
+    ]
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
+    words = _WORD.findall(text.casefold())
+    return [found[1] if (found := _WEIGHTED.fullmatch(word)) else word for word in words]
 
 
 def _titles_in(name: str, titles: Sequence[str]) -> set[int]:

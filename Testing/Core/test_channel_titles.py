@@ -65,6 +65,9 @@ def write_list(path: Path, header: str, *rows: str) -> Path:
         (("p_T1_CE.nrrd", "p_T1.nrrd"), ("T1", "T1CE")),
         (("p_FLAIR.nrrd", "p_x.nrrd"), ("", "FLAIR")),
         (("T1_0000", "T1_FLAIR_0001", "T1_T2_0002"), ("T1", "T2", "FLAIR")),
+        (("sub-01_FLAIR.nii.gz", "sub-01_T1w.nii.gz"), PAIR),
+        (("p T2* swi", "p T2"), ("T2", "T2*")),
+        (("T1 POST", "T1 POST", "T2"), ("T1CE", "T1", "T2")),  # one volume chosen twice
     ],
 )
 def test_names_that_say_another_order_are_told_in_one_sentence(names, titles):
@@ -83,6 +86,9 @@ def test_names_that_say_another_order_are_told_in_one_sentence(names, titles):
         (("p01_FLAIR_0000.nrrd", "p01_FLAIR_0001.nrrd"), PAIR),  # the name of all tells none from another
         (("p_T1.nrrd", "p_T2_FLAIR.nrrd"), PAIR),
         (("p_T2.nrrd", "p_T2_FLAIR.nrrd"), ("T2", "FLAIR")),
+        (("AX T1 PRE", "AX T1 POST", "AX T2", "AX FLAIR"), ("T1", "T1CE", "T2", "FLAIR")),  # T1 is part of both
+        (("sub-01_T1w", "sub-01_ce-gadolinium_T1w", "sub-01_T2w", "sub-01_FLAIR"), ("T1w", "T1CE", "T2", "FLAIR")),
+        (("p_T2", "p_T2_star", "p_T1"), ("T2", "SWI", "T1")),
         (("p_FLAIR.nrrd", "p_T1.nrrd"), ("", "")),
         (("p_FLAIR.nrrd",), ("T1",)),
         (("", ""), PAIR),
@@ -129,7 +135,13 @@ def test_a_list_without_titles_is_written_as_before(tmp_path):
 
 @pytest.mark.parametrize(
     ("channels", "words"),
-    [("T1", "such as"), ([1, 2], "such as"), (["T1", "t-1"], "two channels T1"), (["T1"], "names 1 channel.*2 image")],
+    [
+        ("T1", "such as"),
+        ({"0": "T1"}, "such as"),
+        ([1, 2], "such as"),
+        (["T1", "t-1"], "two channels T1"),
+        (["T1"], "names 1 channel.*2 image"),
+    ],
 )
 def test_titles_that_make_no_sense_are_refused(tmp_path, channels, words):
     touch(tmp_path, "a1.nrrd", "a2.nrrd")
@@ -137,6 +149,41 @@ def test_titles_that_make_no_sense_are_refused(tmp_path, channels, words):
     (tmp_path / "list.json").write_text(json.dumps({"cases": cases, "channels": channels}))
     with pytest.raises(DataError, match=words):
         load_cohort(tmp_path / "list.json")
+
+
+def test_names_that_differ_by_a_sign_are_two_and_a_mere_number_says_nothing(tmp_path):
+    touch(tmp_path, "a1.nrrd", "a2.nrrd")
+    for titles in (("T2", "T2*"), ("T1-", "T1+")):
+        table = write_list(tmp_path / "list.csv", "id,image ({}),image2 ({})".format(*titles), "a,a1.nrrd,a2.nrrd")
+        assert load_cohort(table).channels == titles
+    cases = [{"id": "a", "images": ["a1.nrrd", "a2.nrrd"]}]
+    (tmp_path / "list.json").write_text(json.dumps({"cases": cases, "channels": 2}))
+    assert load_cohort(tmp_path / "list.json").channels == ()
+
+
+def test_excluded_cases_do_not_count(tmp_path):
+    touch(tmp_path, "a.nrrd", "b1.nrrd", "b2.nrrd")
+    rows = ("a,a.nrrd,,", "b,b1.nrrd,b2.nrrd,excluded")
+    assert load_cohort(write_list(tmp_path / "list.csv", "id,image (T1),image2,role", *rows)).channels == ("T1",)
+    project = Project(tmp_path / "project")
+    two = write_list(tmp_path / "two.csv", "id,image (T1),image2 (FLAIR)", "b,b1.nrrd,b2.nrrd")
+    project.add_folder(two)
+    project.add_folder(write_list(tmp_path / "one.csv", "id,image", "a,a.nrrd"))
+    project.update("b", role="excluded")
+    project.save()
+    assert project.titles == () and load_cohort(project.file).channels == ()
+    project.update("b", role="unlabeled")
+    project.update("a", role="excluded")
+    assert project.titles == PAIR
+
+
+def test_a_list_may_name_what_the_one_before_left_open(tmp_path):
+    project = Project(tmp_path / "project")
+    for name, header in (("a", "image (T1),image2"), ("b", "image (T1),image2 (FLAIR)"), ("c", "image,image2 (PD)")):
+        touch(tmp_path, f"{name}1.nrrd", f"{name}2.nrrd")
+        path = write_list(tmp_path / f"{name}.csv", f"id,{header}", f"{name},{name}1.nrrd,{name}2.nrrd")
+        notes = project.add_folder(path)[1]
+    assert project.titles == PAIR and "check that they show the same" in notes[0]
 
 
 def test_a_second_image_without_its_number_is_refused(tmp_path):
@@ -256,7 +303,8 @@ def named_cohort(folder: Path, header: str, swapped: tuple[int, ...]) -> Path:
         files = [f"p{i}_T1.nrrd", f"p{i}_FLAIR.nrrd"]
         for name, other in zip(files, (i, (i + 1) % 3)):
             shutil.copy(folder / f"case{other}_image.nrrd", folder / name)
-        rows.append(",".join([f"p{i}", *(reversed(files) if i in swapped else files), f"case{i}_label.nrrd"]))
+        role = [("excluded" if i in swapped else "labeled")] if "role" in header else []
+        rows.append(",".join([f"p{i}", *(reversed(files) if i in swapped else files), *role, f"case{i}_label.nrrd"]))
     return write_list(folder / "cohort.csv", f"id,{header},label", *rows)
 
 
@@ -272,6 +320,7 @@ def named_cohort(folder: Path, header: str, swapped: tuple[int, ...]) -> Path:
         ),
         ("image (T1),image2 (FLAIR)", None, (1, 2), "2 cases (the first is p1) are"),
         ("image,image2", None, (1,), ""),
+        ("image (T1),image2 (FLAIR),role", None, (2,), ""),  # it is excluded
         ("image,image2", PAIR, (1,), "p1_FLAIR.nrrd is listed as T1"),
     ],
 )
@@ -329,5 +378,9 @@ def test_a_list_whose_titles_are_in_another_order_is_a_warning(caml, two_titled,
     swapped = write_list(tmp_path / "swapped.csv", "id,image (FLAIR),image2 (T1)", "p,a.nrrd,b.nrrd")
     (warning,), _ = predict(caml, two_titled, swapped)
     assert warning["message"].startswith("The model's channels are T1, FLAIR and those of")
+    assert "check which is which" in warning["message"]
+    other = write_list(tmp_path / "other.csv", "id,image (T1w),image2 (TIRM)", "p,a.nrrd,b.nrrd")
+    (warning,), _ = predict(caml, two_titled, other)
+    assert warning["message"].endswith("check that they show the same.")
     right = write_list(tmp_path / "right.csv", "id,image (T1),image2 (FLAIR)", "p,a.nrrd,b.nrrd")
     assert not predict(caml, two_titled, right)[0]

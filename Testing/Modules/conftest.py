@@ -39,7 +39,7 @@ def a_warm_python() -> Iterator[Any]:
     """The server of workers, None elsewhere than on Linux. Its folder's name is short, as a socket's has to be."""
     from SlicerHost import warm_python
 
-    with tempfile.TemporaryDirectory(prefix="caml-") as folder:
+    with tempfile.TemporaryDirectory(prefix="caml-", dir="/tmp" if sys.platform == "linux" else None) as folder:
         server = warm_python.start(Path(folder))
         yield server
         if server is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -107,3 +108,27 @@ def test_one_that_ends_does_not_disturb_another(program, script, tmp_path):
     assert other.stdout == "done\n" and Path(f"/proc/{worker}").exists()
     first.kill()
     assert first.wait(20) == -signal.SIGKILL and _gone(worker)
+
+
+def test_clients_that_are_ended_before_they_have_asked_leave_the_server_at_work(program, script):
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(program.with_name("socket")))
+    work = script(WAITS)
+    for milliseconds in range(0, 40, 2):
+        process = subprocess.Popen([program, work], stdout=subprocess.DEVNULL)
+        time.sleep(milliseconds / 1000)
+        process.kill()
+        process.wait()
+    done = subprocess.run([program, script("print('done')")], capture_output=True, text=True, check=True)
+    assert done.stdout == "done\n"
+
+
+def test_a_worker_and_its_program_may_end_at_once(program, script):
+    work = script(WAITS)
+    for _ in range(10):
+        process, worker = _waiting(program, work)
+        os.kill(worker, signal.SIGKILL)
+        process.kill()
+        process.wait()
+    done = subprocess.run([program, script("print('done')")], capture_output=True, text=True, check=True)
+    assert done.stdout == "done\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -211,11 +212,11 @@ def test_a_run_notes_its_model(a_folder, tmp_path):
     (tmp_path / "scans").mkdir()
     written(tmp_path / "scans" / "p0.nrrd")
 
-    def work(model):
-        return folderWorks(tmp_path / "scans", tmp_path, model=model)[0]
+    def work(card):
+        return folderWorks(tmp_path / "scans", tmp_path, card=card)[0]
 
-    work(card.sha256).deliver(JobFiles(tmp_path), card, Settings(), Measures())
-    assert (work(card.sha256).id, work("another").id) == ("p0", "p0-2")
+    work(card).deliver(JobFiles(tmp_path), card, Settings(), Measures())
+    assert (work(card).id, work(dataclasses.replace(card, sha256="another")).id) == ("p0", "p0-2")
 
 
 def test_results_that_cannot_be_read_are_one_sentence(an_open_folder, a_plain_user, slicer_host):
@@ -245,3 +246,19 @@ def test_results_do_not_go_among_the_scans(tmp_path, slicer_host, where):
     with pytest.raises(UsageError, match=r"or below it.*choose another folder"):
         folderWorks(scans, scans / where)
     assert len(folderWorks(scans, tmp_path / "scans-segmentations")) == 1
+
+
+def test_a_list_that_calls_its_channels_otherwise_is_a_note(a_scene, tmp_path):
+    from CAMLSegmentationLib.Logic import folderWorks
+
+    from caml_core.model_file import read_card
+
+    card = read_card(save_stand_in(tmp_path / "two.caml", channels=2, titles=("T1", "FLAIR")))
+    (tmp_path / "scans").mkdir()
+    for name in "ab":
+        written(tmp_path / "scans" / f"{name}.nrrd")
+    for header, words in (("image (FLAIR),image2 (T1)", "which is which"), ("image (T1),image2 (FLAIR)", "")):
+        (tmp_path / "scans" / "cases.csv").write_text(f"id,{header}\np,a.nrrd,b.nrrd\n")
+        notes: list[str] = []
+        (work,) = folderWorks(tmp_path / "scans", tmp_path / "out", notes=notes, card=card)
+        assert work.id == "p" and len(notes) == bool(words) and all(words in note for note in notes)

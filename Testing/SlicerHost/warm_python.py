@@ -32,7 +32,9 @@ from typing import NamedTuple
 IMPORTED = ("torch", "torch._dynamo", "SimpleITK", "scipy.ndimage", "safetensors.torch", "tqdm")
 
 #: -S and -E: it starts in some hundredths of a second. It holds the server's connection, which ends with it.
-_CLIENT = """#!{python} -SE
+_CLIENT = """#!/bin/sh
+'''exec' '{python}' -SE "$0" "$@"
+' '''
 import json, os, select, signal, socket, sys
 told, tell = socket.socketpair()
 tell.setblocking(False)
@@ -137,13 +139,14 @@ def _serve(address: str) -> _Job | None:
                     job = _fork(connection, workers)
                     if job is not None:
                         return job
-                    selector.register(connection, selectors.EVENT_READ)
+                    if connection in workers.values():
+                        selector.register(connection, selectors.EVENT_READ)
                 elif key.fileobj is waker:
                     waker.recv(4096)
                     _bury(workers, selector)
                 elif key.fileobj == sys.stdin.fileno():  # whoever started the server is gone
                     ended.append(1)
-                else:
+                elif key.fileobj in workers.values():  # not one that was buried in this very turn
                     _end(workers, key.fileobj)
                     selector.unregister(key.fileobj)
         for worker in workers:
@@ -153,19 +156,30 @@ def _serve(address: str) -> _Job | None:
 
 def _fork(connection: socket.socket, workers: dict[int, socket.socket]) -> _Job | None:
     """Fork a worker for what a client asks; return its job in the worker, None in the server."""
-    size, streams, _, _ = socket.recv_fds(connection, 8, 3)
-    with connection.makefile("rb") as heard:
-        job = _Job(*json.loads(heard.read(int.from_bytes(size, "big"))))
+    connection.settimeout(10)
+    streams: list[int] = []
+    try:
+        size, streams, _, _ = socket.recv_fds(connection, 8, 3)
+        with connection.makefile("rb") as heard:
+            job = _Job(*json.loads(heard.read(int.from_bytes(size, "big"))))
+    except (OSError, ValueError):  # the client was ended before it had asked
+        for stream in streams:
+            os.close(stream)
+        connection.close()
+        return None
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until it has the worker's own handling
     worker = os.fork()
     if worker == 0:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
         # Sockets of the server and of other workers: whoever holds one of them keeps its client waiting.
         os.closerange(3, max(map(int, os.listdir("/dev/fd"))) + 1)
         return job
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     for stream in streams:
         os.close(stream)
     workers[worker] = connection

@@ -22,8 +22,8 @@ def table_rows(path: Path, text: str) -> tuple[list[tuple[str, dict[str, Any]]],
 
     ``path`` is named in errors alone. Fields: "images" (one file for each channel, in order), and "id", "label" and
     "role" where there are such columns. A channel's title stands in brackets, ``image2 (FLAIR)``; it is empty for one
-    without, and left out with columns that no case has a file in. Raises DataError where the columns or a row do not
-    say which channel is which.
+    without, and left out with columns in which only excluded cases have a file. Raises DataError where the columns or
+    a row do not say which channel is which.
     """
     first = text.splitlines()[0] if text.strip() else ""
     reader = csv.DictReader(io.StringIO(text), delimiter=max("\t;,", key=first.count))
@@ -43,7 +43,8 @@ def table_rows(path: Path, text: str) -> tuple[list[tuple[str, dict[str, Any]]],
         fields: dict[str, Any] = {"images": [file for file in files if file]}
         rows.append((f"line {line}", {**fields, **{key: (row[name] or "").strip() for key, name in named.items()}}))
     titles = [_title(name) for _, name in images]
-    return rows, titles[: max((len(fields["images"]) for _, fields in rows), default=0)]
+    counted = [fields["images"] for _, fields in rows if fields.get("role", "").lower() != "excluded"]
+    return rows, titles[: max(map(len, counted), default=0)]
 
 
 def _title(column: str) -> str:

@@ -215,6 +215,8 @@ def _load_json(path: Path) -> Cohort:
 def declared_channels(value: dict[str, Any], path: Path | str) -> tuple[str, ...]:
     """Return what the JSON object of a cohort calls the channels; raise DataError that names ``path``."""
     listed = value.get("channels") or []
+    if isinstance(listed, (int, float)):  # a number of channels says nothing of what they are
+        return ()
     if not isinstance(listed, list) or not all(isinstance(title, str) for title in listed):
         raise DataError(
             f'{path}: "channels" must say what the images of each case are, in their order, such as ["T1", "FLAIR"].'
@@ -224,8 +226,8 @@ def declared_channels(value: dict[str, Any], path: Path | str) -> tuple[str, ...
 
 def _titles(listed: Sequence[str], path: Path | str) -> tuple[str, ...]:
     titles = tuple(" ".join(title.split()) for title in listed)
-    keys = [key for key in map(title_key, titles) if key]
-    double = next((title for title in titles if keys.count(title_key(title)) > 1), "")
+    keys = [title_key(title) + "-" * title.endswith("-") for title in titles]  # T1- and T1+
+    double = next((title for title, key in zip(titles, keys) if key and keys.count(key) > 1), "")
     if double:
         raise DataError(f"{path} calls two channels {double}; give each its own name, or none.")
     return titles if any(titles) else ()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..channel_titles import disagreement, listed_titles
+from ..channel_titles import list_note
 from ..config import ModelSpec, Triple
 from ..data.case import Case, Role
 from ..data.cohort import load_cohort, takes_in
@@ -117,12 +117,7 @@ def find_cases(
     """
     cohorts = [load_cohort(path, notes) for path in paths]
     if notes is not None:
-        notes += [
-            f"The model's channels are {listed_titles(titles)} and those of {cohort.source} are "
-            f"{listed_titles(cohort.channels)}; check which is which, and list each at its own channel."
-            for cohort in cohorts
-            if disagreement(cohort.channels, titles)
-        ]
+        notes += filter(None, (list_note(c.source, c.channels, titles) for c in cohorts))
     cases = [case for cohort in cohorts for case in cohort.cases]
     single = all(path.is_file() and [len(case.images) for case in c.cases] == [1] for path, c in zip(paths, cohorts))
     if channels > 1 and single:  # a list, too, is a file, but its case brings all its channels

@@ -228,7 +228,8 @@ class Project:
     @property
     def titles(self) -> tuple[str, ...]:
         """What the channels are called, as long as a case has as many images."""
-        return self.channels if any(len(c.images) == len(self.channels) for c in self.cases.values()) else ()
+        counted = [case for case in self.cases.values() if case.role != "excluded"]
+        return self.channels if any(len(case.images) == len(self.channels) for case in counted) else ()
 
     def _take_titles(self, new: tuple[str, ...], path: Path) -> list[str]:
         """Call the channels as a list does, where nothing is known yet; return what is to be checked."""
@@ -236,7 +237,9 @@ class Project:
         contrast = f"The channels of {path} are {listed_titles(new)} and those of this project {ours}"
         if fault == "order":
             raise DataError(f"{contrast}; list the images of each case in the project's order, and add it then.")
-        self.channels = self.titles or new
+        if len(self.titles) == len(new):  # what one list leaves open another may say
+            new = tuple(ours or theirs for ours, theirs in zip(self.titles, new))
+        self.channels = new if len(self.titles) in (0, len(new)) else self.titles
         return [f"{contrast}; check that they show the same."] if fault else []
 
     def add_labels(self, folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:

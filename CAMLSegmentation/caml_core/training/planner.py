@@ -86,7 +86,7 @@ def make_plan(
         network = preset.network
     else:
         geometry, network = _sized(found, traits, preset.network, request, notes)
-    files = {case.id: [image.name for image in case.images] for case in cohort.cases}
+    files = {case.id: [image.name for image in case.images] for case in cohort.cases if case.role != "excluded"}
     notes += filter(None, [cohort_warning(files, [channel.title for channel in channels])])
     if request.base_filters is not None and start is None:
         network = dataclasses.replace(network, base_filters=request.base_filters)
