@@ -18,8 +18,9 @@ _WEIGHTED = re.compile(r"(t[12]|pd)w")
 
 
 def title_key(title: str) -> str:
-    """What two spellings of a channel's title share; empty where nothing is said."""
-    return "".join(_words(title))
+    """What two spellings of a channel's title share; empty where nothing is said. T1- is not T1+."""
+    key = "".join(_words(title))
+    return f"{key}-" if key and title.rstrip().endswith("-") else key
 
 
 def disagreement(ours: Sequence[str], theirs: Sequence[str]) -> Literal["", "order", "names"]:

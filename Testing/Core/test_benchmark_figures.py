@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 from accuracy_report import Result, cases_table, comparison_table, conditions, curves, result, runs_table
-from bench_accuracy import Run, command_line, runs_of
+from bench_accuracy import command_line, run_of, runs_of
 from cohorts import left_atria
 from intervals import mean_interval, paired
 from trainings import Finished
@@ -116,14 +116,14 @@ def test_tables_compare_case_by_case_over_seeds():
 
 
 def test_a_command_names_each_run_with_its_seeds(tmp_path):
-    options = argparse.Namespace(labels=8, runs=[Run.parse("caml:0,1"), Run.parse("labeled-only:0")], seeds=[7])
+    options = argparse.Namespace(labels=8, runs=[run_of("caml:0,1"), run_of("labeled-only:0")], seeds=[7])
     assert runs_of(options) == [("caml", 0), ("labeled-only", 0), ("caml", 1)]
-    options.runs.append(Run.parse("no-occ"))
+    options.runs.append(run_of("no-occ"))
     assert ("no-occ", 7) in runs_of(options)
     assert "--runs caml:0,1 labeled-only:0 no-occ --seeds 7" in command_line("bench_accuracy.py", options)
     for wrong in ("camel", "caml:first"):
         with pytest.raises(argparse.ArgumentTypeError):
-            Run.parse(wrong)
+            run_of(wrong)
 
 
 def test_the_table_of_runs_shows_both_rules_of_the_95th_percentile():

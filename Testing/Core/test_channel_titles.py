@@ -67,6 +67,7 @@ def write_list(path: Path, header: str, *rows: str) -> Path:
         (("T1_0000", "T1_FLAIR_0001", "T1_T2_0002"), ("T1", "T2", "FLAIR")),
         (("sub-01_FLAIR.nii.gz", "sub-01_T1w.nii.gz"), PAIR),
         (("p T2* swi", "p T2"), ("T2", "T2*")),
+        (("p T1+", "p T1-"), ("T1-", "T1+")),
         (("T1 POST", "T1 POST", "T2"), ("T1CE", "T1", "T2")),  # one volume chosen twice
     ],
 )

@@ -231,7 +231,9 @@ def _run(job: _Job) -> None:
         traceback.print_exc()
         code = 1
     # As the interpreter ends, but without taking PyTorch's modules apart, which lasts a second in a forked process.
-    threading._shutdown()  # type: ignore[attr-defined]
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
     atexit._run_exitfuncs()
     os._exit(code)
 

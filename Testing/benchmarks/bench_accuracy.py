@@ -73,32 +73,33 @@ def runs_of(options: argparse.Namespace) -> list[tuple[str, int]]:
     return [(name, seeds[place]) for place in range(longest) for name, seeds in wanted if place < len(seeds)]
 
 
-class Run(NamedTuple):
-    """A variant and its seeds, None for those of --seeds; written NAME or NAME:0,1."""
+class Seeded(NamedTuple):
+    """A variant's name, or a budget, and its seeds, None for those of --seeds; written NAME or NAME:0,1."""
 
     name: str
     seeds: tuple[int, ...] | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Run:
-        """Raise ArgumentTypeError where there is no such variant, or a seed is no number."""
+    def parse(cls, text: str) -> Seeded:
+        """Raise ArgumentTypeError where a seed is no number."""
         name, _, seeds = text.partition(":")
-        if name not in VARIANTS:
-            msg = f"{name!r} is none of {', '.join(VARIANTS)}"
-            raise argparse.ArgumentTypeError(msg)
-        return cls(name, seeds_of(seeds))
+        try:
+            return cls(name, tuple(int(seed) for seed in seeds.split(",")) if seeds else None)
+        except ValueError as error:
+            msg = f"{seeds!r} are no seeds; write them as 0,1"
+            raise argparse.ArgumentTypeError(msg) from error
 
     def __str__(self) -> str:
         return self.name if self.seeds is None else f"{self.name}:{','.join(map(str, self.seeds))}"
 
 
-def seeds_of(text: str) -> tuple[int, ...] | None:
-    """Seeds as they are written behind a name, None where there are none; raise ArgumentTypeError for other words."""
-    try:
-        return tuple(int(seed) for seed in text.split(",")) if text else None
-    except ValueError as error:
-        msg = f"{text!r} are no seeds; write them as 0,1"
-        raise argparse.ArgumentTypeError(msg) from error
+def run_of(text: str) -> Seeded:
+    """Return a variant with its seeds; raise ArgumentTypeError where there is no such one, or a seed is no number."""
+    run = Seeded.parse(text)
+    if run.name not in VARIANTS:
+        msg = f"{run.name!r} is none of {', '.join(VARIANTS)}"
+        raise argparse.ArgumentTypeError(msg)
+    return run
 
 
 def prepare(folder: Path, cohort: Path, name: str, seed: int, options: argparse.Namespace) -> Training:
@@ -173,8 +174,8 @@ def command_line(script: str, options: argparse.Namespace) -> str:
 
 def add_options(parser: argparse.ArgumentParser, runs: Sequence[str]) -> None:
     """Options that both accuracy benchmarks have."""
-    chosen = [Run(name) for name in runs]
-    parser.add_argument("--runs", nargs="+", type=Run.parse, default=chosen, metavar="NAME[:SEEDS]", help=_names())
+    chosen = [Seeded(name) for name in runs]
+    parser.add_argument("--runs", nargs="+", type=run_of, default=chosen, metavar="NAME[:SEEDS]", help=_names())
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     length_ = parser.add_mutually_exclusive_group()
     length_.add_argument("--budget", default="20m", help="of each run, as caml train has it (default: 20m)")

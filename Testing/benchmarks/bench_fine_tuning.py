@@ -14,11 +14,10 @@ import argparse
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
 
 from accuracy_report import Result, comparison_table, conditions, curves, machines, result, runs_table, words_of_runs
 from another_site import rescanned
-from bench_accuracy import PLAIN, add_training_options, command_line, seeds_of, side_by_side, words_of_options
+from bench_accuracy import PLAIN, Seeded, add_training_options, command_line, side_by_side, words_of_options
 from cohorts import LA_TRAINING, left_atria, write_list
 from common import left_atria_folder, machine, write_section
 from trainings import Finished, Training, length, planned, threads_of_each, train, train_all
@@ -35,22 +34,6 @@ from caml_core.training.scores import Scoring, start_model_scores
 #: Cases that the start model learns from, and labelled ones of the other site.
 START_CASES, LABELED = 30, 4
 BEFORE = "before"
-
-
-class Budget(NamedTuple):
-    """A length of fine-tuning and its seeds, None for those of --seeds; written 10m or 10m:0,1."""
-
-    name: str
-    seeds: tuple[int, ...] | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Budget:
-        """Raise ArgumentTypeError where a seed is no number."""
-        name, _, seeds = text.partition(":")
-        return cls(name, seeds_of(seeds))
-
-    def __str__(self) -> str:
-        return self.name if self.seeds is None else f"{self.name}:{','.join(map(str, self.seeds))}"
 
 
 def main() -> None:
@@ -168,8 +151,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--budgets",
         nargs="+",
-        type=Budget.parse,
-        default=[Budget("10m"), Budget("60m")],
+        type=Seeded.parse,
+        default=[Seeded("10m"), Seeded("60m")],
         metavar="TIME[:SEEDS]",
         help="of fine-tuning, as caml train has them; with seeds of its own as 10m:0,1",
     )

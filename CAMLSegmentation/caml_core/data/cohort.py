@@ -226,7 +226,7 @@ def declared_channels(value: dict[str, Any], path: Path | str) -> tuple[str, ...
 
 def _titles(listed: Sequence[str], path: Path | str) -> tuple[str, ...]:
     titles = tuple(" ".join(title.split()) for title in listed)
-    keys = [title_key(title) + "-" * title.endswith("-") for title in titles]  # T1- and T1+
+    keys = list(map(title_key, titles))
     double = next((title for title, key in zip(titles, keys) if key and keys.count(key) > 1), "")
     if double:
         raise DataError(f"{path} calls two channels {double}; give each its own name, or none.")
