@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 from accuracy_report import Result, cases_table, comparison_table, conditions, curves, result, runs_table
-from bench_accuracy import command_line, run_of, runs_of
+from bench_accuracy import command_line, run_of, runs_of, section_of
 from cohorts import left_atria
 from intervals import mean_interval, paired
 from trainings import Finished
@@ -124,6 +124,10 @@ def test_a_command_names_each_run_with_its_seeds(tmp_path):
     for wrong in ("camel", "caml:first"):
         with pytest.raises(argparse.ArgumentTypeError):
             run_of(wrong)
+
+
+def test_runs_made_apart_have_a_section_of_their_own():
+    assert section_of(8, None) == "accuracy-la-8" and section_of(8, "fp32") == "accuracy-la-8-fp32"
 
 
 def test_the_table_of_runs_shows_both_rules_of_the_95th_percentile():

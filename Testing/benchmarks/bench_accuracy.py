@@ -57,7 +57,16 @@ def main() -> None:
                 print(text)
                 continue
             own = {f"{name}, seed {seed}": finished for (of, name, seed), finished in done.items() if of == labels}
-            write_section(f"accuracy-la-{labels}", f"{text}\n\n{curves(own, f'accuracy-la-{labels}')}")
+            section = section_of(labels, options.part)
+            write_section(section, f"{text}\n\n{curves(own, section)}")
+
+
+def section_of(labels: int, part: str | None) -> str:
+    """Name of the page's section; runs that were made apart, on another machine or in other arithmetic, have their own.
+
+    Figures of one section are compared with one another, so that they have to come from like conditions.
+    """
+    return "-".join(filter(None, ("accuracy-la", str(labels), part)))
 
 
 def _jobs(folder: Path, source: Path, labels: int, options: argparse.Namespace) -> dict[tuple[str, int], Training]:
@@ -202,6 +211,7 @@ def _names() -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=int, nargs="+", choices=PUBLISHED, default=[8], help="labelled cases")
+    parser.add_argument("--part", metavar="NAME", help="write a section of its own, for runs that were made apart")
     add_options(parser, PLAIN)
     return parser.parse_args()
 
