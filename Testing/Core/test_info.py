@@ -81,6 +81,13 @@ def test_held_out_figures_are_words_and_not_keys(show, tmp_path, a_model_file):
     assert not any("summary" in line for line in lines)
 
 
+def test_cases_are_counted_however_few_they_are(show, tmp_path, a_model_file):
+    learned = {"learned": ["p01", "p02"], "learned_scans": [["p01", "0RZDK2"], ["p02", "1D7CUD"]], "sizes": [1.5, 2.5]}
+    shown = show(card_of(tmp_path / "n.caml", a_model_file, provenance=learned))
+    assert "learned: 2 entries" in shown and "learned_scans: 2 entries" in shown and "p01" not in shown
+    assert "sizes: [1.5, 2.5]" in shown
+
+
 def card_of(path, model_file, **changes):
     model = load_model(model_file)
     info = dataclasses.replace(model.info, **changes)

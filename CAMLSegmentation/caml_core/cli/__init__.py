@@ -29,6 +29,11 @@ COMMANDS = {
     "phantom": "phantom",
     "report": "report",
 }
+_EPILOG = """caml COMMAND --help explains a command. A first try, on procedural scans:
+
+  caml phantom atrium -o PHANTOMS
+  caml round PHANTOMS -o ROUND --budget 5m --baseline
+"""
 #: What shells report for a program that SIGPIPE ended.
 _PIPE_CLOSED = 141
 
@@ -36,7 +41,10 @@ _PIPE_CLOSED = 141
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all sub-commands."""
     parser = argparse.ArgumentParser(
-        prog="caml", description="Segment MRI and CTA volumes with CAML, and train it on a few labelled scans."
+        prog="caml",
+        description="Segment MRI and CTA volumes with CAML, and train it on a few labelled scans.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"caml {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

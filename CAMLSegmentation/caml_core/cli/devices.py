@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from . import options
 
-HELP = "show the devices that can compute here, the preferred one first"
+HELP = "Show the devices that can compute here, the preferred one first."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

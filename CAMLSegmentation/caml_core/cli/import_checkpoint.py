@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import UsageError
 from . import options
 
-HELP = "turn a checkpoint of the published CAML code (.pth) into a model file"
+HELP = "Turn a checkpoint of the published CAML code (.pth) into a model file."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from ..config import ChannelIntensity, ModelSpec
     from ..model_file import ModelCard, ModelInfo
 
-HELP = "show what a model file holds: segments, spacing, training, held-out figures, licence"
-#: Long entries of the provenance (a hash for each case) are counted, not printed; --json prints them.
+HELP = "Show what a model file holds: segments, spacing, training, held-out figures, licence."
+#: Long entries of the provenance (a hash for each case), and lists of cases, are counted, not printed; --json prints
+#: them.
 _LONGEST = 500
 #: What sub-models make of a case, of which the first in a summary stands for the model; the figures shown of it, and
 #: what is no figure any more.
@@ -151,9 +152,15 @@ def _is_figure(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _BEYOND
 
 
+def _is_list_of_texts(content: Any) -> bool:
+    """Whether it is what a card has of cases: their ids, or each with a digest."""
+    return isinstance(content, list) and bool(content) and all(isinstance(one, (str, list)) for one in content)
+
+
 def _flat(content: Any, longest: int, name: str = "") -> Iterator[str]:
-    """Nested entries as ``outer inner: value``; lists and objects of more than ``longest`` characters are counted."""
-    if name and isinstance(content, (dict, list)) and len(json.dumps(content)) > longest:
+    """Nested entries as ``outer inner: value``; lists of texts, and what is longer than ``longest``, are counted."""
+    long = isinstance(content, (dict, list)) and len(json.dumps(content)) > longest
+    if name and (long or _is_list_of_texts(content)):
         yield f"{name}: {len(content)} entries"
     elif isinstance(content, dict):
         for key, inner in content.items():

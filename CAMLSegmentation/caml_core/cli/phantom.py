@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .options import StopRequest, add_progress, add_seed, reporting, whole_number
 
-HELP = "make a cohort of procedural scans: a left atrium in MRI, or coronary arteries in CT"
+HELP = "Make a cohort of procedural scans to try everything with: a left atrium in MRI, or coronary arteries in CT."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

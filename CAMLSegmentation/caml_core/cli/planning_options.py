@@ -36,7 +36,7 @@ def add_planning(parser: argparse.ArgumentParser, of_round: bool = False) -> Non
         help="time to train for (default: 60m; with --preset paper 15,000 iterations)",
     )
     length.add_argument("--iterations", type=options.whole_number(1, 10**7), metavar="N", help="instead of a budget")
-    alone = argparse.SUPPRESS if of_round else "baseline: sub-model v on the labelled cases alone"
+    alone = argparse.SUPPRESS if of_round else "baseline: one network (sub-model v) on the labelled cases alone"
     parser.add_argument("--labeled-only", action="store_true", help=alone)
     parser.add_argument(
         "--hold-out",
@@ -44,11 +44,28 @@ def add_planning(parser: argparse.ArgumentParser, of_round: bool = False) -> Non
         metavar="N",
         help="labelled cases to spare for validation where the list names none (default: a fifth of five or more)",
     )
-    parser.add_argument("--patch", type=_triple, metavar="X,Y,Z", help="voxels of a patch")
-    parser.add_argument("--spacing", type=_spacing, metavar="X,Y,Z", help="spacing of the network's grid in mm")
-    parser.add_argument("--base-filters", type=options.whole_number(1, 64), metavar="N", help="width of the networks")
-    parser.add_argument("--batch", type=options.whole_number(1, 64), metavar="N", help="patches of each stream a step")
-    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="arithmetic (default: measured)")
+    parser.add_argument("--patch", type=_triple, metavar="X,Y,Z", help="voxels of a patch (default: planned)")
+    parser.add_argument(
+        "--spacing",
+        type=_spacing,
+        metavar="X,Y,Z",
+        help="spacing of the grid that the networks compute on, in mm (default: planned)",
+    )
+    parser.add_argument(
+        "--base-filters",
+        type=options.whole_number(1, 64),
+        metavar="N",
+        help="filters of the networks' first stage (default: 16, or the start model's)",
+    )
+    parser.add_argument(
+        "--batch",
+        type=options.whole_number(1, 64),
+        metavar="N",
+        help="labelled patches a step, and as many unlabelled ones (default: 2)",
+    )
+    parser.add_argument(
+        "--dtype", choices=("fp32", "bf16", "fp16"), help="arithmetic (default: the fastest of a short measurement)"
+    )
     options.add_device(parser)
     options.add_seed(parser)
 
@@ -65,7 +82,17 @@ def add_round(parser: argparse.ArgumentParser) -> None:
         help="train until the validated Dice no longer rises; --budget is then the most (default: 12h)",
     )
     parser.add_argument("--preview", default="", metavar="CASE", help="case to segment at each live validation")
-    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where prepared cases are kept")
+    add_cache(parser)
+
+
+def add_cache(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cache`` (``args.cache``)."""
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="FOLDER",
+        help="where prepared cases are kept (default: in CAML_CACHE_DIR, else in the user's cache)",
+    )
 
 
 def refuse_beside_resume(args: argparse.Namespace, kept: Collection[str], of_round: bool = False) -> None:

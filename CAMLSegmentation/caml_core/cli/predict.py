@@ -152,7 +152,7 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         "--sub-model",
         choices=("auto", "v", "a", "mean"),
         default="auto",
-        help="which sub-models make the labels (default: auto, by --quality and by what was trained)",
+        help="which of the two networks make the labels (default: auto, by --quality and by what was trained)",
     )
     parser.add_argument(
         "--stride",

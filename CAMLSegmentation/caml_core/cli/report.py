@@ -12,7 +12,7 @@ from .options import StopRequest, add_progress, reporting
 if TYPE_CHECKING:
     from ..report.description import Description
 
-HELP = "draw the curves of trainings and compare them on a page with pictures"
+HELP = "Draw the curves of trainings and compare them on a page with pictures."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

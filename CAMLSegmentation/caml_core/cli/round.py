@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..rounds.request import RoundRequest
     from ..rounds.round_folder import RoundFolder
 
-HELP = "Train, score and report one round of a project in a folder of its own, or go on with one."
+HELP = "Train, score the model beside the one it started from and a baseline, and write a report; or go on with it."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

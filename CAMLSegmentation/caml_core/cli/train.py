@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import CamlError, UsageError
 from ..events import Listener
 from . import options
-from .planning_options import add_planning, refuse_beside_resume, to_request
+from .planning_options import add_cache, add_planning, refuse_beside_resume, to_request
 
 HELP = "Train on a cohort of a few labelled and many unlabelled cases, or resume a training."
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="RUN_DIR", help="folder for the run; must be new")
     parser.add_argument("--resume", type=Path, metavar="RUN_DIR", help="go on with a run that ended early")
     parser.add_argument("--name", default="", help="name of the model on its card")
-    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where prepared cases are kept")
+    add_cache(parser)
     add_planning(parser)
     options.add_progress(parser)
 
