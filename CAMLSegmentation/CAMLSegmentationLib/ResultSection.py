@@ -81,7 +81,7 @@ class ResultSection:
         self._stops, self._stop = (Review.findStops(mapNode, source) if mapNode is not None else []), -1
         self._ui.overlayCheckBox.enabled = mapNode is not None
         self._ui.overlayCheckBox.toolTip = (
-            _("Colour where the two sub-models disagree.")
+            _("Colour where the model's two networks disagree.")
             if mapNode is not None
             else _("There is no disagreement map: tick Disagreement map in Settings and segment again.")
         )
