@@ -31,8 +31,8 @@ class CAMLSegmentation(ScriptedLoadableModule):
         parent.contributors = ["The CAML for 3D Slicer contributors"]
         parent.helpText = _(
             "Segments MRI and CT angiography volumes with CAML models, in the background, on this computer. Choose a "
-            "volume and a model and press Apply; review where the model's two networks disagree, and edit the result in "
-            "the Segment Editor. For research; not a medical device."
+            "volume and a model and press Apply; review where the model's two networks disagree, and edit the result "
+            "in the Segment Editor. For research; not a medical device."
         )
         parent.helpText += f' <a href="{TUTORIAL}">{_("Tutorial")}</a>.'
         parent.acknowledgementText = _(
