@@ -16,7 +16,8 @@ from round_tools import QUICK
 from synthetic import write_cohort
 
 from caml_core.cli import options, train
-from caml_core.cli.planning_options import refuse_beside_resume
+from caml_core.cli import round as round_command
+from caml_core.cli.planning_options import add_planning, with_defaults
 from caml_core.config import ChannelIntensity, Geometry, ModelSpec, NetworkConfig, Segment
 from caml_core.model import build_network
 from caml_core.model_file import ModelInfo, save_model
@@ -26,9 +27,17 @@ SHAPING = (
     *(("--patch", "16,16,16"), ("--spacing", "1,1,1"), ("--base-filters", "2"), ("--batch", "1")),
     *(("--model", "m.caml"), ("--preset", "paper"), ("--hold-out", "0")),
     ("--renamed", "A", "B"),
+    *(("--seed", "0"), ("--threads", "0"), ("--preset", "default"), ("--seed=0",)),  # written, though it is the default
 )
 OF_TRAIN = (("--labeled-only",),)
-OF_ROUND = (("--baseline",), ("--folds", "2"), ("--until-better",), ("--preview", "p1"), ("--name", "Mine"))
+OF_ROUND = (
+    ("--baseline",),
+    ("--folds", "2"),
+    ("--until-better",),
+    ("--preview", "p1"),
+    ("--name", "Mine"),
+    ("--name", ""),
+)
 
 
 # Going on
@@ -40,7 +49,7 @@ OF_ROUND = (("--baseline",), ("--folds", "2"), ("--until-better",), ("--preview"
 )
 def test_what_a_training_cannot_take_up_any_more_is_refused_by_name(tmp_path, caml, command, option):
     code, _, err = caml(command, "--resume", tmp_path / "begun", *option, "--progress", "none")
-    assert code == 2 and f"leave {option[0]} away" in err and err.count("\n") == 1
+    assert code == 2 and f"leave {option[0].partition('=')[0]} away" in err and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -51,20 +60,31 @@ def test_all_of_them_are_named(tmp_path, caml):
 
 @pytest.mark.parametrize(
     ("command", "more"),
-    [("train", ("--name", "Mine")), ("round", ("--lock", "lock", "--finish"))],
+    [("train", ("--name", "Mine", "--finish")), ("round", ("--lock", "lock", "--finish"))],
 )
 def test_what_counts_for_a_training_that_goes_on_is_taken(tmp_path, caml, monkeypatch, command, more):
     """It is then missed that there is nothing to go on with."""
     monkeypatch.chdir(tmp_path)
-    words = ("--resume", "begun", "--device", "cpu", "--cache", "c", "--stop-file", "s", "--parent-pid", os.getppid())
+    words = ("--resume", "begun", "--device", "auto", "--cache", "c", "--stop-file", "s", "--parent-pid", os.getppid())
     code, _, err = caml(command, *words, *more, "--progress", "none")
     assert code != 0 and "leave" not in err and "begun" in err and "unrecognized" not in err
 
 
-def test_a_new_training_is_asked_nothing_of_the_kind():
-    parser = argparse.ArgumentParser()
-    train.add_arguments(parser)
-    refuse_beside_resume(parser.parse_args(["--resume", "x", "--device", "cpu", "--name", "n"]), ("device",))
+@pytest.mark.parametrize("command", [train, round_command])
+def test_what_was_not_written_is_the_default_that_the_help_names(command):
+    parser, shaping = argparse.ArgumentParser(), argparse.ArgumentParser()
+    command.add_arguments(parser)
+    add_planning(shaping)
+    found = vars(with_defaults(parser.parse_args(["cohort", "-o", "folder", "--seed", "0", "--batch", "2"])))
+    wanted = {**vars(shaping.parse_args([])), "batch": 2, "name": "", "cache": None}
+    assert {name: found[name] for name in wanted} == wanted
+    assert "(default: 0)" in parser.format_help()
+
+
+@pytest.mark.parametrize("command", ["train", "round"])
+def test_there_is_nothing_to_finish_of_a_new_training(tmp_path, caml, command):
+    code, _, err = caml(command, tmp_path / "cohort", "-o", tmp_path / "new", "--finish", "--progress", "none")
+    assert code == 2 and "nothing to finish yet" in err and not list(tmp_path.iterdir())
 
 
 # Ending in good order

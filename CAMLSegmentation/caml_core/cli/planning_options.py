@@ -95,23 +95,49 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def refuse_beside_resume(args: argparse.Namespace, kept: Collection[str], of_round: bool = False) -> None:
-    """Raise UsageError that names the options which shape a plan, and of a round, and were given beside --resume.
+def add_finish(parser: argparse.ArgumentParser) -> None:
+    """Add ``--finish`` (``args.finish``)."""
+    parser.add_argument("--finish", action="store_true", help="with --resume: train no further, score what there is")
+
+
+def keep_written(parser: argparse.ArgumentParser, of_round: bool = False) -> None:
+    """Let ``parser`` give None for those options that shape a plan, and a round, that were not written.
+
+    Their defaults are in ``args.defaults``; ``with_defaults`` fills them in. Beside --resume an option counts as given
+    also where its value is the default one.
+    """
+    shaping = argparse.ArgumentParser()
+    if of_round:
+        add_round(shaping)
+    add_planning(shaping, of_round)
+    defaults = vars(shaping.parse_args([])) | ({"name": ""} if of_round else {})
+    parser.set_defaults(**dict.fromkeys(defaults), defaults=defaults)
+
+
+def with_defaults(args: argparse.Namespace) -> argparse.Namespace:
+    """Return what a parser with ``keep_written`` found, complete."""
+    unwritten = {name: default for name, default in args.defaults.items() if getattr(args, name) is None}
+    return argparse.Namespace(**{**vars(args), **unwritten})
+
+
+def refuse_beside_resume(args: argparse.Namespace, kept: Collection[str]) -> None:
+    """Raise UsageError that names the options of ``keep_written`` that were written beside --resume.
 
     kept: the names in ``args`` of those that count there, too.
     """
-    parser = argparse.ArgumentParser()
-    if of_round:
-        add_round(parser)
-    add_planning(parser, of_round)
-    defaults = vars(parser.parse_args([])) | ({"name": ""} if of_round else {})
-    given = [name for name, default in defaults.items() if name not in kept and getattr(args, name) != default]
+    given = [name for name in args.defaults if name not in kept and getattr(args, name) is not None]
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UsageError(
             f"--resume goes on with the options that the training was begun with; leave {names} away, or begin "
             "another one in a new folder."
         )
+
+
+def refuse_finish(args: argparse.Namespace, folder: str) -> None:
+    """Raise UsageError where --finish was given without --resume ``folder``."""
+    if args.finish:
+        raise UsageError(f"--finish goes with --resume {folder}: there is nothing to finish yet.")
 
 
 def to_request(args: argparse.Namespace, listener: Listener) -> Request:

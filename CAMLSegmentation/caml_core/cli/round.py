@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from . import options
-from .planning_options import add_planning, add_round, refuse_beside_resume, to_request
+from .planning_options import (
+    add_finish,
+    add_planning,
+    add_round,
+    keep_written,
+    refuse_beside_resume,
+    refuse_finish,
+    to_request,
+    with_defaults,
+)
 
 if TYPE_CHECKING:
     from ..events import Listener
@@ -24,17 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cohort", type=Path, nargs="?", help="folder, CSV or JSON that lists the cases")
     parser.add_argument("-o", "--output", type=Path, metavar="ROUND_DIR", help="folder for the round; must be new")
     parser.add_argument("--resume", type=Path, metavar="ROUND_DIR", help="go on with a round that ended early")
-    parser.add_argument("--finish", action="store_true", help="with --resume: train no further, score what there is")
+    add_finish(parser)
     parser.add_argument("--name", default="", help="name of the model on its card")
     parser.add_argument("--lock", type=Path, metavar="FILE", help="file that only one training at a time may hold")
     add_round(parser)
     add_planning(parser, of_round=True)
+    keep_written(parser, of_round=True)
     options.add_progress(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the round; returns 0 when finished, 130 when stopped with everything saved, 6 when the losses failed."""
     _check(args)
+    args = with_defaults(args)
     from ..events import LateEventFile
     from ..locking import FileLock
     from ..rounds.pulse import Pulse
@@ -67,14 +78,13 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     from ..training.request import check_of_round
 
-    check_of_round(args.labeled_only)
+    check_of_round(bool(args.labeled_only))
     if args.resume:
         if args.cohort or args.output:
             raise UsageError("--resume takes cohort and folder from the round; leave COHORT and -o away.")
-        refuse_beside_resume(args, ("device", "cache"), of_round=True)
+        refuse_beside_resume(args, ("device", "cache"))
         return
-    if args.finish:
-        raise UsageError("--finish goes with --resume ROUND_DIR: there is nothing to finish yet.")
+    refuse_finish(args, "ROUND_DIR")
     if not args.cohort or not args.output:
         raise UsageError("Name a cohort and a new folder: caml round COHORT -o ROUND_DIR (or --resume ROUND_DIR).")
 

@@ -20,7 +20,7 @@ from ..events import Listener, silent
 from ..inference.evaluation import empty_remarks
 from ..model_file import LoadedModel, load_model, save_model
 from ..training.at_hand import at_hand, device_at_hand
-from ..training.ending import STOP_NOTE
+from ..training.ending import is_ended, plateau_note
 from ..training.from_model import from_scratch
 from ..training.held_out import seen_cases, split, start_notes
 from ..training.request import check_of_round
@@ -122,11 +122,11 @@ class Round:
             self._add_baseline(plan, cohort, main["iterations"])
             self._add_folds(plan, cohort, main["iterations"])
         names, notes = [s.name for s in plan.segments], self.folder.read_notes()
-        scores, stopped = self._scores(MAIN), main["ended"] == "plateau"
+        scores, plateau = self._scores(MAIN), main.get("plateau", main["ended"] == "plateau")  # older ones lack it
         known = scores.get("cautions")
         if known is None:  # scores of older versions lack them
-            known = start_notes(self._start, cohort, self._memos, stopped)
-        caution = " ".join(filter(None, (*known, STOP_NOTE if stopped else "")))
+            known = start_notes(self._start, cohort, self._memos, plateau)
+        caution = " ".join(filter(None, (*known, plateau_note(main["ended"], plateau))))
         return result.make_result(cohort, names, main["ended"], self._rows(), notes, caution, unread_remark(scores))
 
     def _prepare(self, finish: bool) -> tuple[Plan, Cohort]:
@@ -269,7 +269,7 @@ class Round:
                     self._note_shrunk(name, plan, part.read_plan())
                 raise
             self._note_shrunk(name, plan, part.read_plan())
-            if outcome.reason == "stopped" and not (finish and self._is_scored(own, outcome.held_out)):
+            if not is_ended(outcome, own, finish):
                 raise Cancelled(
                     f"Stopped at iteration {outcome.iteration} with everything saved; "
                     f"go on with: caml round --resume {self.folder.path}"
@@ -280,6 +280,7 @@ class Round:
                 "iterations": outcome.iteration,
                 "seconds": outcome.seconds,
                 "message": outcome.message,
+                "plateau": outcome.plateau,
             }
             save_json(part.outcome, done)
             remove_quietly(part.checkpoint)  # nobody goes on from here
@@ -300,10 +301,6 @@ class Round:
             self.folder.add_notes(
                 [f"The training {name} went on with smaller batches or patches, as memory had run out."]
             )
-
-    @staticmethod
-    def _is_scored(cohort: Cohort, scores: dict[str, Any]) -> bool:
-        return bool(scores) or not cohort.with_role("validation")
 
     def _tell_scores(self, row: dict[str, Any]) -> None:
         self._listener("scores", {"row": row["name"], "count": row["count"], "summary": row["summary"]})

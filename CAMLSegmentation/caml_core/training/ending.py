@@ -33,8 +33,12 @@ CITATION = (
     "Gao S, Zhang Z, Ma J, Li Z, Zhang S. Correlation-Aware Mutual Learning for Semi-supervised Medical Image "
     "Segmentation. MICCAI 2023."
 )
-#: Of figures after a training that ended on a plateau.
+#: Of figures after a training that ended on a plateau, and after one that ended otherwise while its rate fell for it.
 STOP_NOTE = "The held-out cases also decided when to stop, so that their figures may be a little too good."
+FALL_NOTE = (
+    "The held-out cases also decided when the learning rate began to fall, so that their figures may be a little too "
+    "good."
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,18 @@ def roles_of(plan: Plan) -> tuple[Role, ...]:
     return ("labeled", "validation") if plan.labeled_only else ("labeled", "unlabeled", "validation")
 
 
+def is_ended(outcome: Outcome, cohort: Cohort, finish: bool) -> bool:
+    """Whether a training has come to its end, by itself or by ``finish``; else it was stopped, and may go on."""
+    if outcome.reason != "stopped":
+        return True
+    return finish and (bool(outcome.held_out) or not cohort.with_role("validation"))
+
+
+def plateau_note(reason: str, plateau: bool) -> str:
+    """Return what has to be said of the figures of a training that ended so; empty where its Dice did not level off."""
+    return "" if not plateau else STOP_NOTE if reason == "plateau" else FALL_NOTE
+
+
 def leave(
     learnt: Learnt, outcome: Outcome, cohort: Cohort, folder: RunFolder, session: Session, *, finish: bool = False
 ) -> Outcome:
@@ -77,7 +93,8 @@ def leave(
         save(outcome)  # a held-out case that cannot be scored must not cost the model
         if finish or outcome.reason != "stopped":
             outcome = _scored(learnt, outcome, cohort, folder, session, finish)
-            save(outcome)
+            if outcome.held_out:  # stopped in between, the card keeps how the training ended
+                save(outcome)
     except ModelFileError as error:
         if outcome.reason != "failed":
             raise
@@ -99,8 +116,7 @@ def _scored(
         return replace(outcome, reason="stopped")
     # Kept beside the figures: whoever tells them later may not have the scans any more.
     measured = replace(cohort, cases=tuple(case for case in cases if case.id not in scores["unread"]))
-    memos, stopped = case_memos(session.cache_folder), outcome.reason == "plateau"
-    scores["cautions"] = list(start_notes(learnt.start, measured, memos, stopped))
+    scores["cautions"] = list(start_notes(learnt.start, measured, case_memos(session.cache_folder), outcome.plateau))
     scores["remarks"] += scores["cautions"]
     with replacing(folder.scores) as temporary:
         write_json(temporary, scores)
@@ -116,7 +132,7 @@ def _model_info(learnt: Learnt, cohort: Cohort, name: str, outcome: Outcome) -> 
     count = {role: sum(c.role == role for c in took_part) for role in roles_of(plan)}
     labeled = [case for case in took_part if case.role == "labeled"]
     decided = [case for case in took_part if case.role == "validation"][:VALIDATION_CASES]
-    deciding = decided if outcome.reason == "plateau" else []
+    deciding = decided if outcome.plateau else []
     return ModelInfo(
         name=name or f"{names} ({count['labeled']} labelled cases)",
         anatomy=names,
@@ -168,10 +184,12 @@ def _carried(
 
 def _description(outcome: Outcome, plan: Plan) -> str:
     method = "labelled cases alone (sub-model v)" if plan.labeled_only else "CAML, semi-supervised"
-    if outcome.reason == "plateau":
-        return f"Trained with {method}: {outcome.iteration} iterations, until it no longer improved. {STOP_NOTE}"
-    ended = {"finished": "", "stopped": ", stopped early", "failed": ", ended early by non-finite losses"}
-    text = f"Trained with {method}: {outcome.iteration} of {plan.iterations} iterations{ended[outcome.reason]}."
+    early = {"stopped": ", stopped early", "failed": ", ended early by non-finite losses"}.get(outcome.reason, "")
+    done = f"{outcome.iteration} of {plan.iterations} iterations{early}"
+    if outcome.plateau:  # what was planned is the most then
+        since = ", after it no longer improved" if early else ", until it no longer improved"
+        done = f"{outcome.iteration} iterations{early}{since}"
+    text = " ".join(filter(None, (f"Trained with {method}: {done}.", plateau_note(outcome.reason, outcome.plateau))))
     scores: Mapping[str, Any] = outcome.held_out
     return text if scores.get("count", 1) else f"{text} {unread_remark(scores)}"
 

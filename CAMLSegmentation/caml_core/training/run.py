@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +86,18 @@ def start_training(
         return run_training(plan, cohort, folder, session, start, resumed=False)
 
 
-def resume_training(folder: RunFolder, session: Session, device: str = "auto") -> Outcome:
+def resume_training(folder: RunFolder, session: Session, device: str = "auto", *, finish: bool = False) -> Outcome:
     """Go on where ``folder`` stands; nothing is measured or chosen again, but ``device`` where that is named.
 
-    Raises TrainingError where nothing was trained yet and the start model is missing.
+    finish: train no further, but end with what there is (``finish_training``).
+    Raises TrainingError where nothing was trained yet and the start model is missing, or it is to be finished.
     """
     plan, cohort = folder.read_plan(), folder.read_cohort()
     with folder:
         plan = at_hand(plan, session.listener, device)
         start = load_model(folder.start) if folder.start.is_file() else None
+        if finish:
+            return finish_training(plan, cohort, folder, session, start)
         resumed = folder.checkpoint.is_file()
         if start is None and plan.from_model and not resumed:
             raise TrainingError(
@@ -155,7 +158,8 @@ def finish_training(
     """End the training of ``folder``, whose lock is held, with what its checkpoint has learnt: model and figures.
 
     No scan is asked for but those of held-out cases, which are scored as far as they can be read. The outcome is
-    "stopped"; without figures where there are held-out cases and it was asked to stop while they were scored.
+    "stopped", or what it was where all iterations were done; "stopped" without figures where there are held-out cases
+    and it was asked to stop while they were scored.
     Raises TrainingError where nothing was trained yet.
     """
     state = load_checkpoint(folder.checkpoint) if folder.checkpoint.is_file() else None
@@ -164,8 +168,15 @@ def finish_training(
     # Checkpoints of older versions do not know their cases, or not their voxels: these go by their names then.
     digests = state.get("cases") or dict.fromkeys((case.id for case in cohort.cases), "")
     learnt = Learnt(plan, saved_network(plan, state["engine"]), digests, known_scans(state), now(), start)
-    outcome = Outcome("stopped", int(state["iteration"]), float(state["seconds"]), Scores.from_dict(state["scores"]))
-    return leave(learnt, outcome, cohort, folder, session, finish=True)
+    return leave(learnt, _standing(plan, state), cohort, folder, session, finish=True)
+
+
+def _standing(plan: Plan, state: Mapping[str, Any]) -> Outcome:
+    """How a training stands by its checkpoint: a stop while held-out cases were scored leaves one at its end."""
+    plateau, span = bool((state.get("plateau") or {}).get("reached")), state["engine"].get("annealing")
+    iteration, ended = int(state["iteration"]), "plateau" if plateau else "finished"
+    reason = ended if iteration >= (plan.iterations if span is None else int(span[1])) else "stopped"
+    return Outcome(reason, iteration, float(state["seconds"]), Scores.from_dict(state["scores"]), plateau=plateau)
 
 
 def _resume(trainer: Trainer, state: dict[str, Any], way_out: str) -> None:

@@ -61,7 +61,8 @@ class Outcome:
     """How a training ended.
 
     ``reason``: finished, plateau (the Dice no longer rose), stopped, or failed (with the last good weights kept).
-    ``held_out``: the figures of held-out cases at full resolution, where they were made.
+    ``held_out``: the figures of held-out cases at full resolution, where they were made. ``plateau``: that the Dice
+    had levelled off, however it ended then: held-out cases decided when the end began.
     """
 
     reason: str
@@ -70,6 +71,7 @@ class Outcome:
     scores: Scores | None
     message: str = ""
     held_out: dict[str, Any] = field(default_factory=dict)
+    plateau: bool = False
 
 
 #: Called with the plan, the network to look at (averaged weights) and the iteration, after each live validation.
@@ -186,12 +188,13 @@ class Trainer:
                     pending = self._submit(loader)
                     continue
                 self._after_iteration()
+        plateau = self._plateau is not None and self._plateau.reached
         if self._owed and not message:
             reason = "stopped"
-        elif reason == "finished" and self._plateau is not None and self._plateau.reached:
+        elif reason == "finished" and plateau:
             reason = "plateau"
         self.save()
-        return Outcome(reason, self._iteration, self._seconds, self._scores, message)
+        return Outcome(reason, self._iteration, self._seconds, self._scores, message, plateau=plateau)
 
     def save(self) -> None:
         """Write a checkpoint now."""
