@@ -30,6 +30,8 @@ _NO_MEMORY = (
     "bad allocation",
     "status_alloc_failed",
 )
+#: What NVIDIA's driver says of a device that lets one program in at a time, as clusters set it, while another has it.
+_TAKEN = ("busy or unavailable", "devices are busy")
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def choose_device(name: str = "auto", listener: Listener = silent) -> str:
     """Return PyTorch's name of the device asked for; ``auto`` takes the first that works now.
 
     Raises UsageError for a name that is none, ResourceError where the device is absent or cannot run a network, and
-    DeviceBusyError, which is one, where it has no free memory now.
+    DeviceBusyError, which is one, where it has no free memory now or another program has it for itself.
     """
     wanted = name.strip().lower()
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", wanted):
@@ -91,6 +93,12 @@ def out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return any(sign in text for sign in _NO_MEMORY)
+
+
+def taken_wholly(error: BaseException) -> bool:
+    """Whether an error says that another program has a device for itself now: that says nothing of the device."""
+    text = str(error).lower()
+    return any(sign in text for sign in _TAKEN)
 
 
 def use_threads(number: int) -> int:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .device import out_of_memory
+from .device import out_of_memory, taken_wholly
 from .errors import DeviceBusyError
 
 #: Largest relative difference: GPUs multiply with fewer digits, which norms over few voxels magnify.
@@ -20,8 +20,8 @@ def fault(name: str) -> str:
     """Return why the network cannot be used on the device ``name``; empty where it can.
 
     A small network of both sub-models is run forwards and backwards there and on the processor, with what else
-    training and prediction compute on a device. Raises DeviceBusyError where there is no memory for that now: it says
-    nothing of the device.
+    training and prediction compute on a device. Raises DeviceBusyError where there is no memory for that now, or
+    another program has the device for itself: that says nothing of the device.
     """
     try:
         found, wanted = _computed(name), _computed("cpu")
@@ -30,6 +30,11 @@ def fault(name: str) -> str:
             raise DeviceBusyError(
                 f"The device {name!r} has no free memory now: other programs use it. Close them or wait for them and "
                 "try again, or choose another device, such as cpu."
+            ) from error
+        if taken_wholly(error):
+            raise DeviceBusyError(
+                f"The device {name!r} is busy: another program has it for itself now. End that program or wait for it "
+                "and try again, or choose another device, such as cpu."
             ) from error
         return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
     *outputs, gradient = zip(found, wanted)

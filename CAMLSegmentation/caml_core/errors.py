@@ -45,7 +45,7 @@ class DiskFullError(ResourceError):
 
 
 class DeviceBusyError(ResourceError):
-    """A device is there, and other programs have its memory now."""
+    """A device is there, and other programs have its memory, or all of it, now."""
 
 
 class TrainingError(CamlError):

@@ -23,6 +23,20 @@ NO_MEMORY = (
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"),
 )
+#: Of a card in the mode "exclusive process", by PyTorch's versions.
+TAKEN = (
+    "CUDA error: CUDA-capable device(s) is/are busy or unavailable\nCUDA kernel errors might be reported later",
+    "CUDA error: all CUDA-capable devices are busy or unavailable",
+    "cuda runtime error (46) : all CUDA-capable devices are busy at /pytorch/torch/csrc/cuda/Module.cpp:32",
+)
+#: Of cards that do not work here.
+BROKEN = (
+    "CUDA error: no kernel image is available for execution on the device",
+    "CUDA error: an illegal memory access was encountered",
+    "CUDA error: no CUDA-capable device is detected",
+    "The NVIDIA driver on your system is too old",
+    "CUDA error: unspecified launch failure",
+)
 
 
 class Gpu:
@@ -57,6 +71,29 @@ def test_a_device_without_memory_for_the_check_is_busy_and_asked_again(gpu: Gpu,
         device.choose_device("cuda:0")
     gpu.error = None
     assert device.choose_device("cuda:0") == "cuda:0"
+
+
+@pytest.mark.parametrize("text", TAKEN)
+def test_what_is_said_of_a_device_that_another_program_has(text: str) -> None:
+    assert device.taken_wholly(RuntimeError(text)) and not device.out_of_memory(RuntimeError(text))
+
+
+@pytest.mark.parametrize("text", [*BROKEN, *map(str, NO_MEMORY)])
+def test_other_faults_are_not_taken_for_another_program(text: str) -> None:
+    assert not device.taken_wholly(RuntimeError(text))
+
+
+def test_a_device_that_another_program_has_is_busy_and_waited_for(gpu: Gpu) -> None:
+    gpu.error, told = RuntimeError(TAKEN[0]), list[str]()
+    with pytest.raises(DeviceBusyError, match="is busy: another program has it for itself now. End that program"):
+        device.choose_device("cuda:0")
+    assert device.choose_device("auto", lambda kind, fields: told.append(fields["message"])) == "cpu"
+    assert len(told) == 1 and "is busy" in told[0] and "left aside" in told[0] and "cannot run" not in told[0]
+    plan = tiny_plan(device="cuda:0", numeric=NumericMode("fp16", threads=1))
+    with pytest.raises(DeviceBusyError):
+        at_hand(plan, silent)
+    gpu.error = None
+    assert at_hand(plan, silent) == plan
 
 
 def test_auto_leaves_a_busy_device_aside_for_now_and_says_so(gpu: Gpu) -> None:

@@ -36,8 +36,8 @@ def device_at_hand(begun: str, listener: Listener, device: str = "auto") -> str:
     """Return the device to go on with of a training that was begun, or asked for, on ``begun``.
 
     device: the one that is named; ``auto``: ``begun``, or the processor where that device is gone or computes wrongly,
-    with a warning. Raises ResourceError where a device that was named is not there, DeviceBusyError where it has no
-    free memory now: what takes a GPU an hour must not take the processor a day for that.
+    with a warning. Raises ResourceError where a device that was named is not there, DeviceBusyError where it is
+    busy now: what takes a GPU an hour must not take the processor a day for that.
     """
     if device != "auto":
         return choose_device(device)
