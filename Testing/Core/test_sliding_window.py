@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -10,8 +11,10 @@ from torch import nn
 
 from caml_core.inference.sliding_window import (
     Windows,
+    _valid,
     fitted_windows,
     importance,
+    stitch,
     strided_windows,
     sweep,
 )
@@ -169,3 +172,31 @@ def test_the_gaussian_is_even_and_nowhere_zero():
     assert weights.min() == pytest.approx(1e-3)
     assert math.isclose(float(weights.max()), float(weights[15, 7, 3]))
     torch.testing.assert_close(weights, weights.flip((0, 1, 2)))
+
+
+# Without sums
+
+
+@pytest.mark.parametrize("windows", ALL)
+def test_stitched_windows_give_each_voxel_once_from_the_window_around_it(windows):
+    """The weights by which others are blended say how much a voxel lies in the middle."""
+    weights, image = importance(windows.window, "gaussian"), an_image(windows.size)
+    seen, found = torch.zeros(windows.size), torch.zeros(windows.size)
+    for box, values in stitch(image, windows, lambda window: weights[None]):
+        seen[box] += 1
+        found[box] = values[0]
+    best = torch.zeros(windows.size)
+    for place in itertools.product(*windows.starts):
+        inner, outer = _valid(place, windows.window, windows.size)
+        best[tuple(outer)] = torch.maximum(best[tuple(outer)], weights[tuple(inner)])
+    assert (seen == 1).all()
+    torch.testing.assert_close(found, best)
+
+
+@pytest.mark.parametrize("windows", ALL)
+def test_what_each_voxel_tells_of_itself_is_the_same_stitched_and_blended(windows):
+    image = an_image(windows.size)
+    stitched = torch.empty(2, *windows.size)
+    for box, values in stitch(image, windows, lambda window: window[0]):
+        stitched[(slice(None), *box)] = values
+    assert torch.equal(stitched, image)

@@ -184,7 +184,7 @@ class Predictor:
         """Return the windows for a volume of ``size`` network voxels, as large as is useful and memory allows.
 
         The network's own room and the sums count (``sums_bytes``). The smallest windows are returned where not even
-        they fit: whether they do is seen when they are tried.
+        they fit: whether they do is seen when they are tried, but for the sums (``_check_sums``).
         """
         patch, divisor = self.spec.geometry.patch, self.spec.network.divisor
         if self.protocol is not None:
@@ -253,6 +253,7 @@ class Predictor:
 
     def _run(self, image: Tensor, windows: Windows, models: Sequence[str], assembly: Assembly) -> Assembly:
         maps = len(models) * len(self.spec.segments)
+        self._check_sums(windows, maps)
         weighting = self.protocol.weighting if self.protocol else "gaussian"
         done = itertools.count(1)
 
@@ -269,6 +270,15 @@ class Predictor:
                     raise _NotFinite
                 assembly.add(rows)
         return assembly
+
+    def _check_sums(self, windows: Windows, maps: int) -> None:
+        """Raise MemoryError where there is no room for the sums and their last rows, which are as many.
+
+        Systems promise a processor's program more memory than there is, and end it when it is used.
+        """
+        free = available_ram()
+        if self.device == "cpu" and free and 2 * sums_bytes(windows, maps) // 3 > free:
+            raise MemoryError("not enough memory for the sums of all segments")
 
     def _foreground(self, name: str, window: Tensor) -> Tensor:
         """Mean probability over the mirrors, float32 [classes - 1, *window]."""

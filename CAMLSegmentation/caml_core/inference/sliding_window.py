@@ -132,6 +132,28 @@ def sums_bytes(windows: Windows, maps: int) -> int:
     return 3 * 4 * (maps + 1) * rows * others
 
 
+def stitch(
+    image: Tensor, windows: Windows, forward: Forward, *, device: str = "cpu"
+) -> Iterator[tuple[tuple[slice, slice, slice], Tensor]]:
+    """Yield (box of the volume, what ``forward`` makes of it, [maps, *box]), until each voxel was there once.
+
+    A voxel is that of the window in whose middle it lies most; nothing is blended, and no sums are kept. image,
+    device, ``forward``: as in ``sweep``.
+    """
+    owned = [_owned(*axis) for axis in zip(windows.size, windows.window, windows.starts)]
+    for parts in itertools.product(*(zip(starts, spans) for starts, spans in zip(windows.starts, owned))):
+        place = tuple(start for start, _ in parts)
+        x, y, z = (slice(*span) for _, span in parts)
+        inner = (slice(low - start, high - start) for start, (low, high) in parts)
+        yield (x, y, z), forward(_cut(image, place, windows.window, device))[(slice(None), *inner)]
+
+
+def _owned(size: int, side: int, starts: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Return the voxels along an axis that lie in the middle of each window most, as (first, end)."""
+    cuts = [(a + side + b) // 2 for a, b in itertools.pairwise(starts)]
+    return list(zip([0, *cuts], [*cuts, size]))
+
+
 def _fit(size: int, patch: int, divisor: int, overlap: float, stretch: float) -> tuple[int, int]:
     """Return (side, number) of the windows along one axis."""
     largest = max(patch, math.floor(patch * stretch / divisor) * divisor)

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import Plan
+from ..config import Plan, Triple
 from ..data.cache import PreparedCase
-from ..inference.sliding_window import fitted_windows, sweep
+from ..inference.sliding_window import Windows, fitted_windows, stitch, sums_bytes, sweep
 from ..metrics import dice
 from ..model import CamlNetwork
 from .engine import autocast
@@ -23,6 +23,9 @@ from .engine import autocast
 OVERLAP = 0.25
 #: Live validation looks at so many cases at most.
 VALIDATION_CASES = 20
+#: The most that the sums of blended windows may take, in bytes: about what a step takes beside the network. It does not
+#: follow the free memory, by which a training that goes on would have other figures than one that was not stopped.
+MOST_SUMS = 2**30
 
 
 @dataclass(frozen=True)
@@ -72,22 +75,45 @@ def validate(
 def _case_dice(network: CamlNetwork, plan: Plan, case: PreparedCase, device: torch.device) -> list[list[float]]:
     image = torch.from_numpy(np.asarray(case.image, dtype=np.float32))
     x, y, z = image.shape[1:]
-    windows = fitted_windows((x, y, z), plan.geometry.patch, plan.network.divisor, OVERLAP)
+    windows, blended = _windows((x, y, z), plan)
     classes = plan.network.classes
 
-    def forward(window: Tensor) -> Tensor:
+    def probabilities(run: Callable[[Tensor], Tensor], window: Tensor) -> Tensor:
         with autocast(plan.numeric, device):
-            v = network.forward_v(window)
-            a = v if plan.labeled_only else network.forward_a(window)
-        return torch.cat([torch.softmax(v[0].float(), 0), torch.softmax(a[0].float(), 0)])
+            logits = run(window)
+        return torch.softmax(logits[0].float(), 0)
+
+    def both(window: Tensor) -> tuple[Tensor, Tensor]:
+        v = probabilities(network.forward_v, window)
+        return v, v if plan.labeled_only else probabilities(network.forward_a, window)
 
     # Labels alone are kept of each row: maps of all classes would take gigabytes of a large scan with many segments.
     labels = torch.empty((3, x, y, z), dtype=torch.uint8)
-    by_row = labels.movedim(1 + windows.axis, 1)
     with torch.inference_mode():
-        for first, rows in sweep(image, windows, forward, 2 * classes, device=str(device)):
-            v, a = rows[:classes], rows[classes:]
-            for label, maps in zip(by_row, (v + a, v, a)):
-                label[first : first + rows.shape[1]] = maps.argmax(0).cpu()
+        if blended:
+            by_row = labels.movedim(1 + windows.axis, 1)
+            for first, rows in sweep(image, windows, lambda w: torch.cat(both(w)), 2 * classes, device=str(device)):
+                by_row[:, first : first + rows.shape[1]] = _labels(rows[:classes], rows[classes:])
+        else:
+            for box, found in stitch(image, windows, lambda w: _labels(*both(w)), device=str(device)):
+                labels[(slice(None), *box)] = found
     reference = np.asarray(case.label)
     return [[dice(label == s.label, reference == s.label) for s in plan.segments] for label in labels.numpy()]
+
+
+def _windows(size: Triple, plan: Plan) -> tuple[Windows, bool]:
+    """Return the windows of a case, and whether they are blended where they overlap, as predictions are.
+
+    Of many segments in a large scan the sums would take gigabytes. Then each window stands for its middle, and is as
+    large as a patch, for which a step takes more.
+    """
+    patch, divisor = plan.geometry.patch, plan.network.divisor
+    windows = fitted_windows(size, patch, divisor, OVERLAP)
+    if sums_bytes(windows, 2 * plan.network.classes) <= MOST_SUMS:
+        return windows, True
+    return fitted_windows(size, patch, divisor, OVERLAP, stretch=1.0), False
+
+
+def _labels(v: Tensor, a: Tensor) -> Tensor:
+    """Labels of the mean of both, of v and of a, uint8 [3, ...] on the CPU, from maps [classes, ...]."""
+    return torch.stack([maps.argmax(0).to(torch.uint8) for maps in (v + a, v, a)]).cpu()
