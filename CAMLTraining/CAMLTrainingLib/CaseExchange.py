@@ -20,7 +20,6 @@ from slicer.i18n import tr as _
 from caml_core.config import Segment, name_key
 from caml_core.data.files import disk_error, remove_quietly, replace_when_free
 from caml_core.errors import CamlError, DataError
-from caml_core.project.cases import ProjectCase
 
 if TYPE_CHECKING:
     from caml_core.data.grid import Grid
@@ -135,6 +134,13 @@ def fileGrid(path: Path) -> Grid | None:
     return grid
 
 
+def noteRead(path: Path, volumeNode: Any, grid: Grid) -> None:
+    """A volume was made of what the engine read of a file: nobody needs to read it again to know what it holds."""
+    if (file := _stateOf(path)) is not None:
+        _compared[(*file, *_stateIn(volumeNode, anywhere=False))] = 1
+        _grids[file] = grid
+
+
 def _stateOf(path: Path) -> tuple[Any, ...] | None:
     """What differs once a file has changed; None where it is not there."""
     try:
@@ -196,23 +202,6 @@ def writeVolume(volumeNode: Any, path: Path) -> None:
         raise disk_error(error, path) from error
     finally:
         remove_quietly(part)
-
-
-def loadVolume(case: ProjectCase) -> Any:
-    """Load the first channel of a case into the scene and return its node; raise DataError where it cannot be read."""
-    if not case.images:
-        raise DataError(
-            _("The scan of case {case} is neither in the scene nor in a file; load it again.").format(case=case.id)
-        )
-    path = case.images[0]
-    if not os.path.exists(path):
-        raise DataError(
-            _("The scan of case {case} is not there ({path}); point to its folder with Locate.").format(
-                case=case.id, path=path
-            )
-        )
-    series = os.path.isdir(path) or path.suffix.lower() == ".dcm"
-    return _loadSeries(path, case.id) if series else _loadFile(path, case.id)
 
 
 def writtenAt(path: Path) -> str:
@@ -388,29 +377,6 @@ def gridInScene(grid: Grid, volumeNode: Any, images: Sequence[Path]) -> Grid:
     if grid.is_left_handed != there.is_left_handed:
         order = -order
     return here if order > 0 else here.reversed()
-
-
-def _loadFile(path: Path, case: str) -> Any:
-    try:
-        return slicer.util.loadVolume(str(path), {"name": case})
-    except RuntimeError as error:
-        raise DataError(
-            _("The scan {path} of case {case} cannot be loaded; the file is damaged or no volume.").format(
-                path=path, case=case
-            )
-        ) from error
-
-
-def _loadSeries(path: Path, case: str) -> Any:
-    """A DICOM folder, read as the engine reads it, so that labels drawn here lie where training looks."""
-    from caml_core.data.io import read_volume
-
-    volume = read_volume(path, case)
-    node = VolumeExchange.addVolume(volume.array, volume.grid, case)
-    if (file := _stateOf(path)) is not None:  # nobody needs to read it again to know what it holds
-        _compared[(*file, *_stateIn(node, anywhere=False))] = 1
-        _grids[file] = volume.grid
-    return node
 
 
 def _hasLabelmaps(node: Any) -> bool:

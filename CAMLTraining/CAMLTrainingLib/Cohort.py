@@ -17,7 +17,7 @@ from caml_core.errors import CamlError, DataError
 from caml_core.project.cases import ProjectCase
 from caml_core.project.project import Project
 
-from . import Accepting, Candidates, CaseExchange, LeftOut, ScanFiles, Scans, TakenLabels
+from . import Accepting, Candidates, CaseExchange, CaseImages, LeftOut, ScanFiles, Scans, TakenLabels
 from .CaseExchange import CASE, EXTRA, OPENED, PREDICTION
 from .ModelChoice import learnedBy
 
@@ -65,6 +65,15 @@ class Cohort:
         """
         case = node.GetAttribute(self.attribute) or ""
         return case if case in self.project.cases and Scans.mayBe(node, self.project, case) else ""
+
+    def isFurther(self, node: Any, case: str) -> bool:
+        """Whether a volume is a further channel of a case, or its file once more."""
+        known = self._markedExtra(node)
+        return known is not None and known.id == case and not self.caseOf(node)
+
+    def markFurther(self, node: Any, case: str) -> None:
+        """Mark a volume as a further channel of a case, so that it is no case of its own."""
+        node.SetAttribute(self._extra, case)
 
     def volumeNode(self, case: str) -> Any:
         """Return the volume of a case in the scene, None where it is not loaded."""
@@ -131,17 +140,19 @@ class Cohort:
         return before != self.project.cases
 
     def _isExtra(self, node: Any) -> bool:
-        """Whether a volume is a further one of a case that has its volume in the scene."""
+        """Whether a volume is a further one of a case that has its volume in the scene, or was loaded here as one."""
         known = self._markedExtra(node)
-        return known is not None and not self.caseOf(node) and self.volumeNode(known.id) is not None
+        if known is None or self.caseOf(node):
+            return False
+        return CaseImages.isLoadedHere(node, self.project) or self.volumeNode(known.id) is not None
 
     def _markedExtra(self, node: Any) -> ProjectCase | None:
         """Return the case of which a volume is a further channel, or its file once more.
 
         The mark alone counts: a scene out of a bundle has lost its files. A copy that was made in the scene bears the
-        mark as well, but never came from a file.
+        mark as well, but never came from a file, nor was it loaded here.
         """
-        if node.GetStorageNode() is None:
+        if node.GetStorageNode() is None and not CaseImages.isLoadedHere(node, self.project):
             return None
         return self.project.cases.get(node.GetAttribute(self._extra) or "")
 
@@ -241,7 +252,7 @@ class Cohort:
         if node is not None:
             self._checkScan(case, node)
             return node
-        node = CaseExchange.loadVolume(self.project.cases[case])
+        node = CaseImages.loadFirst(self.project.cases[case])
         self._settle(node, case, Scans.nameOf(node))
         return node
 

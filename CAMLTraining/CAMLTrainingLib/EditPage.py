@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import slicer
+from CAMLSegmentationLib.Combo import choose, chosen, fill
 from slicer.i18n import tr as _
 
 from caml_core.errors import CamlError
@@ -33,6 +34,9 @@ class EditPage:
     ) -> None:
         self._ui, self._logic, self._onLeave, self._mayMeasure = ui, logic, onLeave, mayMeasure
         self._editor: Any = None
+        self._updating = False
+        #: The channel that the slices show.
+        self._channel = 0
         self.case = ""
         #: Cases in the order in which they are suggested, best first; set by whoever ranks them.
         self.ranked: list[str] = []
@@ -40,6 +44,8 @@ class EditPage:
         ui.nextButton.connect("clicked(bool)", lambda checked=False: self.next())
         ui.acceptNextButton.connect("clicked(bool)", lambda checked=False: self._accept("labeled"))
         ui.acceptValidationButton.connect("clicked(bool)", lambda checked=False: self._accept("validation"))
+        ui.channelComboBox.connect("currentIndexChanged(int)", self._onChannel)
+        self._offerChannels([])
 
     @property
     def editor(self) -> Any:
@@ -81,6 +87,7 @@ class EditPage:
         self.case = case
         self._ui.editCaseLabel.text = f"<b>{html.escape(case)}</b>"
         self._ui.editMessageLabel.text = self._progress() + self._outdated()
+        self._offerChannels(*Editing.channels(self._logic.cohort, case))
         self._ui.pagesStackedWidget.currentIndex = _EDIT
         return True
 
@@ -104,6 +111,7 @@ class EditPage:
     def detach(self) -> None:
         """Let go of the scene's nodes, as the user leaves the module or the scene closes."""
         self.case = ""
+        self._offerChannels([])
         if self._editor is not None:
             self._editor.setActiveEffect(None)
             self._editor.uninstallKeyboardShortcuts()
@@ -118,6 +126,29 @@ class EditPage:
         self.detach()
         if self._editor is not None:
             self._editor.setMRMLScene(None)
+
+    def _offerChannels(self, titles: Sequence[str], shown: int = 0) -> None:
+        """Offer what the slices can show of a case; nothing where it has one image alone."""
+        self._updating, self._channel = True, shown
+        fill(self._ui.channelComboBox, [(title, str(index)) for index, title in enumerate(titles)])
+        choose(self._ui.channelComboBox, str(shown))
+        for part in (self._ui.channelLabel, self._ui.channelComboBox):
+            part.setVisible(bool(titles))
+        self._updating = False
+
+    def _onChannel(self, index: int) -> None:
+        """Show another channel; where it is gone say so, and stay with the one that is shown."""
+        if self._updating or not self.case:
+            return
+        wanted = int(chosen(self._ui.channelComboBox))
+        try:
+            Editing.showChannel(self._logic.cohort, self.case, wanted)
+            self._channel = wanted
+        except CamlError as error:
+            self._ui.editMessageLabel.text = f"<b>{html.escape(str(error))}</b>"
+            self._updating = True
+            choose(self._ui.channelComboBox, str(self._channel))
+            self._updating = False
 
     def _accept(self, role: str) -> None:
         """Take the segmentation as a label, or say what is wrong with it and stay."""

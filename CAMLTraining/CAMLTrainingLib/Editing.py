@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from caml_core.errors import DataError
 
-from . import Candidates, CaseExchange, Predictions, TakenLabels
+from . import Candidates, CaseExchange, CaseImages, Predictions, TakenLabels
 from .CaseExchange import ACCEPTED, OPENED, WRITTEN
 from .Cohort import Cohort
 
@@ -23,11 +23,12 @@ def openCase(cohort: Cohort, case: str) -> tuple[Any, Any]:
     The segmentation is the one in the scene (``Candidates.segmentationNode``), else the accepted label or the label
     file, else a copy of the prediction, else a new one with the cohort's segments. A copy that no hand has touched
     gives way to a newer prediction, and goes where the scan was replaced since: the prediction is of another one
-    (``Predictions.outdatedWords``).
+    (``Predictions.outdatedWords``). All its channels are loaded, and the slices show the volume that is drawn on.
     """
     if case not in cohort.project.cases:
         raise DataError(_("There is no case {case} any more; choose another.").format(case=case))
-    volumeNode, known = cohort.load(case), cohort.project.cases[case]
+    CaseImages.loadAll(cohort, case)
+    volumeNode, known = cohort.volumeNode(case), cohort.project.cases[case]
     node = cohort.segmentationNode(case)
     hasLabel = known.label is not None and os.path.exists(known.label)
     isReplaced = bool(Predictions.outdatedWords(known))
@@ -60,6 +61,27 @@ def show(cohort: Cohort, case: str, volumeNode: Any, segmentationNode: Any) -> N
             display.SetVisibility(node is segmentationNode)
     if slicer.app.layoutManager() is not None:
         slicer.util.setSliceViewerLayers(background=volumeNode, foreground=None, fit=True)
+
+
+def channels(cohort: Cohort, case: str) -> tuple[list[str], int]:
+    """Return what the channels of an open case are called, and which of them, from 0, is the volume that is drawn on.
+
+    No names where there is one alone.
+    """
+    found, volumeNode = CaseImages.inScene(cohort, case), cohort.volumeNode(case)
+    titles = CaseImages.titles(cohort.project, cohort.project.cases[case])
+    own = next((index for index, node in found.items() if node is volumeNode), 0)
+    return (titles if len(titles) > 1 else []), own
+
+
+def showChannel(cohort: Cohort, case: str, index: int) -> None:
+    """Let the slices show another channel of an open case, where they are; whatever is drawn, or drawn on, stays.
+
+    One that was removed from the scene since is loaded again; DataError where that cannot be.
+    """
+    node = CaseImages.loadAll(cohort, case)[index]
+    if slicer.app.layoutManager() is not None:
+        slicer.util.setSliceViewerLayers(background=node)
 
 
 def nextCases(cohort: Cohort, after: str, ranked: list[str]) -> list[str]:

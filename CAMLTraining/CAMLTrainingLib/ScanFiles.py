@@ -108,7 +108,7 @@ def _isOutdated(project: Project, known: ProjectCase, node: Any, labelFollows: b
     if there is None:
         return not isOwn and (labelFollows or _hasLabelAt(known, node))
     isElsewhere = bool(CaseExchange.gridDifference(there, here))
-    if len(known.images) > 1:  # the scene has one of its images alone
+    if len(known.images) > 1:  # of the others the scene may have none
         if isElsewhere and labelFollows:
             raise DataError(
                 _(

@@ -231,6 +231,10 @@ class Project:
         counted = [case for case in self.cases.values() if case.role != "excluded"]
         return self.channels if any(len(case.images) == len(self.channels) for case in counted) else ()
 
+    def titles_of(self, cases: Iterable[ProjectCase]) -> tuple[str, ...]:
+        """Return what the channels of these cases are called; nothing where one has another number of images."""
+        return self.titles if all(len(case.images) == len(self.titles) for case in cases) else ()
+
     def _take_titles(self, new: tuple[str, ...], path: Path) -> list[str]:
         """Call the channels as a list does, where nothing is known yet; return what is to be checked."""
         fault, ours = disagreement(new, self.titles), listed_titles(self.titles)
@@ -380,8 +384,7 @@ class Project:
                 )
             if case.role in ("labeled", "validation") and (case.label is None or not os.path.exists(case.label)):
                 raise DataError(f"Case {case.id} has the role {case.role} but no label; label it again.", case.id)
-        titles = self.titles if all(len(case.images) == len(self.titles) for case in cases) else ()
-        return Cohort(tuple(case.as_case for case in cases), self.file, self.segments, titles)
+        return Cohort(tuple(case.as_case for case in cases), self.file, self.segments, self.titles_of(cases))
 
     def rounds_folder(self) -> Path:
         """Return where the rounds lie."""
