@@ -193,10 +193,10 @@ def caseId(name: str, taken: Iterable[str]) -> str:
     return candidate
 
 
-def writeCaseList(path: Path, images: Sequence[tuple[str, Sequence[Path]]]) -> None:
-    """Write the list of (id, one image a channel) that ``caml predict`` reads."""
+def writeCaseList(path: Path, images: Sequence[tuple[str, Sequence[Path]]], titles: Sequence[str] = ()) -> None:
+    """Write the list of (id, one image a channel) that ``caml predict`` reads. ``titles``: what the channels are."""
     cases = tuple(Case(name, tuple(paths), None, "unlabeled") for name, paths in images)
-    save_cohort(Cohort(cases, path), path)
+    save_cohort(Cohort(cases, path, channels=tuple(titles)), path)
 
 
 def predictArguments(

@@ -107,6 +107,8 @@ class LoopSection:
             text += " " + _leftOut(summary.leftOut)
         if summary.misfits:
             text += " " + _misfits(summary.misfits)
+        if summary.channels:
+            text += " " + summary.channels
         if summary.cancelled:
             text += " " + _("Cancelled.")
         if summary.failures:

@@ -14,13 +14,15 @@ class PredictionSummary:
     """How it ended: cases done, cases that failed with the reason, a fault of the whole, and whether it was stopped.
 
     ``leftOut``: mL that lay apart from the largest parts of a case, where the model keeps these alone. ``misfits``:
-    cases that are not like what the model was made for, with a sentence each.
+    cases that are not like what the model was made for, with a sentence each. ``channels``: a sentence where the
+    project calls its channels otherwise than the model.
     """
 
     done: list[str] = field(default_factory=list)
     leftOut: dict[str, float] = field(default_factory=dict)
     misfits: dict[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    channels: str = ""
     fault: str = ""
     cancelled: bool = False
 

@@ -16,6 +16,7 @@ from CAMLSegmentationLib.Process import WorkerFactory, WorkerProcess, missingPac
 from CAMLSegmentationLib.ResultTable import LEAST_REMOVED_ML
 from slicer.i18n import tr as _
 
+from caml_core.channel_titles import list_note
 from caml_core.data.files import make_folder, remove_quietly
 from caml_core.errors import CamlError, DataError
 from caml_core.model_file import ModelCard
@@ -187,7 +188,12 @@ class PredictionRun:
         project = self._cohort.project
         folder = project.folder / "predictions"
         caseList = folder / "cases.json"
-        writeCaseList(caseList, [(case, project.cases[case].images) for case in self._waiting])
+        known = [project.cases[case] for case in self._waiting]
+        titles = project.titles_of(known)
+        writeCaseList(caseList, [(case.id, case.images) for case in known], titles)
+        # The engine says it of the list, a file that the user knows nothing of.
+        ofModel = [channel.title for channel in self._card.spec.channels]
+        self.summary.channels = list_note(project.folder, titles, ofModel)
         self._before, self._working, self._last = self._count - len(self._waiting), False, ""
         self._stopFile = newStopFile(folder)
         arguments = ["predict", str(self._card.path), str(caseList), "-o", str(folder), "--format", "seg.nrrd"]

@@ -1,4 +1,4 @@
-"""Cohorts of several channels: all of a case are seen where it is drawn."""
+"""Cohorts of several channels: all of a case are seen where it is drawn, and lists for the engine name them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import shutil
 
 import numpy as np
 import pytest
-from stand_ins import write_series
+from stand_ins import save_stand_in, write_series
+from test_training_predictions import worker  # noqa: F401
 from training_tools import (
     ball,
     cell,
     draw,
+    finish_round,
     message,
     roles,
     scan,
@@ -246,3 +248,40 @@ def test_a_series_is_a_further_channel_and_its_copy_a_case(training, tmp_path):
     copy.SetName("filtered")
     training.update()
     assert list(roles(training)) == ["p0", "filtered"]
+
+
+# Lists for the engine
+
+
+def predict_all(panel, worker) -> str:  # noqa: F811
+    """Let the newest model segment the cases, as far as a list is written; return what the panel says at the end."""
+    panel.ui.predictButton.click()
+    worker().finish(130)
+    return panel.ui.predictLabel.text
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [(PAIR, ""), (("", ""), ""), (PAIR[::-1], "check which is which"), (("T1", "T2"), "check that they show the same")],
+    ids=["the same", "a model without names", "another order", "other names"],
+)
+def test_the_list_of_a_prediction_names_the_channels(pairs, worker, tmp_path, model, words):  # noqa: F811
+    from caml_core.inference.batch import find_cases
+
+    finish_round(pairs, 1, save_stand_in(tmp_path / "model.caml", channels=2, titles=model))
+    text, listed = predict_all(pairs, worker), pairs.logic.project.folder / "predictions" / "cases.json"
+    assert load_cohort(listed).channels == PAIR
+    notes: list[str] = []
+    assert [case.id for case in find_cases([listed], 2, (), notes, model)] == ["p0", "p1"]
+    assert [words in note for note in notes] == ([True] if words else [])
+    assert ("T1, FLAIR" in text and words in text) if words else "channels" not in text
+    assert str(listed) not in text
+
+
+def test_a_list_names_no_channels_of_cases_that_have_others(pairs, worker, tmp_path):  # noqa: F811
+    finish_round(pairs, 1, save_stand_in(tmp_path / "model.caml", channels=2, titles=PAIR))
+    pairs.logic.addFolder(write_folder(tmp_path / "scans", 1))
+    assert pairs.logic.project.titles == PAIR
+    text = predict_all(pairs, worker)
+    listed = json.loads((pairs.logic.project.folder / "predictions" / "cases.json").read_text())
+    assert len(listed["cases"]) == 3 and "channels" not in listed and "The model's channels" not in text
