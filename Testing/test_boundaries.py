@@ -27,7 +27,7 @@ LIGHT = (
     *("__init__", "__main__", "config", "errors", "events", "serialization", "presets", "model_archive", "data.case"),
     *("data.files", "data.cohort", "cache_location", "model_file", "model_library", "model_fit", "anatomy", "project"),
     *("project.cases", "project.headers", "project.history", "project.labels", "project.outdated", "project.project"),
-    *("locking", "training.request", "training.run_folder", "rounds.request", "rounds.round_folder"),
+    *("locking", "training.request", "training.run_folder", "rounds.listing", "rounds.request", "rounds.round_folder"),
     *("data.cohort_folder", "data.case_table", "data.listing", "channel_titles"),
 )
 HEAVY = ("torch", "numpy", "scipy", "SimpleITK", "matplotlib", "safetensors", "tqdm", "monai")
@@ -54,7 +54,7 @@ LAYERS = {
         *("model", "losses", "memory_bank", "data", "inference", "metrics", "device", "model_file", "presets"),
         *("seeding", "cache_location", "locking"),
     },
-    "rounds": {"training", "inference", "data", "model", "model_file", "device", "locking", "report"},
+    "rounds": {"training", "inference", "data", "model", "model_file", "model_library", "device", "locking", "report"},
 }
 
 

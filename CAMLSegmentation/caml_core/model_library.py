@@ -95,17 +95,18 @@ class ModelLibrary:
                 temporary.write_text(known + "\n", encoding="utf-8")
         return known
 
-    def add(self, source: Path) -> Path:
+    def add(self, source: Path, name: str = "") -> Path:
         """Copy a model file into the user's folder and return where it lies; a model that is there is left alone.
 
-        Raises ModelFileError for a file that is no model, ResourceError where it cannot be written.
+        name: what to call the copy, without ending; empty: as the file. Raises ModelFileError for a file that is no
+        model, ResourceError where it cannot be written.
         """
         source = Path(source)
         read_card(source)
         if any(_is_in(source, folder) for folder in (self.user, *self.bundled)):
             return source
         make_folder(self.user)
-        for target in _free_names(self.user, source):
+        for target in _free_names(self.user, f"{name}{SUFFIX}" if name else source.name):
             if not target.exists():
                 return _copy(source, target)
             if target.is_file() and _same_content(source, target):
@@ -192,9 +193,9 @@ def _is_in(path: Path, folder: Path) -> bool:
     return path.resolve().parent == folder.resolve()
 
 
-def _free_names(folder: Path, source: Path) -> Iterator[Path]:
+def _free_names(folder: Path, file: str) -> Iterator[Path]:
     """NAME.caml, "NAME (2).caml", ... A leading dot would hide the model."""
-    name = source.name[: -len(SUFFIX)] if source.suffix.lower() == SUFFIX else source.name
+    name = file[: -len(SUFFIX)] if file.lower().endswith(SUFFIX) else file
     name = name.lstrip(". ") or "model"
     yield folder / f"{name}{SUFFIX}"
     for number in itertools.count(2):

@@ -11,6 +11,9 @@ from .Preflight import Verdict
 class Listener:
     """What the panel overrides to follow the logic; scripts need not."""
 
+    #: Whether trainings put their models into the user's models by themselves, where CAML Segmentation lists them.
+    listsModels = False
+
     def onProject(self) -> None:
         """Another project is about to be open, or this one read anew; what was shown belongs to the one before."""
 

@@ -234,7 +234,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         cohort = self._trainingCohort(settings.startModel)
         self._forgetRound()
         folder = self.project.next_round()
-        self.round = RoundProcess(folder, self.lock, self)
+        self.round = RoundProcess(folder, self.lock, self, self.listener.listsModels)
         self._rounds = None
         self._launched.append(self.round)
         self.round.start([str(cohort), *settings.withNames(self.project.old_names()).training()])
@@ -428,7 +428,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         chosen = RoundFiles.toFollow([found.folder for found in self.rounds()], atWork)
         if chosen is not None and (self.round is None or self.round.folder != chosen or atWork):
             self._forgetRound()
-            self.round = RoundProcess(chosen, self.lock, self)
+            self.round = RoundProcess(chosen, self.lock, self, self.listener.listsModels)
             self.round.follow()
 
     def _forgetRound(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,15 +12,12 @@ from CAMLSegmentationLib.Parameters import storedDevice
 from slicer.i18n import tr as _
 
 from caml_core.cache_location import user_models_folder
-from caml_core.data.files import disk_error
-from caml_core.errors import CamlError, DataError, ResourceError
+from caml_core.errors import CamlError, DataError
 from caml_core.model_file import learned_cases, read_card
 from caml_core.project.history import Round
 from caml_core.project.project import Project
+from caml_core.rounds import listing
 
-#: File in a round's folder: the lists of models that its model has been put into, by their identity. An empty one is of
-#: a version that did not tell them apart.
-_LISTED = "in-models"
 #: One for all: it reads only files that changed.
 _library: list[Any] = []
 
@@ -116,50 +111,23 @@ def standing(project: Project, rounds: Sequence[Round]) -> str:
 
 
 def wasListed(found: Round) -> bool:
-    """Whether a round's model has been put into this computer's models before; the user may have removed it since."""
-    known = _listed(found)
-    return known is not None and (not known or _identity() in known)
+    """Whether a panel had a round's model among this computer's models before; the user may have removed it since."""
+    return listing.was_listed(found.folder, library())
+
+
+def wasPut(found: Round) -> bool:
+    """Whether a training has put its model among this computer's models by itself."""
+    return listing.was_put(found.folder, library())
 
 
 def noteListed(found: Round) -> None:
     """Remember that a round's model is among this computer's models."""
-    known, identity = _listed(found) or [], _identity()
-    if not identity or identity in known:
-        return
-    try:
-        (found.folder / _LISTED).write_text("".join(f"{line}\n" for line in (*known, identity)), encoding="utf-8")
-    except OSError:
-        pass  # a folder that is read-only now: the model is listed all the same
-
-
-def _identity() -> str:
-    """Empty where the folder of models cannot be written."""
-    try:
-        return str(library().identity())
-    except ResourceError:
-        return ""
-
-
-def _listed(found: Round) -> list[str] | None:
-    try:
-        return (found.folder / _LISTED).read_text(encoding="utf-8", errors="replace").split()
-    except OSError:
-        return None
+    listing.note_listed(found.folder, library())
 
 
 def libraryCopy(found: Round, project: Path) -> Path:
     """Put a round's model into the user's models, where it is not among them, and return the file; raise CamlError."""
-    if (known := library().find(found.model)) is not None:
-        return Path(known)
-    # Under a telling name: all rounds call their file model.caml.
-    with tempfile.TemporaryDirectory(prefix="caml-") as folder:
-        named = Path(folder) / f"{project.name} round {found.number}.caml"
-        try:
-            shutil.copyfile(found.model, named)
-        except OSError as error:
-            raise disk_error(error, named) from error
-        added: Path = library().add(named)
-        return added
+    return listing.copied(found.model, listing.title_of(project, found.number), library())
 
 
 def device() -> str:

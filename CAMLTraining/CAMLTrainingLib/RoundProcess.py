@@ -26,6 +26,7 @@ from caml_core import events
 from caml_core.data.files import disk_error, make_folder
 from caml_core.errors import CamlError, ResourceError, TrainingError
 from caml_core.locking import is_locked
+from caml_core.rounds import listing
 from caml_core.rounds.round_folder import RoundFolder
 
 #: Milliseconds between two looks at the events file, and bytes that one look takes in at most.
@@ -70,10 +71,13 @@ class _Seen:
 
 
 class RoundProcess:
-    """Starts, follows, pauses and ends the round in ``folder``; ``lock`` is the project's lock file."""
+    """Starts, follows, pauses and ends the round in ``folder``; ``lock`` is the project's lock file.
 
-    def __init__(self, folder: Path, lock: Path, listener: RoundListener) -> None:
-        self.folder, self.lock = folder, lock
+    listsModel: whether the process puts its model into the user's models, though Slicer may be closed by then.
+    """
+
+    def __init__(self, folder: Path, lock: Path, listener: RoundListener, listsModel: bool = False) -> None:
+        self.folder, self.lock, self._listsModel = folder, lock, listsModel
         self._listener = listener
         self._process: subprocess.Popen[bytes] | None = None
         self._exitCode: int | None = None
@@ -220,6 +224,8 @@ class RoundProcess:
         self._asked = self._ended = False
         command = [pythonProgram(), str(Path(Worker.__file__).resolve()), *arguments]
         command += ["--lock", str(self.lock), "--stop-file", str(self.stopFile), "--progress", "none"]
+        if self._listsModel:
+            command.append(f"--to-models={listing.title_of(self.lock.parent, int(self.folder.name))}")
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
         # Threads that wait for each other must not spin: beside other work (Slicer's own) a step took 1.5 times longer.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -81,7 +81,8 @@ class RoundSection:
             return
         try:
             again = ModelChoice.wasListed(found)
-            path = ModelChoice.library().find(found.model) if again else self._logic.addToModels(found)
+            known = again or ModelChoice.wasPut(found)
+            path = ModelChoice.library().find(found.model) if known else self._logic.addToModels(found)
             if path is None:
                 return
             ModelChoice.noteListed(found)

@@ -29,6 +29,8 @@ class TrainingPanel(Listener):
     isEntered: whether the user is in this module; while another one is open the views are that one's.
     """
 
+    listsModels = True
+
     def __init__(self, ui: Any, logic: CAMLTrainingLogic, isEntered: Callable[[], bool] = lambda: True) -> None:
         self.ui, self.logic = ui, logic
         self._parameterNode: Any = None

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
+from ..errors import CamlError, UsageError
 from . import options
 from .planning_options import (
     add_finish,
@@ -36,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_finish(parser)
     parser.add_argument("--name", default="", help="name of the model on its card")
     parser.add_argument("--lock", type=Path, metavar="FILE", help="file that only one training at a time may hold")
+    parser.add_argument(
+        "--to-models",
+        type=_file_title,
+        metavar="TITLE",
+        help="once there is a result, put the model as TITLE.caml into your models, where CAML Segmentation lists it",
+    )
     add_round(parser)
     add_planning(parser, of_round=True)
     keep_written(parser, of_round=True)
@@ -69,8 +75,11 @@ def run(args: argparse.Namespace) -> int:
         request = folder.read_request()
         cache = args.cache or folder.cache(request)
         device = args.device if args.resume else "auto"  # a new round's plan has it
-        with awake():
-            found = Round(folder, Surroundings(listener, stop, cache, device)).run(finish=args.finish)
+        try:
+            with awake():
+                found = Round(folder, Surroundings(listener, stop, cache, device)).run(finish=args.finish)
+        finally:  # what has a result has a model to use, though its report may be wanting
+            _list_model(args.to_models, folder, listener)
         listener("finished", {"result": _paths(folder, found), "part": ""})
     return 0
 
@@ -106,6 +115,26 @@ def _request(args: argparse.Namespace, listener: Listener) -> RoundRequest:
 
     cache = relative_to(args.cache, args.output) if args.cache else ""
     return RoundRequest(to_request(args, listener), args.baseline, args.folds, args.name, cache)
+
+
+def _list_model(title: str | None, folder: RoundFolder, listener: Listener) -> None:
+    """Put the model where panels look for it; whatever keeps it from there, the round is what it is."""
+    if title is None:
+        return
+    from ..model_library import ModelLibrary
+    from ..rounds.listing import put_into_models
+
+    try:
+        put_into_models(folder.path, title, ModelLibrary())
+    except (CamlError, OSError) as error:
+        message = f"The model could not be put into your models; open it in CAML Segmentation. {error}"
+        listener("warning", {"message": message, "part": ""})
+
+
+def _file_title(text: str) -> str:
+    if not text.strip() or Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"expected a file's name without ending and folder, got {text!r}")
+    return text
 
 
 def _paths(folder: RoundFolder, found: dict[str, Any]) -> dict[str, str]:
