@@ -35,8 +35,8 @@ class EditPage:
         self._ui, self._logic, self._onLeave, self._mayMeasure = ui, logic, onLeave, mayMeasure
         self._editor: Any = None
         self._updating = False
-        #: The channel that the slices show.
-        self._channel = 0
+        #: The channel that the slices show, and what the one is called that the user has chosen.
+        self._channel, self._wanted = 0, ""
         self.case = ""
         #: Cases in the order in which they are suggested, best first; set by whoever ranks them.
         self.ranked: list[str] = []
@@ -87,7 +87,10 @@ class EditPage:
         self.case = case
         self._ui.editCaseLabel.text = f"<b>{html.escape(case)}</b>"
         self._ui.editMessageLabel.text = self._progress() + self._outdated()
-        self._offerChannels(*Editing.channels(self._logic.cohort, case))
+        titles, shown = Editing.channels(self._logic.cohort, case)
+        self._offerChannels(titles, shown)
+        if self._wanted in titles:  # who draws on one contrast does so on case after case
+            choose(self._ui.channelComboBox, str(titles.index(self._wanted)))
         self._ui.pagesStackedWidget.currentIndex = _EDIT
         return True
 
@@ -143,7 +146,7 @@ class EditPage:
         wanted = int(chosen(self._ui.channelComboBox))
         try:
             Editing.showChannel(self._logic.cohort, self.case, wanted)
-            self._channel = wanted
+            self._channel, self._wanted = wanted, self._ui.channelComboBox.currentText
         except CamlError as error:
             self._ui.editMessageLabel.text = f"<b>{html.escape(str(error))}</b>"
             self._updating = True
