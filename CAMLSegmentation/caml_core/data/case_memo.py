@@ -24,7 +24,7 @@ from .memos import Memos
 from .preparation import uses_label
 
 #: Raised with every change of what is seen, or of how it is kept.
-_FORMAT = 3
+_FORMAT = 4
 _SCAN_FORMAT = 1
 _DIGEST = re.compile(rb"[0-9a-f]{%d}" % (2 * DIGEST_BYTES))
 _COUNTS = np.dtype("<i8")

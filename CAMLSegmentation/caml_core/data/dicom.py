@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import DataError
-from .dicom_frames import Frames, read_frames
+from .case import some_names
+from .dicom_frames import Frames, is_cut_off, read_frames
+from .listing import list_folder
 from .nifti import shear
 
 _FRAMES, _SERIES, _POSITION, _ORIENTATION = "0028|0008", "0008|103e", "0020|0032", "0020|0037"
@@ -21,13 +23,17 @@ _GDCM = "GDCMImageIO"
 
 @dataclass(frozen=True)
 class Series:
-    """One series: its files in the order of the slices, how many slices they hold, and whether they have a spacing."""
+    """One series: its files in the order of the slices, how many slices they hold, and whether they have a spacing.
+
+    ``torn``: names of files beside them that are empty or cut off, of which GDCM says nothing at all.
+    """
 
     uid: str
     description: str
     files: tuple[str, ...]
     slices: int
     spaced: bool
+    torn: tuple[str, ...] = ()
 
 
 def find_series(folder: Path) -> tuple[Series, ...]:
@@ -40,7 +46,10 @@ def find_series(folder: Path) -> tuple[Series, ...]:
 
 
 def choose_series(folder: Path, who: str) -> Series:
-    """Return the only series with more than one slice; raise DataError where there is none, or several."""
+    """Return the only series with more than one slice; raise DataError where there is none, or several.
+
+    Where files beside it are torn, that is one, too: they may be its last slices, which nothing else would tell.
+    """
     found = find_series(folder)
     if not found:
         raise DataError(
@@ -53,6 +62,11 @@ def choose_series(folder: Path, who: str) -> Series:
         listed = ", ".join(f"{s.description or s.uid!r} ({s.slices} slices)" for s in volumes)
         raise DataError(
             f"{who} holds {len(volumes)} DICOM series: {listed}; keep one series a folder and name that folder."
+        )
+    if torn := volumes[0].torn:
+        raise DataError(
+            f"{who} holds {len(torn)} DICOM file(s) that are empty or cut off ({some_names(torn)}), and slices may be "
+            "missing; copy the folder again, or remove them if they do not belong to the scan."
         )
     return volumes[0]
 
@@ -109,17 +123,31 @@ def _states_spacing(header: sitk.ImageFileReader) -> bool:
 
 
 def _series_of(folder: Path) -> tuple[Series, ...]:
-    found = []
-    for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)):
-        files = tuple(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid))
+    found: list[Series] = []
+    reader, place = sitk.ImageSeriesReader, str(folder)
+    listed = {uid: tuple(reader.GetGDCMSeriesFileNames(place, uid)) for uid in reader.GetGDCMSeriesIDs(place)}
+    torn = _torn(folder, {Path(file).name for files in listed.values() for file in files}) if listed else ()
+    for uid, files in listed.items():
         try:
             header = _header(files[0])
         except RuntimeError:  # a report, a presentation state: DICOM without an image
             continue
         frames = _value(header, _FRAMES)
         each = int(frames) if frames.isdigit() else 1
-        found.append(Series(uid, _value(header, _SERIES), files, len(files) * each, _states_spacing(header)))
+        slices = len(files) * each
+        found.append(Series(uid, _value(header, _SERIES), files, slices, _states_spacing(header), torn))
     return tuple(found)
+
+
+def _torn(folder: Path, known: Collection[str]) -> tuple[str, ...]:
+    """The files of a folder, beyond those that GDCM knows, that were DICOM: it leaves out what it cannot read."""
+    others = (name for name in list_folder(folder).slices if name not in known)
+    return tuple(name for name in others if _is_torn(folder / name))
+
+
+def _is_torn(path: Path) -> bool:
+    empty = path.suffix.lower() == ".dcm" and path.stat().st_size == 0
+    return empty or is_cut_off(path)
 
 
 def _check_positions(headers: list[sitk.ImageFileReader], who: str) -> None:

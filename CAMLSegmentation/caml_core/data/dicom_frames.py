@@ -1,7 +1,7 @@
-"""What ITK does not say of an enhanced DICOM file: where each of its frames lies, how large its voxels are, its scale.
+"""What ITK does not say of DICOM files: where each frame of an enhanced one lies, and whether one is there to its end.
 
-Such a file holds all slices of a scan as frames, and describes them in functional groups, one for all frames and one
-for each (DICOM PS3.3, C.7.6.16). Only these are looked at, and no pixel; data elements are laid out as in PS3.5,
+An enhanced file holds all slices of a scan as frames, and describes them in functional groups, one for all frames and
+one for each (DICOM PS3.3, C.7.6.16). Only these are looked at, and no pixel; data elements are laid out as in PS3.5,
 chapter 7, in the little-endian transfer syntaxes that are in use.
 """
 
@@ -28,7 +28,6 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
 #: Kinds of values with a length of four bytes; the others have one of two.
 _LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
-_CUT = "the file is cut off"
 #: Sequences within sequences; no scanner nests deeper, and a damaged file must not end the process.
 _DEEPEST = 16
 
@@ -71,17 +70,44 @@ def read_frames(path: Path) -> Frames | None:
     return frames if any(frames.positions) else None
 
 
+def is_cut_off(path: Path) -> bool:
+    """Whether a file bears DICOM's mark and ends within a data element; false, too, where it cannot be walked."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            found = _begun(data)
+            if found is not None:
+                found[0].pass_over(len(data), found[1])
+    except (_CutOffError, struct.error):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
+
+
 def _header(data: mmap.mmap) -> dict[int, Any]:
+    found = _begun(data)
+    return {} if found is None else found[0].data_set(len(data), found[1])
+
+
+def _begun(data: mmap.mmap) -> tuple[_Walk, bool] | None:
+    """A walk at the first element behind the file's own header, and whether kinds are implicit; None for others."""
     if data[128:132] != b"DICM":
-        return {}
+        return None
     walk = _Walk(data, 132)
     syntax = b""
     while data[walk.at : walk.at + 2] == b"\x02\x00":
         tag, _, length = walk.next(implicit=False)
         if tag == _SYNTAX:
             syntax = data[walk.at : walk.at + length].strip(b"\0 ")
-        walk.at += length
-    return {} if syntax in _NOT_WALKED else walk.data_set(len(data), syntax == _IMPLICIT)
+        walk.go_to(walk.at + length, len(data))
+    return None if syntax in _NOT_WALKED else (walk, syntax == _IMPLICIT)
+
+
+class _CutOffError(ValueError):
+    """A value, or the mark that ends one, would lie behind the end."""
+
+    def __init__(self) -> None:
+        super().__init__("the file is cut off")
 
 
 class _Walk:
@@ -104,6 +130,15 @@ class _Walk:
         self.at += size
         return group << 16 | element, kind, length
 
+    def pass_over(self, end: int, implicit: bool) -> None:
+        """Go through all elements until ``end``, pixels as well."""
+        while self.at < end:
+            _, kind, length = self.next(implicit)
+            if length == _UNDEFINED:
+                self._items(end, length, None if kind in (b"OB", b"OW") else implicit or kind == b"UN", 0)
+            else:
+                self.go_to(self.at + length, end)
+
     def data_set(self, end: int, implicit: bool, depth: int = 0, marked: bool = False) -> dict[int, Any]:
         """Return the values (bytes) and sequences (lists of data sets) of interest until ``end``.
 
@@ -121,10 +156,10 @@ class _Walk:
                 found |= {tag: items} if tag in _SEQUENCES else {}
             else:
                 found |= {tag: self.data[self.at : self.at + length]} if tag in _VALUES else {}
-                self._go_to(self.at + length, end)
+                self.go_to(self.at + length, end)
         else:
             if marked:
-                raise ValueError(_CUT)
+                raise _CutOffError
         return found
 
     def _items(self, end: int, length: int, implicit: bool | None, depth: int) -> list[dict[int, Any]]:
@@ -145,15 +180,16 @@ class _Walk:
             if implicit is not None:
                 items.append(self.data_set(min(stop, end), implicit, depth + 1, size == _UNDEFINED))
             if size != _UNDEFINED:
-                self._go_to(stop, end)
+                self.go_to(stop, end)
         else:
             if length == _UNDEFINED:
-                raise ValueError(_CUT)
+                raise _CutOffError
         return items
 
-    def _go_to(self, place: int, end: int) -> None:
+    def go_to(self, place: int, end: int) -> None:
+        """Go on to ``place``, which may be no further than ``end``."""
         if place > end:
-            raise ValueError(_CUT)
+            raise _CutOffError
         self.at = place
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import DataError, ResourceError, UsageError
-from . import dicom, nifti
+from . import dicom, metaimage, nifti
 from .case import Case
 from .files import disk_error, has_dicom_mark, replacing
 from .grid import Grid
@@ -151,6 +151,8 @@ def _read_any(path: Path, who: str) -> sitk.Image:
         raise DataError(f"{who} is an empty file; copy it again.")
     if nifti.is_nifti(path):
         return _read_nifti(path, who)
+    if path.suffix.lower() in metaimage.SUFFIXES:
+        metaimage.check_compressed(path)
     return dicom.read_file(path, who) if has_dicom_mark(path) else sitk.ReadImage(str(path))
 
 
