@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import resource
 import shutil
@@ -428,3 +429,18 @@ def test_where_no_more_files_may_be_open_the_entries_stay(tmp_path, caml_environ
     sentence, held = _many_cases(tmp_path, caml_environment, 64, 64)
     assert "Case c" in sentence and "ulimit -n" in sentence
     assert 5 < int(held) < 40
+
+
+def test_an_entry_of_another_user_is_as_good_as_ones_own(tmp_path, monkeypatch):
+    """Its time cannot be set, which is no damage: the cache may be on a drive that several people use."""
+
+    def refused(path, *_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    cache, case = CaseCache(tmp_path / "cache"), a_case(tmp_path)
+    theirs = prepare(cache, case)
+    made = theirs.folder.stat().st_ino
+    monkeypatch.setattr(os, "utime", refused)
+    assert prepare(CaseCache(cache.folder), case).folder.stat().st_ino == made, "while it is in use"
+    del theirs
+    assert prepare(CaseCache(cache.folder), case).folder.stat().st_ino == made

@@ -121,12 +121,15 @@ class CaseCache:
             return None
         try:
             prepared = open_entry(entry, case.id, case.role)
-            os.utime(entry / ENTRY)  # used just now: removed last
         except (OSError, ValueError, KeyError) as error:
             lease.close()
             raise_too_many(error)
             self._remove(entry)  # damaged, by a crash of the machine perhaps: made anew
             return None
+        try:
+            os.utime(entry / ENTRY)  # used just now: removed last
+        except OSError:  # of another user, who may have it open: as good as one's own
+            pass
         weakref.finalize(prepared, lease.close)
         _IN_USE.add(prepared)
         return prepared
