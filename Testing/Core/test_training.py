@@ -21,6 +21,7 @@ from synthetic import tiny_plan, write_cohort
 
 from caml_core.config import Plan
 from caml_core.data.cohort import load_cohort
+from caml_core.data.files import replacing
 from caml_core.errors import CamlError, Cancelled, ResourceError, TrainingError, UsageError
 from caml_core.events import Listener, decode, silent
 from caml_core.model_file import LoadedModel, load_model
@@ -295,6 +296,25 @@ def test_a_second_training_on_the_same_folder_is_refused(tmp_path: Path) -> None
         RunFolder(tmp_path / "run"),
     ):
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process that can be ended in the middle of a line")
+def test_what_a_killed_process_left_of_a_checkpoint_goes_with_the_next_one(tmp_path: Path) -> None:
+    """It is as large as the checkpoint, and would stay for good; that of a process at work is not touched."""
+    run = RunFolder(tmp_path / "run")
+    with run:
+        save_checkpoint(run.checkpoint, {"iteration": 3})
+        if (child := os.fork()) == 0:
+            with replacing(run.checkpoint) as temporary:
+                temporary.write_bytes(b"half of")
+                os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+        (left,) = run.path.glob(".part-*")
+        with pytest.raises(TrainingError, match="Another process"), RunFolder(run.path):
+            pass
+        assert left.exists()
+    with RunFolder(run.path):
+        assert not left.exists() and load_checkpoint(run.checkpoint)["iteration"] == 3
 
 
 def test_a_folder_that_holds_a_training_is_not_overwritten(train: Callable[..., Outcome], tmp_path: Path) -> None:

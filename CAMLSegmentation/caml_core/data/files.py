@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 #: Windows then refuses to replace it; no other system does.
 _TRIES = 21 if os.name == "nt" else 1
 _PAUSE = 0.1
+#: How temporary names begin.
+_PART = ".part-"
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 #: Characters of a path on Windows, unless an administrator has allowed more, and those that a temporary name adds.
 _LONGEST_ON_WINDOWS, _PART_NAME = 259, 24
@@ -101,7 +104,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary file is removed and ``path`` stays as it was. An OSError becomes a ResourceError.
     """
     make_folder(path.parent)
-    temporary = path.with_name(f".part-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+    temporary = path.with_name(f"{_PART}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
     try:
         yield temporary
         flush_to_disk(temporary)
@@ -110,6 +113,15 @@ def replacing(path: Path) -> Iterator[Path]:
         raise disk_error(error, path) from error
     finally:
         remove_quietly(temporary)
+
+
+def unfinished(path: Path) -> list[Path]:
+    """Return the temporary files that processes which write ``path``, or were killed while they did, have beside it."""
+    mark = re.compile(rf"{re.escape(_PART)}\d+-[0-9a-f]{{8}}-{re.escape(path.name)}")
+    try:
+        return [path.with_name(name) for name in os.listdir(path.parent) if mark.fullmatch(name)]
+    except OSError:
+        return []
 
 
 def when_free(action: Callable[[], Result], tries: int = _TRIES, pause: float = _PAUSE) -> Result:

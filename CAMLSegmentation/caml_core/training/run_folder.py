@@ -11,7 +11,7 @@ from typing import Any
 from ..config import Plan
 from ..data.case import Cohort
 from ..data.cohort import load_cohort, save_cohort
-from ..data.files import disk_error, make_folder, replacing
+from ..data.files import disk_error, make_folder, remove_quietly, replacing, unfinished
 from ..errors import TrainingError, UsageError
 from ..locking import FileLock
 from ..serialization import from_json, read_json, write_json
@@ -90,8 +90,10 @@ class RunFolder:
         return load_cohort(self.cohort, files=False)
 
     def __enter__(self) -> RunFolder:
-        """Take the lock; it goes with the process, however that ends."""
+        """Take the lock; it goes with the process, however that ends. What one left of a checkpoint is removed."""
         self._lock.__enter__()
+        for left in unfinished(self.checkpoint):  # whoever wrote it held the lock, and is gone
+            remove_quietly(left)
         return self
 
     def __exit__(
