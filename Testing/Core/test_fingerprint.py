@@ -119,6 +119,15 @@ def test_a_validation_case_with_a_class_of_its_own_is_refused(tmp_path):
         fingerprint(a_cohort(a_case(tmp_path, 0), odd))
 
 
+def test_a_validation_case_with_a_value_between_those_of_the_classes_is_refused(tmp_path):
+    """The classes of values 1 and 3 are numbered 1 and 2, which makes no class of value 2."""
+    both = a_label(3)
+    both[:4, :4, :4] = 1
+    cohort = a_cohort(a_case(tmp_path, 0, label=both), a_case(tmp_path, 1, "validation", label=a_label(2)))
+    with pytest.raises(DataError, match="held out for validation and has the class 'segment_2'"):
+        fingerprint(cohort)
+
+
 def test_names_in_segmentations_are_matched_across_cases(tmp_path):
     la, lv = Segment("LA", 1), Segment("LV", 2)
     both = a_label()

@@ -17,7 +17,7 @@ from .case import Case, Cohort
 from .case_fingerprint import BINS, HU_RANGE, CaseFingerprint
 from .case_memo import recalled
 from .memos import Memos
-from .segments import match_segments, plain_name
+from .segments import match_segments, plain_name, plain_value
 
 __all__ = [
     "CaseFingerprint",
@@ -183,7 +183,7 @@ class _Survey:
         """A held-out case may lack classes but not have others: it takes no part in choosing them."""
         known = {s.name.strip().casefold() for s in segments}
         for case, found in self._segments["validation"].items():
-            unnamed_ok = {f"segment_{s.label}" for s in segments}
+            unnamed_ok = {plain_name(s.label) for s in segments if plain_value(s.name) is None}
             wrong = [s for s in found if s.name.strip().casefold() not in known and s.name not in unnamed_ok]
             if wrong and segments:
                 names = ", ".join(repr(s.name) for s in segments)
