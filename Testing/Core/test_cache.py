@@ -168,9 +168,11 @@ def test_a_change_of_the_voxels_beside_a_header_is_noticed(tmp_path, name, compr
 HEADERS = {
     "nrrd.nhdr": ("NRRD0004\nData File: other.bin\n", "other.bin"),
     "old.nhdr": ("NRRD0001\ndatafile: other.bin\n", "other.bin"),
+    "name.nrrd": ("NRRD0004\ndata file: other.bin\n", "other.bin"),
     "list.nhdr": ("NRRD0004\ndata file: LIST\nfirst.bin\nother.bin\n", "other.bin"),
     "many.nhdr": ("NRRD0004\ndata file: other%02d.bin 1 3 1 2\n", "other02.bin"),
     "name.mhd": ("NDims = 3\nElementDataFile = other.bin\n", "other.bin"),
+    "name.mha": ("NDims = 3\nElementDataFile = other.bin\n", "other.bin"),
     "list.mhd": ("NDims = 3\nElementDataFile = LIST\nfirst.bin\nother.bin\n", "other.bin"),
     "many.mhd": ("NDims = 3\nElementDataFile = other%02d.bin 1 3 1\n", "other03.bin"),
     "sub.mhd": ("NDims = 3\nElementDataFile = data/other 1.bin\n", "data/other 1.bin"),

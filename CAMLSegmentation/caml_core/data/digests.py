@@ -13,15 +13,17 @@ from .files import raise_too_many
 from .memos import Memos
 from .preparation import uses_label
 
-#: Names that the voxels of a header's file usually have, and how NRRD and MetaImage name others.
+#: Headers whose voxels may lie in other files, the names that these usually have, and how NRRD and MetaImage name them.
 _BESIDE = {
     ".mhd": (".raw", ".zraw"),
     ".nhdr": (".raw", ".raw.gz", ".raw.bz2", ".gz"),
     ".hdr": (".img", ".img.gz"),
+    ".mha": (),
+    ".nrrd": (),
 }
 _DATA_FILE = re.compile(r"\s*(?:data ?file\s*:|ElementDataFile\s*=)\s*(?=\S)(.*)", re.IGNORECASE)
 _LIST = re.compile(r"LIST\b", re.IGNORECASE)
-#: Bytes; beyond it are voxels, in a file that is no header alone.
+#: Bytes; beyond it are voxels, in a file that is no header alone. An empty line ends the header of an NRRD.
 _LONGEST_HEADER = 1 << 20
 #: Raised when memos hold something else.
 _MEMO = "digests 1"
@@ -86,15 +88,22 @@ def _named_in(header: Path) -> list[str]:
     """The files in which the header of an NRRD or a MetaImage says its voxels are."""
     try:
         with header.open("rb") as file:
-            lines = file.read(_LONGEST_HEADER).decode("utf-8", "replace").splitlines()
+            is_nrrd = file.read(4) == b"NRRD"
+            file.seek(0)
+            while file.tell() < _LONGEST_HEADER and (line := file.readline(_LONGEST_HEADER)):
+                if found := _DATA_FILE.match(line.decode("utf-8", "replace")):
+                    value = found[1].strip()
+                    rest = file.read(_LONGEST_HEADER) if _LIST.match(value) else None
+                    return _numbered(value) if rest is None else _lines(rest)
+                if is_nrrd and not line.strip():
+                    break
     except OSError as error:
-        raise_too_many(error)
-        return []  # told by whoever reads the image
-    for number, line in enumerate(lines):
-        if found := _DATA_FILE.match(line):
-            value = found[1].strip()
-            return [name.strip() for name in lines[number + 1 :]] if _LIST.match(value) else _numbered(value)
+        raise_too_many(error)  # anything else is told by whoever reads the image
     return []
+
+
+def _lines(text: bytes) -> list[str]:
+    return [line.strip() for line in text.decode("utf-8", "replace").splitlines()]
 
 
 def _numbered(value: str) -> list[str]:
