@@ -1,4 +1,4 @@
-"""What predictions leave beside labels, in folders that are read again: maps are no scans."""
+"""What lies beside scans and labels in folders that are read: maps of predictions, and voxels beside a header."""
 
 from __future__ import annotations
 
@@ -43,3 +43,8 @@ def test_a_sub_folder_of_results_is_no_case(tmp_path):
 def test_a_scan_of_that_name_without_such_labels_is_one(tmp_path):
     touch(tmp_path, "model_disagreement.nrrd", "x_probability.nii.gz", "y.seg.nrrd", "y.nrrd")
     assert [case.id for case in load_cohort(tmp_path).cases] == ["model_disagreement", "x_probability", "y"]
+
+
+def test_a_segmentation_whose_voxels_lie_beside_its_header_is_the_label_of_its_scan(tmp_path):
+    touch(tmp_path, "p1.nrrd", "p1.seg.nhdr", "p1.seg.raw.gz")
+    assert summary(load_cohort(tmp_path)) == {"p1": (("p1.nrrd",), "p1.seg.nhdr", "labeled")}

@@ -31,7 +31,7 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _LONGEST_ON_WINDOWS, _PART_NAME = 259, 24
 #: What the system says where this process, or all together, hold as many files open as may be.
 TOO_MANY_FILES = {errno.EMFILE, errno.ENFILE}
-_VOLUMES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".hdr")
+_VOLUMES = (".seg.nrrd", ".seg.nhdr", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".hdr")
 _LABEL_ENDS = ("_label", "-label", "_labels", "-labels", "_seg", "-seg", "_segmentation", "-segmentation", "_mask")
 
 #: How the maps are called that predictions leave beside their labels: X_disagreement.nrrd beside X.seg.nrrd.
