@@ -1,4 +1,4 @@
-"""Files of which ITK reads what is left without a word: compressed MetaImages, and the slices of a series."""
+"""Files that ITK reads without a word, and not as they are: damaged MetaImages, series with torn or unlike slices."""
 
 from __future__ import annotations
 
@@ -75,23 +75,47 @@ def test_a_torn_slice_of_a_series_is_told_wherever_it_is(tmp_path, which, left):
         assert read_volume(tmp_path / "s").array.shape == (10, 12, 4)
 
 
+def written_again(path: Path, array: np.ndarray, spacing=(0.5, 0.75), compressor="") -> None:
+    """Put other pixels [y, x] into a slice of ``dicom_series``."""
+    before, plane, writer = sitk.ReadImage(str(path)), sitk.GetImageFromArray(array), sitk.ImageFileWriter()
+    for key in before.GetMetaDataKeys():
+        if key[:4] in ("0008", "0020"):
+            plane.SetMetaData(key, before.GetMetaData(key))
+    plane.SetMetaData("0028|0030", f"{spacing[1]}\\{spacing[0]}")
+    plane.SetSpacing(spacing)
+    writer.KeepOriginalImageUIDOn()
+    if compressor:
+        writer.SetUseCompression(True)
+        writer.SetCompressor(compressor)
+    writer.SetFileName(str(path))
+    writer.Execute(plane)
+
+
 def test_a_torn_slice_of_compressed_pixels_is_told(tmp_path):
     dicom_series(tmp_path / "s", [0.0, 2.0, 4.0])
     last = sorted((tmp_path / "s").iterdir())[-1]
-    plane = sitk.ReadImage(str(last))
-    tags = {key: plane.GetMetaData(key) for key in plane.GetMetaDataKeys() if key[:4] in ("0008", "0020")}
-    noise = sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 500, (12, 10)).astype(np.int16))
-    for key, value in tags.items():
-        noise.SetMetaData(key, value)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    writer.SetUseCompression(True)
-    writer.SetCompressor("JPEG2000")
-    writer.SetFileName(str(last))
-    writer.Execute(noise)
+    noise = np.random.default_rng(0).integers(0, 500, (12, 10)).astype(np.int16)
+    written_again(last, noise, compressor="JPEG2000")
     assert read_volume(tmp_path / "s").array.shape == (10, 12, 3) and not is_cut_off(last)
     last.write_bytes(last.read_bytes()[:-60])
     refused(tmp_path / "s", "cut off", last.name)
+
+
+@pytest.mark.parametrize("which", [0, 2])
+def test_slices_of_different_numbers_keep_their_values(tmp_path, which):
+    """ITK gives all slices the first one's type, in which 60,000 was -5,536."""
+    dicom_series(tmp_path / "s", [0.0, 2.0, 4.0])
+    path = sorted((tmp_path / "s").iterdir())[which]
+    written_again(path, np.full((12, 10), 60_000, np.uint16))
+    array = read_volume(tmp_path / "s").array
+    assert array[..., which].min() == array[..., which].max() == 60_000
+    assert array[0, 0, 1] == 100
+
+
+def test_slices_of_different_pixels_are_no_volume(tmp_path):
+    dicom_series(tmp_path / "s", [0.0, 2.0, 4.0])
+    written_again(sorted((tmp_path / "s").iterdir())[1], np.zeros((12, 10), np.int16), (1.0, 1.5))
+    refused(tmp_path / "s", "different size")
 
 
 def element(group: int, number: int, kind: bytes, value: bytes) -> bytes:

@@ -82,7 +82,7 @@ def read_series(series: Series, who: str) -> sitk.Image:
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(series.files)
     reader.SetImageIO(_GDCM)
-    if len({(_value(h, _SLOPE), _value(h, _INTERCEPT)) for h in headers}) > 1:
+    if len({(h.GetPixelIDValue(), _value(h, _SLOPE), _value(h, _INTERCEPT)) for h in headers}) > 1:
         reader.SetOutputPixelType(sitk.sitkFloat32)  # else all have the first one's type, and are rounded or cut to it
     return reader.Execute()
 
@@ -153,9 +153,10 @@ def _is_torn(path: Path) -> bool:
 def _check_positions(headers: list[sitk.ImageFileReader], who: str) -> None:
     positions = [_numbers(_value(h, _POSITION)) for h in headers]
     orientations = [_numbers(_value(h, _ORIENTATION)) for h in headers]
-    if len({h.GetSize()[:2] for h in headers}) > 1:
+    spacings = [h.GetSpacing()[:2] for h in headers]
+    if len({h.GetSize()[:2] for h in headers}) > 1 or _differ(spacings):
         raise _different(who, "folder")
-    _check_stack(positions, orientations, headers[0].GetSpacing()[:2], headers[0].GetSize()[:2], who, "folder")
+    _check_stack(positions, orientations, spacings[0], headers[0].GetSize()[:2], who, "folder")
 
 
 def _check_stack(
@@ -204,7 +205,7 @@ def _grid_of_frames(
     """
     if any(len(s) != 2 for s in frames.spacings):
         raise _no_spacing(who)
-    if np.ptp(frames.spacings, axis=0).max() > 1e-3 * min(frames.spacings[0]):
+    if _differ(frames.spacings):
         raise _different(who, "file")
     if len(set(frames.scales)) > 1:
         raise DataError(
@@ -224,6 +225,11 @@ def _grid_of_frames(
     normal = np.cross(row, column) * np.sign(steps[0])
     direction = np.stack([row, column, normal], axis=1)
     return (*spacing, float(np.abs(steps).mean())), tuple(direction.ravel().tolist())
+
+
+def _differ(spacings: Sequence[tuple[float, ...]]) -> bool:
+    """Whether slices' spacings (mm) within the slice are not the same."""
+    return bool(np.ptp(spacings, axis=0).max() > 1e-3 * min(spacings[0]))
 
 
 def _different(who: str, place: str) -> DataError:
