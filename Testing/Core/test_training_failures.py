@@ -19,6 +19,7 @@ from caml_core.model import CamlNetwork, CamlOutput
 from caml_core.training import trainer as trainer_module
 from caml_core.training.checkpoint import load_checkpoint
 from caml_core.training.engine import Engine
+from caml_core.training.measurement import random_batch
 from caml_core.training.memory import smaller_plan
 from caml_core.training.run_folder import RunFolder
 from caml_core.training.trainer import Streams, Trainer
@@ -99,6 +100,16 @@ def test_out_of_device_memory_shrinks_the_batch_and_then_the_patch() -> None:
     assert half is not None and (half.batch_labeled, half.batch_unlabeled) == (1, 1)
     quarter = smaller_plan(half)
     assert quarter is not None and sorted(quarter.geometry.patch) == [8, 16, 16]
+
+
+def test_one_sample_of_the_smallest_patch_is_never_tried() -> None:
+    """It is a single voxel in the deepest stage, of which there are no statistics."""
+    smallest = dataclasses.replace(tiny_plan().geometry, patch=tiny_plan().network.divisor)
+    four, two = (tiny_plan(geometry=smallest, batch_labeled=n, batch_unlabeled=n) for n in (4, 2))
+    assert smaller_plan(four) == two and smaller_plan(two) is None
+    alone = Engine(dataclasses.replace(two, batch_labeled=1, batch_unlabeled=1), 1)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        alone.step(random_batch(alone.plan), alone.plan.iterations - 1)
 
 
 def _no_memory_on_a_gpu(*_: object, **__: object) -> None:

@@ -112,11 +112,12 @@ def smaller_plan(plan: Plan) -> Plan | None:
 
     One sample is never a single voxel in the deepest stage, where batch normalisation needs more.
     """
-    if plan.batch_labeled > 1 or plan.batch_unlabeled > 1:
-        return dataclasses.replace(
-            plan, batch_labeled=max(plan.batch_labeled // 2, 1), batch_unlabeled=max(plan.batch_unlabeled // 2, 1)
-        )
     patch, divisor = list(plan.geometry.patch), plan.network.divisor
+    if plan.batch_labeled > 1 or plan.batch_unlabeled > 1:
+        labeled, unlabeled = max(plan.batch_labeled // 2, 1), max(plan.batch_unlabeled // 2, 1)
+        if labeled == 1 and patch == list(divisor):
+            return None
+        return dataclasses.replace(plan, batch_labeled=labeled, batch_unlabeled=unlabeled)
     axis = max(range(3), key=lambda a: patch[a] / divisor[a])
     if patch[axis] <= divisor[axis]:
         return None
