@@ -48,6 +48,9 @@ def acceptFile(cohort: Cohort, case: str, role: str) -> tuple[str, ...]:
             _("Case {case} has no segmentation; press Edit and draw it, or give it a label file.").format(case=case)
             + Candidates.hint(cohort, case)
         )
+    if not known.images:  # the label is checked on the scan's file
+        cohort.ensureFile(case)
+        known = cohort.project.cases[case]
     from caml_core.data.labels import is_segmentation
     from caml_core.project.labels import check_label_file
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from slicer.i18n import tr as _
 from caml_core.errors import DataError
 
 from . import CaseExchange, TakenLabels
-from .CaseExchange import ACCEPTED, OPENED, PREDICTION
+from .CaseExchange import ACCEPTED, PREDICTION
 
 if TYPE_CHECKING:
     from .Cohort import Cohort
@@ -25,26 +26,39 @@ def marked(cohort: Cohort, case: str) -> list[Any]:
 
 
 def ownNode(cohort: Cohort, case: str) -> Any:
-    """Return what a hand drew for a case: what bears its mark, else the newest that was drawn on its volume."""
+    """Return what a hand drew for a case: what bears its mark, else the newest that was drawn on its volume.
+
+    One that is empty counts only where nothing was drawn in the others.
+    """
     if found := marked(cohort, case):
-        return found[0] if len(found) == 1 else next((n for n in found if not SegmentationResult.isEmpty(n)), found[0])
-    volumeNode, onVolume = cohort.volumeNode(case), None
+        return _firstFilled(found)
+    volumeNode, onVolume = cohort.volumeNode(case), []
     if volumeNode is None:
         return None
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         ofModel = node.GetAttribute(PREDICTION) is not None or node.GetAttribute(SegmentationResult.MODEL) is not None
         if not ofModel and SegmentationResult.sourceOf(node) is volumeNode and not cohort.caseOf(node):
-            onVolume = node
-    return onVolume
+            onVolume.insert(0, node)
+    return _firstFilled(onVolume) if onVolume else None
 
 
 def segmentationNode(cohort: Cohort, case: str) -> Any:
     """Return the segmentation that is taken as the label of a case: what a hand drew, or the one that it corrected.
 
-    What a model made counts where a hand has changed it, the case has no label, and nothing was drawn for it.
+    What a model made counts where a hand has changed it, the case has no label, and nothing was drawn for it. What was
+    opened once and left without a stroke counts for nothing beside a label, or a label file.
     """
     own, found = ownNode(cohort, case), corrected(cohort, case)
-    return found[0] if len(found) == 1 and (own is None or _isUntouched(own)) else own
+    if len(found) == 1 and (own is None or hasNothingOfAHand(own)):
+        return found[0]
+    return None if own is not None and isSuperseded(cohort, case, own) else own
+
+
+def isSuperseded(cohort: Cohort, case: str, node: Any) -> bool:
+    """Whether a case has a label, or a label file, beside a segmentation that was opened and left without a stroke."""
+    known = cohort.project.cases.get(case)
+    label = known.label if known is not None else None
+    return label is not None and TakenLabels.isUntouched(node) and os.path.exists(label)
 
 
 def corrected(cohort: Cohort, case: str) -> list[Any]:
@@ -61,20 +75,25 @@ def corrected(cohort: Cohort, case: str) -> list[Any]:
 def names(cohort: Cohort) -> dict[str, str]:
     """Return case -> name of its segmentation in the scene; one pass, where a search a case would take its time."""
     volumes = {node.GetID(): case for node in SceneVolumes.sceneVolumes() if (case := cohort.caseOf(node))}
-    found: dict[str, str] = {}
-    drawn: dict[str, str] = {}
-    changed: dict[str, list[str]] = {}
+    found: dict[str, list[Any]] = {}
+    drawn: dict[str, list[Any]] = {}
+    changed: dict[str, list[Any]] = {}
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         case, isPrediction = cohort.caseOf(node), node.GetAttribute(PREDICTION) is not None
         on = volumes.get(node.GetNodeReferenceID(role) or "", "")
         if case and not isPrediction:
-            found.setdefault(case, node.GetName())
+            found.setdefault(case, []).append(node)
         elif on and not isPrediction and node.GetAttribute(SegmentationResult.MODEL) is None:
-            drawn[on] = node.GetName()
+            drawn.setdefault(on, []).insert(0, node)
         elif on and case in ("", on) and cohort.project.cases[on].label is None and _isCorrected(node):
-            changed.setdefault(on, []).append(node.GetName())
-    return {**{case: one[0] for case, one in changed.items() if len(one) == 1}, **drawn, **found}
+            changed.setdefault(on, []).append(node)
+    chosen = {case: nodes[0] for case, nodes in changed.items() if len(nodes) == 1}
+    for case, nodes in {**drawn, **found}.items():
+        own = _firstFilled(nodes)
+        if not (isSuperseded(cohort, case, own) or (case in chosen and hasNothingOfAHand(own))):
+            chosen[case] = own
+    return {case: node.GetName() for case, node in chosen.items()}
 
 
 def take(cohort: Cohort, case: str, node: Any) -> Any:
@@ -172,11 +191,16 @@ def _isCorrected(node: Any) -> bool:
     return bool(now) and now != TakenLabels.filled(made)
 
 
-def _isUntouched(node: Any) -> bool:
-    """Whether a segmentation was opened for a hand and never drawn in, nor taken as label."""
+def hasNothingOfAHand(node: Any) -> bool:
+    """Whether a segmentation is empty, or was opened for a hand and never drawn in, and is no label."""
     if node.GetAttribute(ACCEPTED) is not None:
         return False
-    return SegmentationResult.isEmpty(node) or node.GetAttribute(OPENED) == SegmentationResult.lastFingerprint(node)
+    return SegmentationResult.isEmpty(node) or TakenLabels.isUntouched(node)
+
+
+def _firstFilled(nodes: Sequence[Any]) -> Any:
+    """The first of some segmentations that is not empty, the first of all where all are."""
+    return nodes[0] if len(nodes) == 1 else next((n for n in nodes if not SegmentationResult.isEmpty(n)), nodes[0])
 
 
 def _isLoose(cohort: Cohort, node: Any) -> bool:

@@ -345,7 +345,8 @@ class Cohort:
         if not node.GetSegmentation().GetNumberOfSegments():
             return False
         state = SegmentationResult.lastFingerprint(node)
-        untouched = state == node.GetAttribute(OPENED) or TakenLabels.isLabel(node, self.project, case, state)
+        untouched = TakenLabels.isAlike(node.GetAttribute(OPENED), state)
+        untouched = untouched or TakenLabels.isLabel(node, self.project, case, state)
         return not untouched and not SegmentationResult.isEmpty(node)
 
     def noteStale(self) -> None:

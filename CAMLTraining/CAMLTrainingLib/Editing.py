@@ -38,6 +38,9 @@ def openCase(cohort: Cohort, case: str) -> tuple[Any, Any]:
     if node is not None and (outdated or (hasLabel or hasPrediction) and SegmentationResult.isEmpty(node)):
         SegmentationResult.remove(node)  # opened once and left without a stroke
         node = None
+    if node is None:
+        for left in [n for n in Candidates.marked(cohort, case) if Candidates.isSuperseded(cohort, case, n)]:
+            SegmentationResult.remove(left)
     if node is None and hasLabel:
         node = cohort.loadLabel(case, known.label, volumeNode)
         if known.status == "accepted":
@@ -47,6 +50,7 @@ def openCase(cohort: Cohort, case: str) -> tuple[Any, Any]:
         node.SetAttribute(OPENED, SegmentationResult.fingerprint(node))
     elif node is None:
         node = CaseExchange.newSegmentation(volumeNode, case, cohort.project.segments)
+        node.SetAttribute(OPENED, SegmentationResult.fingerprint(node))
     Candidates.take(cohort, case, node)
     CaseExchange.addSegments(node, cohort.project.segments)
     show(cohort, case, volumeNode, node)
@@ -100,4 +104,4 @@ def _isOldCopy(node: Any, prediction: Path | None) -> bool:
     isPresent = prediction is not None and node.GetAttribute(WRITTEN) == CaseExchange.writtenAt(prediction)
     if isPresent or node.GetAttribute(ACCEPTED) is not None:
         return False
-    return bool(node.GetAttribute(OPENED) == SegmentationResult.fingerprint(node))
+    return TakenLabels.isAlike(node.GetAttribute(OPENED), SegmentationResult.fingerprint(node))

@@ -22,7 +22,7 @@ def isLabel(node: Any, project: Project, case: str, state: str) -> bool:
 
     Another one may have been taken since, the scene may be older than the label, or the node another project's.
     """
-    return bool(node.GetAttribute(ACCEPTED) == state and node.GetAttribute(TAKEN) == labelOf(project, case) != "")
+    return isAlike(node.GetAttribute(ACCEPTED), state) and node.GetAttribute(TAKEN) == labelOf(project, case) != ""
 
 
 def beganAs(node: Any, project: Project, case: str, state: str) -> str:
@@ -34,12 +34,25 @@ def beganAs(node: Any, project: Project, case: str, state: str) -> str:
         fromLabel = node.GetAttribute(TAKEN) == labelOf(project, case) != ""
         return "correction" if before and fromLabel else ""
     made = (node.GetAttribute(OPENED), node.GetAttribute(SegmentationResult.STATE))
-    return "prediction" if filled(state) in [filled(known) for known in made if known] else "correction"
+    return "prediction" if any(isAlike(known, state) for known in made) else "correction"
+
+
+def isUntouched(node: Any) -> bool:
+    """Whether a segmentation is as it was handed to a hand, which has not drawn in it, nor taken it as label."""
+    opened = node.GetAttribute(OPENED)
+    if opened is None or node.GetAttribute(ACCEPTED) is not None:
+        return False
+    return isAlike(opened, SegmentationResult.lastFingerprint(node))
+
+
+def isAlike(before: str | None, state: str) -> bool:
+    """Whether two fingerprints, of which the first may not be there, are of the same drawing."""
+    return before is not None and filled(before) == filled(state)
 
 
 def filled(state: str) -> list[str]:
-    """What a fingerprint says of segments that are not empty: taking an empty one away corrects nothing."""
-    return [segment for segment in state.split(";") if not segment.endswith("=empty")]
+    """What a fingerprint says of segments that are not empty: one that comes or goes empty corrects nothing."""
+    return [segment for segment in state.split(";") if segment and not segment.endswith("=empty")]
 
 
 def renamed(node: Any, project: Project, case: str, before: str) -> None:
