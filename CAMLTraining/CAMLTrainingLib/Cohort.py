@@ -17,7 +17,7 @@ from caml_core.errors import CamlError, DataError
 from caml_core.project.cases import ProjectCase
 from caml_core.project.project import Project
 
-from . import Accepting, Candidates, CaseExchange, CaseImages, LeftOut, ScanFiles, Scans, TakenLabels
+from . import Accepting, Candidates, CaseExchange, CaseImages, LeftOut, ScanFiles, Scans, TakenLabels, TrainingTexts
 from .CaseExchange import CASE, EXTRA, OPENED, PREDICTION
 from .ModelChoice import learnedBy
 
@@ -385,7 +385,9 @@ class Cohort:
         labeled = self.project.with_role("labeled")
         chosen = self.holdOut(max(1, round(0.2 * len(labeled))), startModel)
         self.notes.append(
-            _("{cases} became validation cases, chosen at random, and stay so in all rounds.").format(
+            _("{cases} is held out from now on, in all rounds (chosen at random).").format(cases=chosen[0])
+            if len(chosen) == 1
+            else _("{cases} are held out from now on, in all rounds (chosen at random).").format(
                 cases=", ".join(chosen)
             )
         )
@@ -393,9 +395,7 @@ class Cohort:
     def prepare(self, startModel: Path | None = None) -> TrainingCohort:
         """Fix the split, say which labels are older than what is drawn, and be ``ready``; raise CamlError."""
         if not self.project.with_role("labeled"):
-            raise DataError(
-                _("No case is labelled; edit a case and press Use as Labeled, or take label files as labels.")
-            )
+            raise DataError(TrainingTexts.noLabel(bool(self.project.with_role("validation"))))
         self.fixSplit(startModel)
         self.noteStale()
         return self.ready()

@@ -22,6 +22,7 @@ from .Logic import CAMLTrainingLogic
 from .ModelChoice import startOf
 from .Practice import PracticeRun
 from .RoleQueue import RoleQueue
+from .TrainingTexts import counted
 
 #: Seconds that headers are read in one turn of the event loop: many of a fast disk, one of a slow network drive.
 _TURN = 0.02
@@ -218,12 +219,13 @@ class CohortSection:
         new = self._logic.addFolder(folder)
         withLabels = [case for case in new if self._logic.project.cases[case].label is not None]
         if withLabels:
-            self._logic.cohort.notes.append(
-                _(
-                    "{count} of {all} new cases have a label file, and are selected. Press Use as Labeled for those to "
-                    "learn from, or Validation."
-                ).format(count=len(withLabels), all=len(new))
+            one = _("1 of {all} new cases has a label file, and is selected. Press Use as Labeled, or Validation.")
+            many = _(
+                "{count} of {all} new cases have a label file, and are selected. Press Use as Labeled for those to "
+                "learn from, or Validation."
             )
+            text = one if len(withLabels) == 1 else many
+            self._logic.cohort.notes.append(text.format(count=len(withLabels), all=len(new)))
         self.refresh()
         self.table.select(withLabels)
 
@@ -235,21 +237,20 @@ class CohortSection:
     def _addLabels(self, folder: Path) -> None:
         taken, lost, kept = self._logic.addLabels(folder)
         self.say("")
-        self._logic.cohort.notes.append(
-            _("{count} cases got a label file. Select them and press Use as Labeled, or Validation.").format(
-                count=len(taken)
-            )
-        )
+        notes = self._logic.cohort.notes
+        if taken:
+            one = _("{count} case got a label file. Select it and press Use as Labeled, or Validation.")
+            many = _("{count} cases got a label file. Select them and press Use as Labeled, or Validation.")
+            notes.append(counted(len(taken), one, many))
+        else:
+            notes.append(_("No case got a label file."))
         if lost:
-            self._logic.cohort.notes.append(
-                _("{count} files fit no case by name ({names}).").format(count=len(lost), names=_some(lost))
-            )
+            one, many = _("{count} file fits no case by name"), _("{count} files fit no case by name")
+            notes.append(f"{counted(len(lost), one, many)} ({_some(lost)}).")
         if kept:
-            self._logic.cohort.notes.append(
-                _("{count} cases keep the label that was accepted before ({names}).").format(
-                    count=len(kept), names=_some(kept)
-                )
-            )
+            one = _("{count} case keeps the label that was accepted before")
+            many = _("{count} cases keep the label that was accepted before")
+            notes.append(f"{counted(len(kept), one, many)} ({_some(kept)}).")
         self.refresh()
         self.table.select(taken)
 
@@ -261,10 +262,11 @@ class CohortSection:
     def _locate(self, folder: Path) -> None:
         count = self._logic.project.relocate(folder)
         left = len(self._logic.project.missing())
-        text = _("{count} cases were found there; {left} are still missing.")
+        found = counted(count, _("{count} case was found there"), _("{count} cases were found there"))
+        text = f"{found}; {counted(left, _('{count} is still missing.'), _('{count} are still missing.'))}"
         if left:
             text += _(" Files that several of one name could be are left alone; choose a folder nearer to them.")
-        self._logic.cohort.notes.append(text.format(count=count, left=left))
+        self._logic.cohort.notes.append(text)
 
     def _onExport(self, checked: bool = False) -> None:
         path = qt.QFileDialog.getSaveFileName(
@@ -341,8 +343,12 @@ class CohortSection:
     def _onRemove(self, checked: bool = False) -> None:
         selected = self.table.selected()
         labelled = [case for case in selected if self._logic.project.cases[case].has_own_label]
-        question = _("{count} of these cases have a label that was taken. Take them off the list, with their roles?")
-        if labelled and not slicer.util.confirmYesNoDisplay(question.format(count=len(labelled))):
+        question = counted(
+            len(labelled),
+            _("{count} of these cases has a label that was taken. Take them off the list, with their roles?"),
+            _("{count} of these cases have a label that was taken. Take them off the list, with their roles?"),
+        )
+        if labelled and not slicer.util.confirmYesNoDisplay(question):
             return
         if selected:
             self._trying(lambda: LeftOut.takeOff(self._logic.cohort, selected))

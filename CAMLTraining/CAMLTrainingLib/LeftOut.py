@@ -16,6 +16,7 @@ from caml_core.project.project import Project
 
 from . import CaseExchange
 from .CaseExchange import CASE, EXTRA, LEFT_OUT
+from .TrainingTexts import counted
 
 if TYPE_CHECKING:
     from .Cohort import Cohort
@@ -64,7 +65,11 @@ def takeOff(cohort: Cohort, cases: Iterable[str]) -> None:
             cohort.release(node)
     labels = [case for case in chosen if project.cases[case].has_own_label]
     project.remove(chosen)
-    text = _("{count} cases were taken off the list; their files are where they were.").format(count=len(chosen))
+    text = counted(
+        len(chosen),
+        _("{count} case was taken off the list; its files are where they were."),
+        _("{count} cases were taken off the list; their files are where they were."),
+    )
     if labels:
         text += _(" Labels that were drawn for them are in {folder}.").format(folder=project.folder / "labels")
     cohort.notes.append(text)

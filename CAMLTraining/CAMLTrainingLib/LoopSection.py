@@ -16,6 +16,7 @@ from caml_core.project.suggestion import Ranked
 from . import Editing, Predictions
 from .Logic import CAMLTrainingLogic
 from .PredictionSummary import PredictionSummary
+from .TrainingTexts import counted
 
 _HEADERS = (_("Case"), _("Disagreement"), _("Why"))
 
@@ -71,6 +72,8 @@ class LoopSection:
         ui.predictButton.toolTip = (
             _("Train first: there is no model yet.")
             if model is None
+            else _("There is no unlabelled case to segment; add scans to the cohort.")
+            if not waiting
             else _("Run the newest model over the unlabelled cases that it has not segmented yet, in the background.")
         )
         ui.cancelPredictButton.enabled = self.running
@@ -102,7 +105,7 @@ class LoopSection:
 
     def onPredictionEnd(self, summary: PredictionSummary) -> None:
         """Say how it went."""
-        text = _("{count} cases segmented.").format(count=len(summary.done))
+        text = counted(len(summary.done), _("{count} case segmented."), _("{count} cases segmented."))
         if summary.leftOut:
             text += " " + _leftOut(summary.leftOut)
         if summary.misfits:

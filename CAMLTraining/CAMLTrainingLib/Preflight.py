@@ -68,8 +68,9 @@ class TrainingSettings:
     def training(self) -> list[str]:
         """Return the arguments of ``caml round`` besides cohort and folder."""
         arguments = self.planning()
-        arguments += ["--name", self.name] if self.name else []
-        return arguments + (["--preview", self.previewCase] if self.previewCase else [])
+        # In one word each: a name that begins with a dash would be taken for an option.
+        arguments += [f"--name={self.name}"] if self.name else []
+        return arguments + ([f"--preview={self.previewCase}"] if self.previewCase else [])
 
 
 @dataclass(frozen=True)

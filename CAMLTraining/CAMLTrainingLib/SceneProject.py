@@ -25,6 +25,7 @@ from caml_core.project.project import FILE, Project
 
 from . import Parameters
 from .Cohort import Cohort, defaultFolder
+from .TrainingTexts import counted
 
 if TYPE_CHECKING:
     from .Parameters import CAMLTrainingParameterNode
@@ -93,11 +94,13 @@ def remembered(told: Named) -> Cohort:
         text = _("The project folder {folder} is not there; the cohort comes from the scene.")
         cohort.notes.append(text.format(folder=folder))
     if others := cohort.project.others:
-        text = _(
-            "The scene knows its own cases alone; {count} others of the project are not listed. They are back once its "
-            "folder is chosen, wherever it lies now."
+        folder = _("back once the project's folder is chosen, wherever it lies now.")
+        what = counted(
+            others,
+            _("The scene knows its own cases alone; {count} other of the project is not listed, and is"),
+            _("The scene knows its own cases alone; {count} others of the project are not listed, and are"),
         )
-        cohort.notes.append(text.format(count=others))
+        cohort.notes.append(f"{what} {folder}")
     return cohort
 
 

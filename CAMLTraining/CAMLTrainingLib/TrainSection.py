@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import slicer
@@ -43,6 +44,7 @@ class TrainSection:
         self._updating = self._trainNext = self._stopNext = False
         self._checkedKey: Any = None
         self._shownNext, self._drawn, self._stage = "", 0.0, ""
+        self._followed: Path | None = None
         self.curves = Curves.Curves()
         self.preview = PreviewSection(ui, logic, self._say, self.log)
         fill(ui.budgetComboBox, TrainingTexts.BUDGETS)
@@ -128,8 +130,9 @@ class TrainSection:
         if self._rolesChange():
             return _("Labels are being checked; the cases have their new roles after that.")
         if not project.with_role("labeled"):
-            return _("No case is labelled yet: edit a case and press Use as Labeled.")
-        if self._parameterNode.budget == "better" and not project.with_role("validation"):
+            return TrainingTexts.noLabel(bool(project.with_role("validation")))
+        heldOut = project.with_role("validation") or self._logic.cohort.willSplit
+        if self._parameterNode.budget == "better" and not heldOut:
             return _("Until it stops improving needs a validation case; hold one out, or choose a time.")
         if self._folds() and len(project.with_role("labeled")) < 2:
             return _("A cross-validation needs at least two labelled cases; label another one, or do without.")
@@ -170,6 +173,9 @@ class TrainSection:
 
     def onRoundEvent(self, kind: str, fields: dict[str, Any]) -> None:
         """Follow the training."""
+        if (folder := self._logic.round.folder if self._logic.round is not None else None) != self._followed:
+            self._followed = folder
+            self.curves.clear()  # of another round, which may have had other parts
         self.curves.onEvent(kind, fields)
         if kind == "step" and self._logic.round is not None and self._logic.round.catchingUp:
             return  # thousands of before: the last of them says how far it is

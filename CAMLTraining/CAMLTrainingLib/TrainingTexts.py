@@ -34,12 +34,24 @@ _STAGES = {
 }
 
 
+def counted(count: int, one: str, many: str) -> str:
+    """Return a sentence about ``count`` things, in the singular where it is one."""
+    return (one if count == 1 else many).format(count=count)
+
+
 def check(splits: bool) -> str:
     """Return what the check does; ``splits``: whether cases are held out before it."""
     text = _("Look at cohort and computer before anything runs: what was found, what will be done, how long it takes.")
     if splits:
         text += " " + _("A fifth of the labelled cases is first set aside at random.")
     return text
+
+
+def noLabel(heldOut: bool) -> str:
+    """Return why nothing can be trained; ``heldOut``: whether there are cases with labels that are kept aside."""
+    if heldOut:
+        return _("All cases with labels are held out: select one to learn from and press Use as Labeled.")
+    return _("No case is labelled yet: edit a case and press Use as Labeled.")
 
 
 def stage(name: str) -> str:
@@ -54,8 +66,10 @@ def progress(stageText: str, fields: dict[str, Any]) -> str:
 
 def validation(fields: dict[str, Any]) -> str:
     """Return how good the network is by now."""
-    return _("Iteration {iteration}: Dice {dice} % on {cases} validation cases.").format(
-        iteration=fields.get("iteration"), dice=f"{100 * float(fields.get('dice') or 0):.1f}", cases=fields.get("cases")
+    number, dice = int(fields.get("cases") or 0), f"{100 * float(fields.get('dice') or 0):.1f}"
+    cases = counted(number, _("{count} validation case"), _("{count} validation cases"))
+    return _("Iteration {iteration}: Dice {dice} % on {cases}.").format(
+        iteration=fields.get("iteration"), dice=dice, cases=cases
     )
 
 

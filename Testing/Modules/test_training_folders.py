@@ -165,7 +165,7 @@ def test_a_label_without_a_scan_does_not_keep_the_scans_of_a_folder(training, tm
     training.ui.addFolderButton.click()
     assert list(roles(training)) == ["case-01", "case-02"]
     assert "left out (1): case-00_label.nii.gz" in message(training)
-    assert "1 of 2 new cases have a label file" in message(training)
+    assert "1 of 2 new cases has a label file" in message(training)
 
 
 def test_series_in_the_folders_of_patients_are_cases(training, tmp_path, answers, wait_for):
@@ -175,7 +175,7 @@ def test_series_in_the_folders_of_patients_are_cases(training, tmp_path, answers
     (tmp_path / "export" / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(100))
     answers["getExistingDirectory"] = str(tmp_path / "export")
     training.ui.addFolderButton.click()
-    assert list(roles(training)) == ["LA 1", "LA 2"] and "1 of 2 new cases have a label file" in message(training)
+    assert list(roles(training)) == ["LA 1", "LA 2"] and "1 of 2 new cases has a label file" in message(training)
     wait_for(lambda: cell(training, "LA 2", "Size") == "10 x 12 x 4")
     training.openCase("LA 1")
     volume = training.edit.editor.sourceVolumeNode()

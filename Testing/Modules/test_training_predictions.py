@@ -298,7 +298,7 @@ def test_scans_of_the_scene_are_written_one_a_turn_before_they_are_segmented(a_r
     worker().segment("Scan 05")
     panel.ui.cancelPredictButton.click()
     worker().finish(130)
-    assert panel.ui.predictLabel.text == "1 cases segmented. Cancelled."
+    assert panel.ui.predictLabel.text == "1 case segmented. Cancelled."
 
 
 @pytest.mark.parametrize("ended", ["cancelled", "another project"])

@@ -220,7 +220,8 @@ class Project:
                     "label, remove it from the list and add it with Label Files."
                 )
         if double:
-            notes.append(f"{double} scans of {path} were in the cohort already.")
+            scans = "1 scan" if double == 1 else f"{double} scans"
+            notes.append(f"In the cohort already: {scans} of {path}.")
         if not self.segments and listed.segments:
             self.segments = listed.segments
         return tuple(new), tuple(notes)
