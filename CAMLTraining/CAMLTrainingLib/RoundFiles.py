@@ -8,6 +8,7 @@ from pathlib import Path
 
 from caml_core import events
 from caml_core.data.files import disk_error, replacing
+from caml_core.locking import is_locked
 from caml_core.rounds.round_folder import MAIN, RoundFolder
 
 #: File in the folder of a round that was stopped before it had learnt anything.
@@ -30,9 +31,13 @@ def isOpen(folder: Path) -> bool:
 def toFollow(folders: Sequence[Path], atWork: bool) -> Path | None:
     """Return which of a project's rounds is at work or waits to go on, else the newest one; None where there is none.
 
-    atWork: whether the project's lock is held; the newest round may have taken it and said nothing yet.
+    atWork: whether the project's lock is held. Who holds it has that of its round as well, be it an older one; the
+    newest round may have taken the project's alone so far, and said nothing yet.
     """
-    waiting = folders[-1:] if atWork else [folder for folder in folders if isOpen(folder)]
+    if atWork:
+        waiting = [f for f in folders if is_locked(RoundFolder(f).lock().path)] or list(folders[-1:])
+    else:
+        waiting = [folder for folder in folders if isOpen(folder)]
     told = [f for f in folders if os.path.isfile(RoundFolder(f).events) and not os.path.exists(f / GIVEN_UP)]
     return next(iter((waiting or told)[-1:]), None)
 
