@@ -30,6 +30,7 @@ from .CaseExchange import PREDICTION, WRITTEN
 from .Cohort import Cohort
 from .PredictionSummary import PredictionSummary
 from .ScanQueue import ScanQueue
+from .TrainingTexts import counted
 
 #: Attribute of a disagreement map in the scene: the case it belongs to.
 MAP_CASE = "CAMLTraining.MapOf"
@@ -206,9 +207,11 @@ class PredictionRun:
             self.summary.fault = missing
             return False
         if not self._working:
-            self.summary.fault = _(
-                "The segmentation ended before {count} cases were done; close other programs and start it again."
-            ).format(count=len(self._waiting))
+            self.summary.fault = counted(
+                len(self._waiting),
+                _("The segmentation ended before {count} case was done; close other programs and start it again."),
+                _("The segmentation ended before {count} cases were done; close other programs and start it again."),
+            )
             return False
         self.summary.fault = ""
         self._fail(self._waiting[0], _died(self._waiting[0], exitCode, crashed))
@@ -362,10 +365,11 @@ def showPrediction(cohort: Cohort, case: str, modelName: str = "") -> Any:
     _checkPrediction(known)
     volumeNode, older = cohort.load(case), cohort.predictionNode(case)
     written = CaseExchange.writtenAt(known.prediction)
-    name = modelName or (older.GetAttribute(PREDICTION) if older is not None else "") or _("model")
+    isThis = older is not None and older.GetAttribute(WRITTEN) == written  # else another model may have made it
+    name = modelName or (older.GetAttribute(PREDICTION) if isThis else "") or _("model")
     if older is not None and SegmentationResult.isEdited(older):
-        _keepEdits(cohort, case, older)
-    elif older is not None and older.GetAttribute(WRITTEN) == written:
+        keepEdits(cohort, case, older)
+    elif isThis:
         return older
     elif older is not None:
         SegmentationResult.remove(older)
@@ -377,15 +381,21 @@ def showPrediction(cohort: Cohort, case: str, modelName: str = "") -> Any:
     return node
 
 
-def _keepEdits(cohort: Cohort, case: str, node: Any) -> None:
-    """A prediction that a hand has corrected where it stood is that hand's work: it stays, as a segmentation."""
-    taken = Candidates.ownNode(cohort, case) is not None
+def keepEdits(cohort: Cohort, case: str, node: Any) -> None:
+    """A prediction, or preview, that a hand has corrected where it stood is that hand's work: it stays.
+
+    It becomes the segmentation of its case where nothing else was drawn for that; ``case``: empty for one of no case.
+    """
+    own = Candidates.ownNode(cohort, case) if case else None
     node.RemoveAttribute(PREDICTION)
-    node.SetName(_("{case} corrected").format(case=case))
-    if taken:
+    node.SetName(_("{case} corrected").format(case=case) if case else _("Corrected preview"))
+    if not case or (own is not None and not Candidates.hasNothingOfAHand(own)):
+        if own is not None:
+            cohort.mark(own, case)  # what counted so far does so still, though this one is newer
         cohort.release(node)
-    elif case in cohort.project.cases and cohort.project.cases[case].status != "accepted":
-        cohort.project.update(case, status="edited")
+        return
+    if case in cohort.project.cases:
+        cohort.assign(case, node)
 
 
 def disagreementMap(cohort: Cohort, case: str) -> Any:

@@ -13,7 +13,8 @@ from slicer.i18n import tr as _
 
 from caml_core.errors import CamlError
 
-from .CaseExchange import PREDICTION
+from . import CaseExchange, Predictions
+from .CaseExchange import PREDICTION, WRITTEN
 from .Logic import CAMLTrainingLogic
 
 PREVIEW = _("preview")
@@ -90,18 +91,30 @@ class PreviewSection:
             return
         self._unseen = ""
         try:
+            written = CaseExchange.writtenAt(path)
             node = logic.cohort.loadLabel(case, path, volumeNode)
-        except CamlError as error:  # the file may be replaced while it is read
+        except (CamlError, OSError) as error:  # the file may be replaced while it is read
             self._log(str(error))
             return
         older = _previews()
         node.SetAttribute(PREDICTION, PREVIEW)
+        node.SetAttribute(WRITTEN, written)
+        SegmentationResult.remember(node)
         node.SetName(_("{case} - training preview").format(case=case))
         for before in older:
             node.GetDisplayNode().SetVisibility(before.GetDisplayNode().GetVisibility())
-            SegmentationResult.remove(before)
+            self._takeAway(before)
         if not older:
             self._showFirst(node, volumeNode)
+
+    def _takeAway(self, preview: Any) -> None:
+        """Make room for a newer preview. One in which a hand has drawn stays, as that hand's work."""
+        if preview.GetAttribute(SegmentationResult.STATE) is None or not SegmentationResult.isEdited(preview):
+            SegmentationResult.remove(preview)
+            return
+        volumeNode = SegmentationResult.sourceOf(preview)
+        case = self._logic.cohort.caseOf(volumeNode) if volumeNode is not None else ""
+        Predictions.keepEdits(self._logic.cohort, case, preview)
 
     def _showFirst(self, node: Any, volumeNode: Any) -> None:
         """Views follow the first preview alone, and never while the user draws, here or in another module."""
