@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from CAMLSegmentationLib import SegmentationResult
 from slicer.i18n import tr as _
 
+from caml_core.config import name_key
 from caml_core.errors import CamlError, DataError
 
 from . import Candidates, CaseExchange, ScanFiles, TakenLabels
@@ -88,6 +89,14 @@ def accept(cohort: Cohort, case: str, node: Any, role: str) -> tuple[str, ...]:
             + Candidates.hint(cohort, case)
         )
     check_names(case, [s.name for s in drawn.segments], cohort.project.segments)
+    keys = [name_key(segment.name) for segment in drawn.segments]
+    if double := next((segment.name for segment in drawn.segments if keys.count(name_key(segment.name)) > 1), ""):
+        raise DataError(
+            _(
+                "Case {case}: two segments are called {name}; make one of both in the Segment Editor (Logical "
+                "operators), or give each its own name."
+            ).format(case=case, name=double)
+        )
     filled = {segment.name.strip().casefold() for segment in drawn.segments}
     empty = [name for name in drawn.empty if name.strip().casefold() not in filled]  # a second one of its name is none
     if empty:

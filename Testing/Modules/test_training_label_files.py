@@ -116,3 +116,28 @@ def test_an_empty_segmentation_does_not_hide_the_one_that_was_drawn(training):
     assert cell(training, "Scan 00", "Segmentation") == "drawn"
     accept(training, "Scan 00")
     assert roles(training) == {"Scan 00": "labeled"}
+
+
+def test_an_untouched_copy_that_an_older_scene_brings_does_not_replace_a_label(training):
+    import slicer
+
+    volume = add_scan(0, CASE)
+    training.update()
+    cohort = training.logic.cohort
+    cohort.setSegments([SEGMENT])
+    training.logic.save()
+    predict(training, CASE, np.roll(ball(0), 4, 0))
+    training.openCase(CASE)
+    copy = training.edit.editor.segmentationNode()
+    training.edit.leave()
+    drawn = add_segmentation(volume, ball(0))
+    cohort.assign(CASE, drawn)
+    accept(training, CASE)
+    before = case_of(training, CASE)
+    slicer.mrmlScene.RemoveNode(drawn)
+    cohort.mark(copy, CASE)  # as the scene has it that was saved before
+    accept(training, CASE)
+    assert case_of(training, CASE) == before and before.label_began == ""
+    training.openCase(CASE)
+    opened = slicer.util.arrayFromSegmentBinaryLabelmap(training.edit.editor.segmentationNode(), "Segment_1", volume)
+    assert np.array_equal(opened > 0, ball(0))

@@ -273,3 +273,34 @@ def test_check_and_training_are_told_what_segments_were_called(training, stand_i
     pairs = [[list(a[i + 1 : i + 3]) for i, word in enumerate(a) if word == "--renamed"] for a in told]
     expected = [[SEGMENT, "left atrium"], ["atrium", "left atrium"]] if from_model else []
     assert pairs == [expected, expected]
+
+
+def test_a_segment_that_is_added_to_the_cohort_is_no_stroke_of_a_hand(predicted):
+    """An untouched copy of a prediction gives way to a newer one, though segments were added to the list since."""
+    from CAMLTrainingLib.CaseExchange import drawnOn
+
+    panel = predicted
+    panel.openCase("LA 0")
+    panel.edit.leave()
+    panel.logic.cohort.setSegments([SEGMENT, "scar"])
+    panel.openCase("LA 0")
+    panel.edit.leave()
+    assert case_of(panel, "LA 0").status == "predicted"
+    newer = np.roll(ball(0), 2, 0)
+    predict(panel, "LA 0", newer)
+    panel.openCase("LA 0")
+    drawn = drawnOn(panel.edit.editor.segmentationNode(), panel.edit.editor.sourceVolumeNode(), "LA 0")
+    assert np.array_equal(drawn.voxels > 0, newer)
+
+
+def test_two_segments_of_one_name_are_refused_before_they_are_a_label(training):
+    volume = add_scan(0)
+    node = add_segmentation(volume, ball(0))
+    node.GetSegmentation().AddEmptySegment("", SEGMENT.upper(), (0.2, 0.4, 0.8))
+    draw(node, volume, np.roll(ball(0), 9, 0) & ~ball(0), 1)
+    training.update()
+    training.logic.cohort.setSegments([SEGMENT])
+    accept(training, "Scan 00")
+    assert "two segments are called ball" in message(training)
+    assert roles(training) == {"Scan 00": "unlabeled"}
+    assert not (training.logic.project.folder / "labels").exists()
