@@ -43,7 +43,7 @@ from ..serialization import write_json
 from .case import NO_NAME, ROLES, Case, Cohort, leads_outside
 from .case_table import table_rows
 from .cohort_folder import case_name, reads, scan
-from .files import absolute, relative_to, replacing, volume_stem
+from .files import absolute, name_fault, relative_to, replacing, volume_stem
 
 LISTS = ("cohort.json", "cohort.csv", "cases.csv")
 
@@ -51,14 +51,15 @@ LISTS = ("cohort.json", "cohort.csv", "cases.csv")
 def load_cohort(path: Path, notes: list[str] | None = None, *, files: bool = True) -> Cohort:
     """Read a cohort from a folder or a list (see this module). ``path`` may also be a single image file.
 
-    notes: takes sentences on what a folder holds and no case can be made of. None: labels that have no image are
-    refused, and sub-folders with the images of no single case, or that cannot be read, are passed over.
+    notes: takes sentences on what a folder holds and no case can be made of. None: labels that have no image, and names
+    that are not in UTF-8, are refused, and sub-folders with the images of no single case, or that cannot be read, are
+    passed over.
     files: whether all files must be there (``check_files``).
     Raises DataError where the list is damaged, names a file that does not exist, an id twice or an unknown role, and
     where the system does not let it be read.
     """
     try:
-        cohort = _load(Path(path), notes)
+        cohort = _of_known_names(_load(Path(path), notes), notes)
         _check(cohort)
         if files:
             check_files(cohort)
@@ -81,6 +82,22 @@ def _load(path: Path, notes: list[str] | None) -> Cohort:
     if volume_stem(path) is not None:
         return Cohort((Case(volume_stem(path) or path.name, (path,)),), path)
     raise DataError(f"The cohort {path} is neither a folder nor a CSV or JSON file.")
+
+
+def _of_known_names(cohort: Cohort, notes: list[str] | None) -> Cohort:
+    """The cohort without the cases whose names no image may have; raise DataError where nobody would hear of that."""
+    faults: dict[str, str] = {}
+    for case in cohort.cases:
+        files = [*case.images, *([case.label] if case.label else [])]
+        if case.role != "excluded" and (fault := next(filter(None, map(name_fault, files)), "")):
+            faults[case.id] = fault
+    if not faults:
+        return cohort
+    first, kept = next(iter(faults.values())), tuple(case for case in cohort.cases if case.id not in faults)
+    if notes is None or not kept:
+        raise DataError(first)
+    notes.append(f"{len(faults)} case(s) were left out. {first}")
+    return dataclasses.replace(cohort, cases=kept)
 
 
 def takes_in(path: Path, outputs: Path) -> bool:

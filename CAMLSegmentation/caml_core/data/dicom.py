@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from ..errors import DataError
 from .case import some_names
 from .dicom_frames import Frames, is_cut_off, read_frames
+from .files import name_fault
 from .listing import list_folder
 from .nifti import shear
 
@@ -128,6 +129,8 @@ def _series_of(folder: Path) -> tuple[Series, ...]:
     listed = {uid: tuple(reader.GetGDCMSeriesFileNames(place, uid)) for uid in reader.GetGDCMSeriesIDs(place)}
     torn = _torn(folder, {Path(file).name for files in listed.values() for file in files}) if listed else ()
     for uid, files in listed.items():
+        if fault := next(filter(None, (name_fault(Path(file)) for file in files)), ""):
+            raise DataError(fault)
         try:
             header = _header(files[0])
         except RuntimeError:  # a report, a presentation state: DICOM without an image

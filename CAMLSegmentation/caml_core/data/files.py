@@ -55,6 +55,19 @@ def disk_error(error: OSError, path: Path) -> ResourceError:
     return ResourceError(f"Cannot write {path} ({reason}); check the folder and the disk.")
 
 
+def name_fault(path: Path) -> str:
+    """Return a sentence where ``path`` is not in UTF-8, as names from old archives may be on Linux; else "".
+
+    SimpleITK ends the whole process, and so Slicer, over such a name.
+    """
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        return f"The name of {shown} is not in UTF-8, and images of such names cannot be read or written; rename it."
+    return ""
+
+
 def raise_too_many(error: Exception) -> None:
     """Raise the error again where it says that no more files may be open: of the file at hand it tells nothing."""
     if isinstance(error, OSError) and error.errno in TOO_MANY_FILES:

@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from ..errors import DataError, ResourceError, UsageError
 from . import dicom, metaimage, nifti
 from .case import Case
-from .files import disk_error, has_dicom_mark, replacing
+from .files import disk_error, has_dicom_mark, name_fault, replacing
 from .grid import Grid
 
 #: What can be written: one file a volume, so that it appears whole or not at all.
@@ -68,9 +68,11 @@ def read_case(case: Case, channels: int | None = None) -> tuple[Volume, ...]:
 def write_image(path: Path, array: np.ndarray, grid: Grid, metadata: dict[str, str] | None = None) -> None:
     """Write ``array`` [X, Y, Z] on ``grid``, compressed, under a temporary name first; formats go by the suffix.
 
-    Raises UsageError for formats that are not one file, and ResourceError where the disk is full or the folder
-    cannot be written.
+    Raises UsageError for formats that are not one file, and ResourceError where the disk is full, the folder cannot be
+    written, or the name is not in UTF-8.
     """
+    if fault := name_fault(path):
+        raise ResourceError(fault)
     if not path.name.lower().endswith(WRITABLE_SUFFIXES):
         raise UsageError(f"Cannot write {path.name}; its name must end in one of {', '.join(WRITABLE_SUFFIXES)}.")
     if array.shape != tuple(grid.size):
@@ -143,6 +145,8 @@ def naming(case_id: str | None) -> Iterator[None]:
 
 
 def _read_any(path: Path, who: str) -> sitk.Image:
+    if fault := name_fault(path):
+        raise DataError(fault)
     if path.is_dir():
         return dicom.read_series(dicom.choose_series(path, who), who)
     if not path.exists():

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.files import name_fault
+
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
@@ -67,6 +69,8 @@ def _information(path: Path) -> sitk.ImageFileReader | None:
     """A reader that has read the header of a file alone."""
     import SimpleITK as sitk
 
+    if name_fault(path):
+        return None
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     warnings = sitk.ProcessObject.GetGlobalWarningDisplay()
