@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
 from .. import __version__
 from ..errors import CamlError
+from .streams import finish, lasting
 
 #: Sub-command -> module of this package.
 COMMANDS = {
@@ -63,15 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = int(options.run(options) or 0)
     except CamlError as error:
-        print(f"caml {options.command}: {error}", file=sys.stderr)
+        lasting(sys.stderr).write(f"caml {options.command}: {error}\n")
         code = error.exit_code
     except KeyboardInterrupt:
-        print(f"caml {options.command}: interrupted", file=sys.stderr)
+        lasting(sys.stderr).write(f"caml {options.command}: interrupted\n")
         code = 130
-    except BrokenPipeError:
+    except BrokenPipeError:  # whoever read the output has had enough (``caml info ... | head``)
         code = _PIPE_CLOSED
-    _flush_quietly()
-    return code
+    return finish(code)
 
 
 def _use_unicode_paths() -> None:
@@ -81,11 +80,3 @@ def _use_unicode_paths() -> None:
 
         with suppress(locale.Error):  # Windows before 2018 has no such locale
             locale.setlocale(locale.LC_CTYPE, ".UTF8")
-
-
-def _flush_quietly() -> None:
-    """Whoever read the output may have had enough (``caml info ... | head``); Python would complain at its end."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from ..model_archive import MAX_DOCUMENT
 from . import options
+from .streams import show
 
 if TYPE_CHECKING:
     from ..config import ChannelIntensity, ModelSpec
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.check:
         load_model(args.model)
     if args.json:
-        print(json.dumps(_document(card, args.check), indent=2, ensure_ascii=True))
+        show(json.dumps(_document(card, args.check), indent=2, ensure_ascii=True))
     else:
         options.say("\n".join(_lines(card, args.check)))
     return 0

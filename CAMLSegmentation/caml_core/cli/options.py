@@ -20,6 +20,7 @@ from ..errors import CamlError, Cancelled, ResourceError, UsageError
 from ..events import JsonLines, Listener
 from .parent import ParentProcess
 from .progress import ProgressBar, warnings_only
+from .streams import lasting, show
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _UNIT_NAMES = {
@@ -177,7 +178,7 @@ def say(text: str) -> None:
     """
     shown = "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
     code_page = getattr(sys.stdout, "encoding", None) or "ascii"
-    print(shown.encode(code_page, "backslashreplace").decode(code_page))
+    show(shown.encode(code_page, "backslashreplace").decode(code_page))
 
 
 def _escaped(character: str) -> str:
@@ -262,5 +263,6 @@ def stoppable(listener: Listener, stop: Callable[[], bool]) -> Listener:
 
 def _listener(progress: str) -> Listener:
     if progress == "json":
-        return JsonLines(sys.stdout)
-    return ProgressBar(sys.stderr) if progress == "bar" else warnings_only(sys.stderr)
+        return JsonLines(lasting(sys.stdout))
+    stream = lasting(sys.stderr)
+    return ProgressBar(stream) if progress == "bar" else warnings_only(stream)
