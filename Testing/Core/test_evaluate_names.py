@@ -12,8 +12,11 @@ from test_predict import GRID, write_scan
 
 from caml_core.config import Segment
 from caml_core.data.cohort import load_cohort
+from caml_core.data.grid import Grid
 from caml_core.data.labels import write_labels
+from caml_core.data.placement import joined, place
 from caml_core.data.segments import plain_name
+from caml_core.metrics import case_metrics
 from caml_core.report.cases import ComparedCase, compare, reference_segments, with_one_structure
 
 #: First voxels of the boxes of a map's values.
@@ -244,6 +247,71 @@ def test_references_without_a_prediction_are_told(caml, tmp_path):
         "evaluate", tmp_path / "predictions" / "b.nii.gz", tmp_path / "references", "--progress", "none"
     )
     assert code == 0 and "no prediction" not in out  # one case was asked for
+
+
+def test_a_case_of_a_list_may_be_called_as_label_maps_are(caml, tmp_path):
+    write_references(tmp_path / "references", (1,), {"p1": (1,), "p2": (1,)})
+    rows = [f"{case}_seg,{case}.nii.gz,{case}_label.nii.gz,labeled" for case in ("p1", "p2")]
+    (tmp_path / "references" / "list.csv").write_text("\n".join(["id,image,label,role", *rows]))
+    for case in ("p1", "p2"):
+        model_writes(tmp_path / "predictions" / f"{case}_seg.seg.nrrd", (1,), (1,))
+    document, _ = evaluated(caml, tmp_path, "references/list.csv")
+    assert sorted(document["cases"]) == ["p1_seg", "p2_seg"] and dice_of(document, "p1_seg") == {"segment_1": 1.0}
+
+
+def test_segmentations_with_a_header_of_their_own_are_compared(caml, tmp_path):
+    for folder in ("predictions", "references"):
+        model_writes(tmp_path / folder / "p1.seg.nrrd", (1,), (1,))
+        whole = tmp_path / folder / "p1.seg.nrrd"
+        sitk.WriteImage(sitk.ReadImage(str(whole)), str(whole.with_suffix(".nhdr")))
+        whole.unlink()
+    document, _ = evaluated(caml, tmp_path)
+    assert dice_of(document) == {"segment_1": 1.0}
+
+
+# Segmentations that Slicer has cropped
+
+
+def cropped(path, labels, first, end):
+    """What of ``labels`` lies between two voxels, as Slicer saves it on request."""
+    step = np.reshape(GRID.direction, (3, 3)) @ (np.array(first) * GRID.spacing)
+    part = labels[tuple(slice(a, b) for a, b in zip(first, end))]
+    grid = Grid(part.shape, GRID.spacing, tuple(np.asarray(GRID.origin) + step), GRID.direction)
+    write_labels(path, part, grid, (Segment("atrium", 1),))
+
+
+def test_two_cropped_segmentations_are_compared_where_they_lie(caml, tmp_path):
+    ours, theirs = a_map((1, 3)), a_map((1, 6))
+    expected = case_metrics(ours, theirs, GRID.spacing, (Segment("atrium", 1),))["atrium"]
+    for folder, labels, first in (("predictions", ours, 3), ("references", theirs, 6)):
+        cropped(tmp_path / folder / "p1.seg.nrrd", labels, (first, 4, 4), (first + 5, 9, 9))
+    document, _ = evaluated(caml, tmp_path)
+    assert 0 < expected["dice"] < 1
+    assert document["cases"]["p1"]["atrium"] == pytest.approx(expected)
+
+
+def test_segmentations_that_have_no_voxel_in_common_are_those_of_two_scans(caml, tmp_path):
+    cropped(tmp_path / "predictions" / "p1.seg.nrrd", a_map((1, 2)), (2, 4, 4), (7, 9, 9))
+    cropped(tmp_path / "references" / "p1.seg.nrrd", a_map((1, 16)), (16, 4, 4), (21, 9, 9))
+    code, _, err = caml("evaluate", tmp_path / "predictions", tmp_path / "references", "--progress", "none")
+    assert code == 3 and "different grids" in err
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1)])
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, -1)])
+def test_a_joined_grid_has_the_voxels_of_both(axes, signs):
+    turned = np.reshape(GRID.direction, (3, 3))[:, axes] * signs
+    spacing = tuple(GRID.spacing[axis] for axis in axes)
+    origin = np.asarray(GRID.origin) + np.reshape(GRID.direction, (3, 3)) @ (np.array([2, 3, 4]) * GRID.spacing)
+    other = Grid((9, 5, 7), spacing, tuple(origin), tuple(turned.ravel()))
+    both = joined(GRID, other)
+    assert both is not None
+    for grid in (GRID, other):
+        ones = np.ones(grid.size, np.uint8)
+        placed, _ = place(ones, grid, both)
+        assert placed is not None and placed.sum() == ones.sum()
+        assert joined(both, grid) == both
+    assert all(0 <= n - own <= 20 for n, own in zip(both.size, GRID.size))
 
 
 # What reading loses

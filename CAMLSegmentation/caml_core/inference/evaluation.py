@@ -15,6 +15,7 @@ from ..config import Segment
 from ..data.files import replacing
 from ..data.io import grid_difference
 from ..data.labels import LabelMap, is_segmentation, labels_on_grid, read_labels
+from ..data.placement import joined
 from ..data.segments import conform, match_segments, named_as_references, plain_name, plain_value, taken_note
 from ..data.structures import read_structures
 from ..errors import Cancelled, DataError
@@ -223,10 +224,14 @@ class _Naming:
 def _on_one_grid(
     case: str, ours: LabelMap, prediction: Path, theirs: LabelMap, reference: Path
 ) -> tuple[LabelMap, LabelMap]:
-    """Bring both maps onto the larger grid: Slicer crops a segmentation to its segments."""
+    """Bring both maps onto the larger grid, or onto what two segmentations cover together: Slicer may crop each of them
+    to its segments, which lie where they lie.
+    """
     if not grid_difference(ours.grid, theirs.grid):
         return ours, theirs
     larger = ours.grid if math.prod(ours.grid.size) > math.prod(theirs.grid.size) else theirs.grid
+    if is_segmentation(prediction) and is_segmentation(reference):
+        larger = joined(larger, ours.grid if larger is theirs.grid else theirs.grid) or larger
     placed = []
     for label_map, path in ((ours, prediction), (theirs, reference)):
         if (

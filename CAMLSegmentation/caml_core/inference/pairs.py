@@ -12,7 +12,7 @@ from ..data.cohort import load_cohort
 from ..data.files import MAP_ENDS, is_segmentation
 from ..errors import DataError, UsageError
 
-_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+_SUFFIXES = (".seg.nrrd", ".seg.nhdr", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 _LABEL_ENDS = ("_label", "-label", "_labels", "-labels", "_seg", "-seg", "_segmentation", "-segmentation", "_mask")
 #: As nnU-Net numbers a case's channels.
 _CHANNEL = "_0000"
@@ -32,8 +32,8 @@ class Pair:
 def find_pairs(predictions: Path, references: Path, notes: list[str] | None = None) -> dict[str, Pair]:
     """Return case id -> prediction and reference. Two files are a pair whatever their names.
 
-    In folders, names are compared without ``_label``, ``_seg`` and the suffix, then without ``_image`` and the like;
-    a list (CSV, JSON) or a folder with sub-folders is read as a cohort, whose labels are the references. A prediction
+    In folders, names are compared whole, without ``_label``, ``_seg`` and the suffix, then without ``_image`` and the
+    like; a list (CSV, JSON) or a folder with sub-folders is read as a cohort, whose labels are the references. A prediction
     without a reference is an error. ``notes`` takes a sentence on references without a prediction, where predictions
     are several: a mean without the cases that failed flatters. Raises DataError.
     """
@@ -43,8 +43,10 @@ def find_pairs(predictions: Path, references: Path, notes: list[str] | None = No
         return {case: Pair(path, reference, theirs.declared) for case, path in ours.by_case.items()}
     pairs, lacking = {}, []
     for case, path in sorted(ours.by_case.items()):
-        name = _bare(path)
-        if name in theirs.by_name:
+        name, whole = _bare(path), _stem(path)
+        if whole in theirs.by_case:  # the id of a listed case may end as names of label maps do: X_seg
+            pairs[whole] = Pair(path, theirs.by_case[whole], theirs.declared)
+        elif name in theirs.by_name:
             pairs[name] = Pair(path, theirs.by_name[name], theirs.declared)
         elif case in theirs.by_case:
             pairs[case] = Pair(path, theirs.by_case[case], theirs.declared)

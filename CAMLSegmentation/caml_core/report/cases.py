@@ -18,7 +18,7 @@ from ..data.structures import read_structures
 from ..errors import DataError
 from ..metrics import case_metrics
 
-_SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+_SUFFIXES = (".seg.nrrd", ".seg.nhdr", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 _ENDS = ("", "_label", "-label", "_seg", "-seg")
 
 #: A label map, and sentences on what was made of it.
