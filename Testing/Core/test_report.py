@@ -15,6 +15,8 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from matplotlib import image as images
+from matplotlib.cbook import is_math_text
+from matplotlib.figure import Figure
 from scipy import ndimage
 
 from caml_core.data.case import Case
@@ -172,6 +174,23 @@ def test_curves_show_the_numbers(tmp_path):
     (other / "metrics.csv").write_text((other / "metrics.csv").read_text().replace(",0.8,", ",0.1,"))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, images.imread(draw_curves(other)))
+
+
+@pytest.mark.parametrize("name", [r"5 $\foo$ and $x$", "_old", "$"])
+def test_names_are_drawn_as_they_are_written(tmp_path, monkeypatch, name):
+    """Dollars are no formulas, which may be faulty, and no name is left out of the legend."""
+    drawn: list[Figure] = []
+    write = Figure.savefig
+
+    def savefig(figure: Figure, *place: object, **options: object) -> None:
+        drawn.append(figure)
+        write(figure, *place, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    assert draw_runs({name: _usual(tmp_path / "run")}, tmp_path / "both.png").is_file()
+    for axes in drawn[0].axes:
+        (text,) = axes.get_legend().get_texts()
+        assert not is_math_text(text.get_text()) and text.get_text().replace(r"\$", "$").strip() == name
 
 
 @pytest.mark.parametrize("text", [None, "", "a,b\n1,2\n"])

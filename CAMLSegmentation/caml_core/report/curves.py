@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .run_facts import sub_models
-from .style import COLORS, colors_of, legend, new_figure, nothing_to_show, plot_axes, save
+from .style import COLORS, as_written, colors_of, legend, new_figure, nothing_to_show, plot_axes, save
 from .table import Table, points, read_table
 
 if TYPE_CHECKING:
@@ -65,8 +65,9 @@ def draw_runs(runs: Mapping[str, Path], path: Path) -> Path:
     dice, losses = figure.subplots(1, 2)
     for name, table in tables.items():
         minutes = {**table, "minutes": [s / 60 for s in table.get("seconds", ())]}
-        dice.plot(*points(minutes, "minutes", "validation_dice"), "o-", color=colors[name], label=name, markersize=4)
-        losses.plot(*points(minutes, "minutes", "loss_supervised"), color=colors[name], label=name, linewidth=1.4)
+        line = {"color": colors[name], "label": as_written(name)}
+        dice.plot(*points(minutes, "minutes", "validation_dice"), "o-", markersize=4, **line)
+        losses.plot(*points(minutes, "minutes", "loss_supervised"), linewidth=1.4, **line)
     plot_axes(dice, "Dice on the validation cases", "minutes of training", "Dice")
     plot_axes(losses, "Supervised loss (with pseudo-labels)", "minutes of training", "mean of the sub-models")
     _dice_limits(dice)

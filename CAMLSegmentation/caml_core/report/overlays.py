@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data.intensity import looks_like_ct, sample_voxels
 from .cases import ComparedCase
-from .style import PREDICTION, REFERENCE, new_figure, save
+from .style import PREDICTION, REFERENCE, as_written, new_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def draw_case(case: ComparedCase, path: Path) -> Path:
 def _caption(case: ComparedCase, name: str) -> str:
     figures = case.figures[name]
     parts = (f"{segment}: Dice {v['dice']:.3f}, HD95 {v['hd95_mm']:.1f} mm" for segment, v in figures.items())
-    return f"{name}   |   " + "   |   ".join(parts)
+    return as_written(f"{name}   |   " + "   |   ".join(parts))
 
 
 def _draw_slice(

@@ -48,6 +48,11 @@ def plot_axes(axes: Axes, title: str, x: str, y: str) -> None:
         spine.set_color(GRID)
 
 
+def as_written(name: str) -> str:
+    """Return a name as matplotlib shows it as it is: dollars are no formulas, an underscore hides it from no legend."""
+    return f"{' ' if name.startswith('_') else ''}{name}".replace("$", r"\$")
+
+
 def legend(axes: Axes) -> None:
     """Add a legend where there is something to tell."""
     handles, labels = axes.get_legend_handles_labels()
