@@ -18,6 +18,17 @@ GENERIC_TERMINOLOGY = (
     "Segmentation category and type - DICOM master list"
     "~SCT^85756007^Tissue~SCT^85756007^Tissue~^^~Anatomic codes - DICOM master list~^^~^^"
 )
+#: Colours of classes that come without one (label 1, 2, ... in turn), chosen to stay apart beside each other.
+PALETTE = (
+    (0.85, 0.35, 0.30),
+    (0.30, 0.60, 0.85),
+    (0.45, 0.75, 0.35),
+    (0.95, 0.75, 0.25),
+    (0.65, 0.45, 0.80),
+    (0.35, 0.75, 0.70),
+    (0.90, 0.55, 0.70),
+    (0.60, 0.50, 0.35),
+)
 #: R is along the axis of L, A along that of P, and I along that of S.
 _ONE_LETTER_AN_AXIS = str.maketrans("RAI", "LPS")
 
@@ -43,6 +54,11 @@ class Segment:
     def __post_init__(self) -> None:
         _require(bool(self.name.strip()), "A segment has no name; give every segment a name.")
         _require(1 <= self.label <= 255, f"Segment {self.name!r} has label {self.label}; expected 1 to 255.")
+
+
+def palette_color(label: int) -> tuple[float, float, float]:
+    """The colour of a class that comes without one."""
+    return PALETTE[(label - 1) % len(PALETTE)]
 
 
 def name_key(name: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from caml_core.config import Segment
+from caml_core.config import Segment, palette_color
 from caml_core.data.case import Case, Cohort
 from caml_core.data.cohort import check_trainable, hold_out, load_cohort, save_cohort
 from caml_core.errors import DataError, ResourceError
@@ -272,14 +272,14 @@ def test_json_with_declared_classes(tmp_path):
     (tmp_path / "list.json").write_text(json.dumps(value))
     cohort = load_cohort(tmp_path / "list.json")
     assert summary(cohort) == {"a": (("a.nrrd",), "l.nrrd", "labeled"), "b": (("b.nrrd",), None, "unlabeled")}
-    assert cohort.segments == (Segment("LA", 1, (1.0, 0.0, 0.0)), Segment("LV", 3))
+    assert cohort.segments == (Segment("LA", 1, (1.0, 0.0, 0.0)), Segment("LV", 3, palette_color(3)))
 
 
 @pytest.mark.parametrize("labels", [{"0": "background", "1": "LA"}, {"background": 0, "LA": 1}])
 def test_json_with_names_of_values(tmp_path, labels):
     touch(tmp_path, "a.nrrd")
     (tmp_path / "list.json").write_text(json.dumps({"cases": [{"image": "a.nrrd"}], "labels": labels}))
-    assert load_cohort(tmp_path / "list.json").segments == (Segment("LA", 1),)
+    assert load_cohort(tmp_path / "list.json").segments == (Segment("LA", 1, palette_color(1)),)
 
 
 def test_columns_of_a_csv_that_are_not_read_may_have_one_name(tmp_path):

@@ -17,9 +17,9 @@ for further channels), ``label`` and ``role``; the last two may be missing or em
 say what the channels are.
 
 **JSON.** ``{"cases": [{"id", "image" or "images", "label", "role"}], "segments": [{"name", "label", "color"}]}``;
-``segments`` is optional and names the values of label maps. ``"labels": {"1": "left atrium"}`` does so in short. A case
-may have ``"label_began"`` (``Case``), so that figures on it are told with that. ``"channels": ["T1", "FLAIR"]``
-says what the images of each case are.
+``segments`` is optional and names the values of label maps; colours go to 1, or to 255, and classes without one get
+different ones. ``"labels": {"1": "left atrium"}`` does so in short. A case may have ``"label_began"`` (``Case``), so
+that figures on it are told with that. ``"channels": ["T1", "FLAIR"]`` says what the images of each case are.
 
 Paths in a list are relative to the list. A case without a role is labelled where it has a label.
 """
@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from ..channel_titles import listed_titles, title_key
-from ..config import Segment
+from ..config import GENERIC_TERMINOLOGY, Segment, palette_color
 from ..errors import CamlError, DataError, UsageError
 from ..serialization import write_json
 from .case import NO_NAME, ROLES, Case, Cohort, leads_outside
@@ -254,13 +254,10 @@ def declared_segments(value: dict[str, Any], path: Path | str) -> tuple[Segment,
     """Return the segments that the JSON object of a cohort lists; raise DataError that names ``path``."""
     try:
         if value.get("segments"):
-            segments = [
-                Segment(**{**s, "color": tuple(float(c) for c in s["color"])} if "color" in s else s)
-                for s in value["segments"]
-            ]
+            segments = [_segment(**fields) for fields in value["segments"]]
         else:
             pairs = [(k, v) if str(k).isdigit() else (v, k) for k, v in (value.get("labels") or {}).items()]
-            segments = [Segment(str(name), int(label)) for label, name in pairs if int(label) > 0]
+            segments = [_segment(str(name), int(label)) for label, name in pairs if int(label) > 0]
     except (TypeError, ValueError, AttributeError, CamlError) as error:
         raise DataError(
             f'{path}: the segments cannot be read ({error}); expected [{{"name": "left atrium", "label": 1}}, ...].'
@@ -270,6 +267,22 @@ def declared_segments(value: dict[str, Any], path: Path | str) -> tuple[Segment,
     if len(set(names)) < len(names) or len({s.label for s in segments}) < len(names):
         raise DataError(f"{path} declares two segments with one name or one label; make them differ.")
     return tuple(segments)
+
+
+def _segment(
+    name: str, label: float, color: Sequence[float] | None = None, terminology: str = GENERIC_TERMINOLOGY
+) -> Segment:
+    """A class as a list declares it; raise ValueError for what no model could keep."""
+    if isinstance(label, bool) or not isinstance(label, (int, float)) or not float(label).is_integer():
+        raise ValueError(f"the label {label!r} of {name} is no whole number")
+    if not isinstance(terminology, str):
+        raise ValueError(f"the terminology {terminology!r} of {name} is no text")
+    stated = palette_color(int(label)) if color is None else tuple(map(float, color))
+    most = 1.0 if max(stated, default=0.0) <= 1 else 255.0  # as tables of colours have them
+    if len(stated) != 3 or not all(0 <= part <= most for part in stated):
+        raise ValueError(f"the color {color!r} of {name} is not three numbers from 0 to 1, or to 255")
+    red, green, blue = (part / most for part in stated)
+    return Segment(name, int(label), (red, green, blue), terminology)
 
 
 def _case(fields: dict[str, Any], source: Path, where: str) -> Case:

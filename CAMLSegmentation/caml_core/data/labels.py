@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ..config import GENERIC_TERMINOLOGY, Segment, name_key
+from ..config import GENERIC_TERMINOLOGY, Segment, name_key, palette_color
 from ..errors import DataError
 from .case import Case
 from .counting import count_values
@@ -17,7 +17,7 @@ from .files import is_segmentation
 from .grid import Grid, right_handed
 from .io import describe, grid_difference, grid_of, naming, read_image, write_image
 from .placement import place
-from .segments import conform, match_segments, palette_color, plain_name
+from .segments import conform, match_segments, plain_name
 
 __all__ = [
     "LabelMap",

@@ -10,18 +10,6 @@ import numpy as np
 from ..config import Segment, name_key
 from ..errors import DataError
 
-#: Colours of classes that come without one (label 1, 2, ... in turn), chosen to stay apart beside each other.
-PALETTE = (
-    (0.85, 0.35, 0.30),
-    (0.30, 0.60, 0.85),
-    (0.45, 0.75, 0.35),
-    (0.95, 0.75, 0.25),
-    (0.65, 0.45, 0.80),
-    (0.35, 0.75, 0.70),
-    (0.90, 0.55, 0.70),
-    (0.60, 0.50, 0.35),
-)
-
 
 def plain_name(value: int) -> str:
     """The name of a class of which only the value in a label map is known."""
@@ -120,11 +108,6 @@ def taken_note(taken: Mapping[int, int]) -> tuple[str, ...]:
         f"The value{'' if one else 's'} {ours} of the predictions {'was' if one else 'were'} taken for {theirs} of the "
         "references.",
     )
-
-
-def palette_color(label: int) -> tuple[float, float, float]:
-    """The colour of a class that comes without one."""
-    return PALETTE[(label - 1) % len(PALETTE)]
 
 
 def _check_declared(lists: Mapping[str, tuple[Segment, ...]], declared: Sequence[Segment]) -> None:

@@ -33,9 +33,9 @@ def find_pairs(predictions: Path, references: Path, notes: list[str] | None = No
     """Return case id -> prediction and reference. Two files are a pair whatever their names.
 
     In folders, names are compared whole, without ``_label``, ``_seg`` and the suffix, then without ``_image`` and the
-    like; a list (CSV, JSON) or a folder with sub-folders is read as a cohort, whose labels are the references. A prediction
-    without a reference is an error. ``notes`` takes a sentence on references without a prediction, where predictions
-    are several: a mean without the cases that failed flatters. Raises DataError.
+    like; a list (CSV, JSON) or a folder with sub-folders is read as a cohort, whose labels are the references. A
+    prediction without a reference is an error. ``notes`` takes a sentence on references without a prediction, where
+    predictions are several: a mean without the cases that failed flatters. Raises DataError.
     """
     ours, theirs = _label_files(predictions), _label_files(references)
     if predictions.is_file() and references.is_file() and len(ours.by_case) == len(theirs.by_case) == 1:

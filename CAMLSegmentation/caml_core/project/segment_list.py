@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from ..config import Segment, name_key
-from ..data.segments import palette_color, plain_name
+from ..config import Segment, name_key, palette_color
+from ..data.segments import plain_name
 from ..errors import UsageError
 
 _WITH_VALUE = re.compile(r"^(.*\S)\s*=\s*(\d+)$")
