@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +120,15 @@ def test_a_stop_while_it_is_scored_leaves_the_figures_to_come(stopped: RunFolder
     code, _, err = finish(stopped, caml, "--stop-file", tmp_path / "stop")
     assert code == 130 and "go on with: caml train --resume" in err and not stopped.scores.exists()
     assert finish(stopped, caml)[0] == 0 and stopped.scores.is_file()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="quotes of a POSIX shell")
+def test_the_command_that_goes_on_can_be_entered_as_it_is_told(stopped: RunFolder, tmp_path: Path, caml: Any) -> None:
+    folder = RunFolder(Path(shutil.copytree(stopped.path, stopped.path.with_name("l'atrium (2)"))))
+    (tmp_path / "stop").touch()
+    code, _, err = finish(folder, caml, "--stop-file", tmp_path / "stop")
+    told = err.strip().rpartition("go on with: ")[2]
+    assert code == 130 and shlex.split(told) == ["caml", "train", "--resume", str(folder.path)]
 
 
 def test_without_held_out_cases_it_ends_without_figures(tmp_path: Path, caml: Any) -> None:

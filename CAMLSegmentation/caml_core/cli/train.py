@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     """Train; returns 0 when finished, 130 when stopped with everything saved, 6 when the losses failed."""
     folder_path = _folder(args)
     args = with_defaults(args)
+    from ..data.files import as_argument
     from ..errors import Cancelled, TrainingError
     from ..events import EventFile
     from ..training.ending import is_ended
@@ -52,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
         options.StopRequest(args.stop_file, args.parent_pid) as stop,
         options.reporting(args, EventFile(folder.events)) as listener,
     ):
-        way_out = f"Or end it with what it has learnt so far: enter caml train --resume {folder_path} --finish."
+        command = f"caml train --resume {as_argument(folder_path)}"
+        way_out = f"Or end it with what it has learnt so far: enter {command} --finish."
         session = Session(listener, stop, args.cache, args.name, way_out=way_out)
         with awake():
             if args.resume:
@@ -63,10 +65,7 @@ def run(args: argparse.Namespace) -> int:
         if outcome.reason == "failed":
             raise TrainingError(outcome.message)
         if not is_ended(outcome, folder.read_cohort(), args.finish):
-            raise Cancelled(
-                f"Stopped at iteration {outcome.iteration} with everything saved; "
-                f"go on with: caml train --resume {folder_path}"
-            )
+            raise Cancelled(f"Stopped at iteration {outcome.iteration} with everything saved; go on with: {command}")
         scores = outcome.scores
         result = {"model": str(folder.model), "iteration": outcome.iteration, "seconds": round(outcome.seconds, 1)}
         listener("finished", {"result": {**result, "validation_dice": None if scores is None else scores.dice}})

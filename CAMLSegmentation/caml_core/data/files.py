@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import secrets
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,6 +54,14 @@ def disk_error(error: OSError, path: Path) -> ResourceError:
         )
     reason = error.strerror or str(error)
     return ResourceError(f"Cannot write {path} ({reason}); check the folder and the disk.")
+
+
+def as_argument(path: Path) -> str:
+    """Return ``path`` as it is entered in a command line: in quotes where it has blanks and the like."""
+    text = str(path)
+    if os.name == "nt":
+        return f'"{text}"' if " " in text else text
+    return shlex.quote(text)
 
 
 def name_fault(path: Path) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from ..config import Plan
 from ..data.case import Cohort
 from ..data.cohort import check_files, check_folds, check_trainable, load_cohort
-from ..data.files import remove_quietly, replacing
+from ..data.files import as_argument, remove_quietly, replacing
 from ..errors import CamlError, Cancelled, TrainingError, UsageError
 from ..events import Listener, silent
 from ..inference.evaluation import empty_remarks
@@ -160,9 +160,14 @@ class Round:
         self._listener(kind, fields)
         self._check_stop()
 
+    @property
+    def _command(self) -> str:
+        """What goes on with the round at the command line."""
+        return f"caml round --resume {as_argument(self.folder.path)}"
+
     def _check_stop(self) -> None:
         if self._stop():
-            raise Cancelled(f"Stopped; go on with: caml round --resume {self.folder.path}")
+            raise Cancelled(f"Stopped; go on with: {self._command}")
 
     def _score_start(self, plan: Plan, cohort: Cohort) -> None:
         cases = cohort.with_role("validation")
@@ -251,8 +256,7 @@ class Round:
             observer,
             keep,
             note=lambda sentence: self.folder.add_notes([sentence]),
-            way_out="Or end the round with what it has learnt so far: press Stop, or enter caml round --resume "
-            f"{self.folder.path} --finish.",
+            way_out=f"Or end the round with what it has learnt so far: press Stop, or enter {self._command} --finish.",
         )
         with part:
             if not part.plan.is_file():
@@ -271,8 +275,7 @@ class Round:
             self._note_shrunk(name, plan, part.read_plan())
             if not is_ended(outcome, own, finish):
                 raise Cancelled(
-                    f"Stopped at iteration {outcome.iteration} with everything saved; "
-                    f"go on with: caml round --resume {self.folder.path}"
+                    f"Stopped at iteration {outcome.iteration} with everything saved; go on with: {self._command}"
                 )
             self._note_failed(name, outcome)
             done = {
