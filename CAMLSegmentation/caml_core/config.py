@@ -92,6 +92,12 @@ class ChannelIntensity:
         return f"{self.title} {self.modality}".strip()
 
     def __post_init__(self) -> None:
+        numbers = (self.lower, self.upper, self.mean, self.std)
+        _require(all(map(math.isfinite, numbers)), f"Intensities {numbers} are not all finite.")
+        _require(
+            self.kind != "zscore" or (0 <= self.lower and self.upper <= 100),
+            f"Percentiles must lie between 0 and 100, got {self.lower} and {self.upper}.",
+        )
         _require(self.lower < self.upper, f"Intensity bounds {self.lower} .. {self.upper} are not in order.")
         _require(self.std > 0, f"Intensity standard deviation must be positive, got {self.std}.")
 

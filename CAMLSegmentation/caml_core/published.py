@@ -64,7 +64,12 @@ def read_published(path: Path) -> dict[str, Tensor]:
     """
     shapes = network_shapes(published_spec().network)
     state = _find_state(path, _load(path))
-    if fault := misfit(state, shapes):
+    try:
+        state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+        fault = misfit(state, shapes)
+    except RuntimeError as error:  # sparse tensors, and those without values
+        raise _damaged(path) from error
+    if fault:
         raise ModelFileError(
             f"The checkpoint {path} does not fit the published CAML network: {fault}; expected a .pth file of "
             f"{len(shapes)} tensors for 1 channel and 2 classes."

@@ -47,7 +47,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Return what a JSON file holds; raise UsageError where it cannot be read or is no JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # as editors on Windows may begin it
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise UsageError(f"{path} cannot be read as JSON ({error}).") from error
 

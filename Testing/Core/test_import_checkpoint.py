@@ -161,6 +161,11 @@ def test_what_does_not_fit_is_named(tmp_path, a_published_state):
     assert f"{name} has the shape (4, 16, 1, 1, 1), expected (2, 16, 1, 1, 1)" in refusal(path)
     torch.save({**a_published_state, name: torch.full((2, 16, 1, 1, 1), float("nan"))}, path)
     assert "not finite" in refusal(path)
+    torch.save({**a_published_state, name: torch.full((2, 16, 1, 1, 1), 1e300, dtype=torch.float64)}, path)
+    assert "not finite" in refusal(path)  # not as a float32, which is what a model holds
+    for strange in (torch.zeros(2, 16, 1, 1, 1).to_sparse(), torch.zeros(2, 16, 1, 1, 1, device="meta")):
+        torch.save({**a_published_state, name: strange}, path)
+        assert "of another kind" in refusal(path)
     torch.save({"epoch": 3}, path)
     assert "no state dict" in refusal(path)
     torch.save([1, 2], path)

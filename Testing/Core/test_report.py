@@ -30,7 +30,7 @@ from caml_core.phantom.atrium import SEGMENTS, make_atrium
 from caml_core.phantom.cohort import CohortShape, write_cohort
 from caml_core.report.cases import compare
 from caml_core.report.curves import draw_curves, draw_runs
-from caml_core.report.description import Description, ReportedRun, Section
+from caml_core.report.description import Description, ReportedRun, Section, read_description
 from caml_core.report.figures import rows, verdict
 from caml_core.report.overlays import draw_case
 from caml_core.report.page import link
@@ -313,6 +313,12 @@ def test_options_that_do_not_fit_are_refused(study, tmp_path, caml):
         (study / "good", "-o", tmp_path, "--description", tmp_path / "x.json"),
     ):
         assert caml("report", *arguments)[0] == UsageError.exit_code
+
+
+def test_a_description_may_begin_as_editors_on_windows_have_it(tmp_path):
+    path = tmp_path / "REPORT.json"
+    path.write_text('{"title": "Sites", "sections": []}', encoding="utf-8-sig")
+    assert read_description(path) == Description("Sites", ())
 
 
 # Overlays

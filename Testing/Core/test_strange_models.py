@@ -66,12 +66,20 @@ def refusal(call, path: Path) -> str:
         ("geometry", {"orientation": "LPR"}, "three patient axes"),
         ("geometry", {"orientation": "LPSX"}, "three patient axes"),
         ("geometry", {"orientation": ""}, "three patient axes"),
+        ("channels", {"mean": float("nan")}, "not all finite"),
+        ("channels", {"std": float("inf")}, "not all finite"),
+        ("channels", {"lower": -1}, "Percentiles"),
+        ("channels", {"upper": 100.5}, "Percentiles"),
         (None, {"flip_axes": [7]}, "0, 1 or 2"),
         (None, {"flip_axes": [0, -1]}, "0, 1 or 2"),
     ],
 )
 def test_what_no_network_can_be_is_said_by_the_card_already(a_model_file, part, change, words):
-    forge(a_model_file, lambda d: (d["spec"] if part is None else d["spec"][part]).update(change))
+    def changed(document: dict[str, Any]) -> None:
+        found = document["spec"] if part is None else document["spec"][part]
+        (found[0] if isinstance(found, list) else found).update(change)
+
+    forge(a_model_file, changed)
     assert words in refusal(read_card, a_model_file)
     assert words in refusal(load_model, a_model_file)
     (entry,) = ModelLibrary(user=a_model_file.parent).entries()
