@@ -78,12 +78,17 @@ class WorkerProcess:
         self._pid = 0
         self._stopFile: Path | None = None
         self._buffers = {"out": b"", "err": b""}
+        #: (channel, line) that wait to be told, and whether one is being told.
+        self._untold: list[tuple[str, str]] = []
+        self._telling = False
+        #: Exit code, and whether it crashed, of a process of which not all is told yet.
+        self._exit: tuple[int, bool] | None = None
         self._abnormal = ""
         self._timer: Any = None
 
     @property
     def running(self) -> bool:
-        """Whether the process is there."""
+        """Whether the process is there, or something of it is still to be told."""
         return self._process is not None
 
     def start(self, arguments: Sequence[str], stopFile: Path) -> None:
@@ -92,7 +97,7 @@ class WorkerProcess:
             msg = "a worker runs one command at a time"
             raise RuntimeError(msg)
         self._stopFile, self._pid, self._abnormal = stopFile, 0, ""
-        self._buffers = {"out": b"", "err": b""}
+        self._buffers, self._untold, self._exit = {"out": b"", "err": b""}, [], None
         process = self._process = qt.QProcess()
         environment = qt.QProcessEnvironment.systemEnvironment()
         environment.insert("PYTHONUNBUFFERED", "1")
@@ -117,11 +122,15 @@ class WorkerProcess:
         if not self.running:
             return
         self._touchStopFile()
-        process = self._process
-        endTree([self._pid, process.processId()])
-        process.kill()
-        process.waitForFinished(2000)
-        self._finish(-1, True)  # where "finished" was delivered meanwhile this does nothing
+        if self._exit is None:
+            process = self._process
+            endTree([self._pid, process.processId()])
+            process.kill()
+            process.waitForFinished(2000)
+            self._finish(-1, True)  # where "finished" was delivered meanwhile this does nothing
+        if self.running:  # called while a line is being told: what comes after it is of no use any more
+            self._untold = []
+            self._conclude()
 
     def wait(self, milliseconds: int = 100) -> None:
         """Let the process report for up to ``milliseconds`` without an event loop."""
@@ -143,7 +152,7 @@ class WorkerProcess:
             logging.warning("CAML: the stop file could not be written: %s", error)
 
     def _onGraceOver(self) -> None:
-        if self.running:
+        if self.running and self._exit is None:
             endTree([self._pid, self._process.processId()])
             if self.running:
                 self._process.kill()
@@ -156,18 +165,39 @@ class WorkerProcess:
         if self.running:
             self._take("err", self._process.readAllStandardError().data())
 
-    def _take(self, channel: str, data: bytes, last: bool = False) -> None:
+    def _take(self, channel: str, data: bytes) -> None:
+        self._keep(channel, data)
+        self._tellAll()
+
+    def _keep(self, channel: str, data: bytes, last: bool = False) -> None:
+        """Put the lines that are complete behind those that wait; last: what is left counts as one."""
         *lines, rest = (self._buffers[channel] + data).split(b"\n")
-        self._buffers[channel] = rest
         if last and rest:
             lines.append(rest)
-            self._buffers[channel] = b""
-        for line in lines:
-            try:
-                tell = self._tell if channel == "out" else self._tellError
-                tell(line.decode("utf-8", "replace").rstrip("\r"))
-            except Exception:  # one event that is not understood must not lose the others
-                logging.exception("CAML: an event of the worker could not be followed")
+            rest = b""
+        self._buffers[channel] = rest
+        self._untold += [(channel, line.decode("utf-8", "replace").rstrip("\r")) for line in lines]
+
+    def _tellAll(self) -> None:
+        """Tell what waits, in its order.
+
+        Slicer handles events while a listener loads a file: what is read then waits for its turn, and so does the end.
+        """
+        if self._telling:
+            return
+        self._telling = True
+        try:
+            while self._untold:
+                channel, line = self._untold.pop(0)
+                try:
+                    tell = self._tell if channel == "out" else self._tellError
+                    tell(line)
+                except Exception:  # one event that is not understood must not lose the others
+                    logging.exception("CAML: an event of the worker could not be followed")
+        finally:
+            self._telling = False
+        if self._exit is not None:
+            self._conclude()
 
     def _tell(self, line: str) -> None:
         event = events.decode(line)
@@ -204,14 +234,22 @@ class WorkerProcess:
         self._finish(int(exitCode), int(exitStatus) != int(qt.QProcess.NormalExit))
 
     def _finish(self, exitCode: int, crashed: bool) -> None:
-        if not self.running:
+        if not self.running or self._exit is not None:
             return
-        self._take("out", self._process.readAllStandardOutput().data(), last=True)
-        self._take("err", self._process.readAllStandardError().data(), last=True)
+        self._keep("out", self._process.readAllStandardOutput().data(), last=True)
+        self._keep("err", self._process.readAllStandardError().data(), last=True)
+        self._exit = (exitCode, crashed)
+        self._tellAll()
+
+    def _conclude(self) -> None:
+        """All was told: let go of the process, and tell its end."""
+        if self._exit is None or not self.running:
+            return
+        exitCode, crashed = self._exit
         crashed = crashed or (exitCode != 0 and bool(self._abnormal))
         if not crashed:
             self._releaseAbnormal()
-        process, self._process = self._process, None
+        process, self._process, self._exit = self._process, None, None
         for signal, slot in self._connections():
             process.disconnect(signal, slot)
         if self._timer is not None:

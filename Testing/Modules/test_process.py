@@ -93,6 +93,63 @@ def test_lines_that_arrive_in_pieces_are_put_together(worker, wait_for, tmp_path
     assert [fields["message"] for _, fields in told.events] == ["a", "b"] and len(told.log) == 1
 
 
+def a_program(tmp_path, monkeypatch, *lines):
+    """In the place of Python: says one line after the other, in pieces, and ends."""
+    from CAMLSegmentationLib import Process
+
+    program = tmp_path / "worker"
+    said = "sleep 0.2\n".join(f"echo '{line}'\n" for line in lines)
+    program.write_text(f"#!/bin/sh\n{said}")
+    program.chmod(0o755)
+    monkeypatch.setattr(Process, "pythonProgram", lambda: str(program))
+
+
+def while_events_are_handled(seconds=1.0):
+    """As Slicer does where a file is loaded: its window of progress handles events."""
+    import slicer
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        slicer.app.processEvents()
+        time.sleep(0.01)
+
+
+@posix
+def test_what_arrives_while_a_listener_lets_events_be_handled_waits_for_its_turn(
+    worker, wait_for, tmp_path, monkeypatch
+):
+    a_program(tmp_path, monkeypatch, "one\ntwo", "three")
+    told = []
+
+    def slow(text):
+        told.append(f"{text} begins")
+        while_events_are_handled() if text == "one" else None
+        told.append(f"{text} ends")
+
+    worker.ears.onWorkerLog = slow
+    worker.ears.onWorkerEnd = lambda code, crashed: told.append((code, crashed))
+    worker.start([], tmp_path / "stop")
+    wait_for(lambda: not worker.running)
+    assert told == [*(f"{n} {w}" for n in ("one", "two", "three") for w in ("begins", "ends")), (0, False)]
+
+
+@posix
+def test_ending_a_worker_while_a_listener_is_told_something_is_the_end(worker, wait_for, tmp_path, monkeypatch):
+    a_program(tmp_path, monkeypatch, "one\ntwo", "three")
+
+    def closing(text):
+        worker.ears.log.append(text)
+        while_events_are_handled()
+        worker.end()
+        assert worker.ears.ends, "told before end() returns"
+
+    worker.ears.onWorkerLog = closing
+    worker.start([], tmp_path / "stop")
+    wait_for(lambda: worker.ears.ends)
+    while_events_are_handled(0.1)
+    assert worker.ears.log == ["one"] and len(worker.ears.ends) == 1 and not worker.running
+
+
 @posix
 def test_ending_a_tree_takes_the_grandchildren_and_spares_the_others(slicer_host):
     from CAMLSegmentationLib.ProcessTree import endTree
