@@ -16,11 +16,14 @@ from slicer.i18n import tr as _
 from caml_core.config import Segment
 
 from . import VolumeExchange
+from .Frames import shownFrame
 
 PREFIX = "CAMLSegmentation."
 MODEL, MODEL_HASH, STATE = PREFIX + "Model", PREFIX + "ModelHash", PREFIX + "State"
 #: What the model's values mean, as JSON: (label value, segment name) of each.
 SEGMENTS = PREFIX + "Segments"
+#: The index value of the frame that was segmented, of a volume that shows frames of a sequence.
+FRAME = PREFIX + "Frame"
 #: Attribute of the volume nodes that are maps of a result and no scans.
 MAP = PREFIX + "Map"
 #: Role of the node references from a result to what belongs to it, and of that from its table back to it.
@@ -151,16 +154,28 @@ def changeTimes(node: Any) -> tuple[int, ...]:
     return tuple(image.GetMTime() if image is not None else 0 for image in images)
 
 
-def findResult(volumeNode: Any, modelName: str, segments: Sequence[Segment] | None = None, modelHash: str = "") -> Any:
+def findResult(
+    volumeNode: Any,
+    modelName: str,
+    segments: Sequence[Segment] | None = None,
+    modelHash: str = "",
+    frame: str | None = None,
+) -> Any:
     """Return the newest segmentation node that the model made of the volume, None where there is none.
 
     segments: those of the model, which the node must have been made with; None: whatever it was made with. Two models
     may have one name, and a value of one means something else in the other. Copies count as the user's own work.
+    frame: of a volume that shows frames of a sequence, the index value of the one that is meant; None: that on view.
+    What a browser of sequences shows in a node is the sequence's, and no result of a volume.
     """
+    if frame is None:
+        shown = shownFrame(volumeNode)
+        frame = shown.value if shown is not None else ""
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
     found = None
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         ours = node.GetAttribute(MODEL) == modelName and node.GetNodeReferenceID(role) == volumeNode.GetID()
+        ours = ours and (node.GetAttribute(FRAME) or "") == frame and shownFrame(node) is None
         if ours and not isCopy(node) and (segments is None or _isMadeWith(node, segments, modelHash)):
             found = node
     return found

@@ -56,9 +56,10 @@ class SequenceResult:
         browser = self._browser()
         if not browser.IsSynchronizedSequenceNode(self.node, True):
             browser.AddSynchronizedSequenceNode(self.node)
-            # What a user edits on a frame belongs to the frame, and a frame that is not done yet shows nothing.
-            browser.SetSaveChanges(self.node, True)
+            # A frame that is not done yet shows nothing, and what a user edits on a frame belongs to the frame. In this
+            # order: a browser that saves changes would give the frame on view a copy of another one's segmentation.
             browser.SetMissingItemMode(self.node, slicer.vtkMRMLSequenceBrowserNode.MissingItemSetToDefault)
+            browser.SetSaveChanges(self.node, True)
         slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
         proxy = browser.GetProxyNode(self.node)
         shown = browser.GetProxyNode(self._sequence)

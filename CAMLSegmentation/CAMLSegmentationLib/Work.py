@@ -17,6 +17,7 @@ from caml_core.errors import CamlError, DataError, ResourceError
 from caml_core.model_file import ModelCard
 
 from . import ResultTable, Review, SegmentationResult, VolumeExchange
+from .Frames import ShownFrame, shownFrame
 from .Job import FolderResults, JobFiles, Settings
 from .ResultTable import Measures
 from .SequenceResult import SequenceResult
@@ -95,10 +96,14 @@ class VolumeWork(_InScene):
         self.title = volumeNodes[0].GetName()
         self.overwriteEdits = overwriteEdits
         self._frame: VolumeExchange.Frame | None = None
+        #: What was written: the frame of a sequence that the volume showed, and when its voxels had been changed.
+        self._shown: ShownFrame | None = None
+        self._voxelTime = 0
 
     def export(self, files: JobFiles) -> tuple[Path, ...]:
         """Write every channel to ``files.inputs``."""
-        self._check()
+        self._check(self.volumeNodes)
+        self._shown, self._voxelTime = self._state()
         self._frame = VolumeExchange.frameOf(self.volumeNodes[0], self.roiNode)
         paths = []
         for index, node in enumerate(self.volumeNodes):
@@ -110,47 +115,69 @@ class VolumeWork(_InScene):
 
     def deliver(self, files: JobFiles, card: ModelCard, settings: Settings, measures: Measures) -> Delivery:
         """Create or update the segmentation node, its table and its maps."""
-        self._check()
+        self._check(self.volumeNodes[:1])  # the others may be what they like by now
         volumeNode, model = self.volumeNodes[0], card.info.name
         labels = VolumeExchange.readLabels(files.labels(self.id), volumeNode, self._frame)
         node, note = self._target(card, settings)
         made = node is None
         if made:
-            node = SegmentationResult.createResult(volumeNode, SegmentationResult.resultName(self.title, model))
+            node = SegmentationResult.createResult(volumeNode, SegmentationResult.resultName(self._title(), model))
+            node.SetAttribute(SegmentationResult.FRAME, self._shown.value if self._shown is not None else None)
         SegmentationResult.attach(node, volumeNode)
         SegmentationResult.fillResult(node, labels, card.spec.segments, model, card.sha256)
         table = self._table(node, card, measures)
         self._maps(node, files)
-        return Delivery(node, volumeNode, table, note=note)
+        return Delivery(node, volumeNode, table, note=" ".join(filter(None, [note, self._changed(node)])))
 
-    def _check(self) -> None:
-        """Nodes may be removed from the scene while the worker is at work."""
-        for node in self.volumeNodes:
+    def _check(self, nodes: Sequence[Any]) -> None:
+        """Nodes may be removed from the scene before the worker is at work, and while it is."""
+        for node in nodes:
             if slicer.mrmlScene.GetNodeByID(node.GetID() or "") is not node:
-                raise DataError(
-                    _("{volume} was removed from the scene; its result is dropped.").format(volume=self.title)
-                )
+                name = self.title if node is self.volumeNodes[0] else node.GetName()
+                raise DataError(_("{volume} was removed from the scene; its result is dropped.").format(volume=name))
             if fault := VolumeExchange.checkVolume(node):
                 raise DataError(fault)
-        if len(self.volumeNodes) > 1 and not VolumeExchange.sameGrid(self.volumeNodes):
+        if len(nodes) > 1 and not VolumeExchange.sameGrid(nodes):
             raise DataError(
                 _("The channels {names} lie on different grids; resample them onto one grid first.").format(
-                    names=", ".join(node.GetName() for node in self.volumeNodes)
+                    names=", ".join(node.GetName() for node in nodes)
                 )
             )
+
+    def _state(self) -> tuple[ShownFrame | None, int]:
+        volumeNode = self.volumeNodes[0]
+        return shownFrame(volumeNode), volumeNode.GetImageData().GetMTime()
+
+    def _title(self) -> str:
+        """What was segmented, for the name of the result."""
+        if self._shown is None:
+            return self.title
+        return _("{sequence}, frame {number}").format(sequence=self.title, number=self._shown.number)
+
+    def _changed(self, node: Any) -> str:
+        """What to know where the volume holds other voxels by now than those that were segmented."""
+        shown, voxelTime = self._state()
+        names = {"volume": self.title, "result": node.GetName()}
+        if self._shown is not None:
+            text = _("{result} is of frame {number}; {volume} shows another one by now.")
+            return text.format(number=self._shown.number, **names) if shown not in (self._shown, None) else ""
+        if voxelTime != self._voxelTime:
+            return _("{volume} was changed meanwhile; {result} is of what it was before.").format(**names)
+        return ""
 
     def _target(self, card: ModelCard, settings: Settings) -> tuple[Any, str]:
         """The result to be updated, None for a new one, and what the user should know of that."""
         if settings.existing != "update":
             return None, ""
         volumeNode, name = self.volumeNodes[0], card.info.name
-        node = SegmentationResult.findResult(volumeNode, name, card.spec.segments, card.sha256)
+        frame = self._shown.value if self._shown is not None else ""
+        node = SegmentationResult.findResult(volumeNode, name, card.spec.segments, card.sha256, frame)
         if node is not None and (self.overwriteEdits or not SegmentationResult.isEdited(node)):
             return node, ""
         if node is not None:
             note = _("{result} was edited by hand and is left as it is; the new result is beside it.")
             return None, note.format(result=node.GetName())
-        other = SegmentationResult.findResult(volumeNode, name)
+        other = SegmentationResult.findResult(volumeNode, name, frame=frame)
         if other is None:
             return None, ""
         note = _("{result} has other segments than the model and is left as it is; the new result is beside it.")
