@@ -218,7 +218,9 @@ class ResultSection:
 
 
 def _mapOf(node: Any) -> Any:
-    return SegmentationResult.belonging(node, SegmentationResult.DISAGREEMENT)
+    """The disagreement map of a result; None without one, and where a scene was loaded whose file of it is missing."""
+    mapNode = SegmentationResult.belonging(node, SegmentationResult.DISAGREEMENT)
+    return None if mapNode is None or VolumeExchange.checkVolume(mapNode) else mapNode
 
 
 def _keyOf(node: Any) -> tuple[Any, ...]:

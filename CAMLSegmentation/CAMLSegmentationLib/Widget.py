@@ -151,8 +151,9 @@ class SegmentationPanel:
     def _onApply(self, checked: bool = False) -> None:
         try:
             before, self.ui.statusLabel.text = self.ui.statusLabel.text, _("Looking at the input")
+            self.ui.applyButton.enabled = False  # the second half of a double click arrives now
             slicer.app.processEvents()  # a folder on a network drive takes its time
-            works = self._works()
+            works = None if self.problem() else self._works()
             if works is None:
                 self.ui.statusLabel.text = before
                 return
@@ -165,7 +166,8 @@ class SegmentationPanel:
         except CamlError as error:
             self.ui.statusLabel.text = str(error)
             self.onRunLog(str(error))
-        self.update()
+        finally:
+            self.update()
 
     def _suggestModel(self) -> None:
         """Save a newcomer the wrong model: the first volumes choose one that suits them."""

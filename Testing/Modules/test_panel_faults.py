@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import SlicerHost
 from panel_tools import apply, finish, labels_of, results
 from stand_ins import ijk_to_ras, noise
@@ -172,6 +173,42 @@ def test_a_scene_saved_and_opened_again_keeps_settings_and_links(panel, a_scan, 
     assert ui.volumeSelector.currentNode() is node.inputVolume and ui.applyButton.enabled
     apply(panel, wait_for)
     assert len(results()) == 1, "the result of the opened scene is updated, not added to"
+
+
+def test_a_scene_whose_map_is_missing_on_the_disk_can_be_worked_with(panel, a_scan, wait_for, tmp_path):
+    import slicer
+    from CAMLSegmentationLib import SegmentationResult
+
+    apply(panel, wait_for)
+    mapNode = results()[0].GetNodeReference(SegmentationResult.DISAGREEMENT)
+    for node, name in ((a_scan, "scan.nrrd"), (mapNode, "map.nrrd"), (results()[0], "result.seg.nrrd")):
+        slicer.util.saveNode(node, str(tmp_path / name))
+    slicer.util.saveScene(str(tmp_path / "scene.mrml"))
+    (tmp_path / "map.nrrd").unlink()
+    with pytest.raises(RuntimeError, match="disagreement"):  # as Slicer's window says
+        slicer.util.loadScene(str(tmp_path / "scene.mrml"), {"clear": True})
+    ui = panel.ui
+    assert panel._parameterNode.result is results()[0] and ui.editButton.enabled
+    assert ui.applyButton.enabled and not ui.overlayCheckBox.enabled and not ui.nextStopButton.enabled
+    apply(panel, wait_for)
+    assert len(results()) == 1 and ui.overlayCheckBox.enabled, "the next run makes the map again"
+
+
+@pytest.mark.parametrize("meanwhile", ["a second click", "the scene is closed"])
+def test_what_happens_while_apply_looks_at_the_input(panel, a_scan, wait_for, monkeypatch, meanwhile):
+    """Slicer handles what waits before it looks."""
+    import slicer
+
+    def happen():
+        monkeypatch.undo()
+        panel.ui.applyButton.click() if meanwhile == "a second click" else slicer.mrmlScene.Clear()
+
+    monkeypatch.setattr(slicer.app, "processEvents", happen)
+    panel.ui.applyButton.click()
+    assert "is running" not in panel.ui.statusLabel.text + panel.ui.logTextEdit.plainText
+    assert panel.logic.running == (meanwhile == "a second click") and not panel.ui.applyButton.enabled
+    finish(panel, wait_for)
+    assert len(results()) == (1 if meanwhile == "a second click" else 0)
 
 
 def test_the_device_belongs_to_the_computer_and_not_to_the_scene(panel, a_scan, wait_for):
