@@ -169,7 +169,7 @@ def test_cases_that_are_removed_stay_off_the_list_until_the_user_says_so(trainin
     label, scan = case_of(training, names[0]).label, case_of(training, "case-05").images[0]
     monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda text: asked.append(text))
     training.ui.removeButton.click()
-    assert len(roles(training)) == 5 and asked[0].startswith("1 of these cases have a label")
+    assert len(roles(training)) == 5 and asked[0].startswith("1 of these cases has a label")
     monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda text: True)
     training.ui.removeButton.click()
     assert list(roles(training)) == [*names[1:], "case-06"]
