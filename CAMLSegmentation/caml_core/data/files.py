@@ -32,8 +32,11 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _LONGEST_ON_WINDOWS, _PART_NAME = 259, 24
 #: What the system says where this process, or all together, hold as many files open as may be.
 TOO_MANY_FILES = {errno.EMFILE, errno.ENFILE}
-_VOLUMES = (".seg.nrrd", ".seg.nhdr", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".hdr")
-_LABEL_ENDS = ("_label", "-label", "_labels", "-labels", "_seg", "-seg", "_segmentation", "-segmentation", "_mask")
+#: What files of label maps end with, the longer ending before the one that it ends with.
+LABEL_SUFFIXES = (".seg.nrrd", ".seg.nhdr", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+_VOLUMES = (*LABEL_SUFFIXES, ".dcm", ".hdr")
+#: What follows a case's name in that of its label map.
+LABEL_ENDS = ("_label", "-label", "_labels", "-labels", "_seg", "-seg", "_segmentation", "-segmentation", "_mask")
 
 #: How the maps are called that predictions leave beside their labels: X_disagreement.nrrd beside X.seg.nrrd.
 MAP_ENDS = ("_disagreement", "_probability")
@@ -218,5 +221,5 @@ def labelled_name(path: Path) -> str | None:
     stem = volume_stem(path)
     if stem is None:
         return None
-    end = next((e for e in _LABEL_ENDS if stem.lower().endswith(e)), None)
+    end = next((e for e in LABEL_ENDS if stem.lower().endswith(e)), None)
     return stem[: -len(end)] if end else (stem if is_segmentation(path) else None)

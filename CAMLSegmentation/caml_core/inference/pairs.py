@@ -9,11 +9,9 @@ from pathlib import Path
 
 from ..config import Segment
 from ..data.cohort import load_cohort
-from ..data.files import MAP_ENDS, is_segmentation
+from ..data.files import LABEL_ENDS, LABEL_SUFFIXES, MAP_ENDS, is_segmentation
 from ..errors import DataError, UsageError
 
-_SUFFIXES = (".seg.nrrd", ".seg.nhdr", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
-_LABEL_ENDS = ("_label", "-label", "_labels", "-labels", "_seg", "-seg", "_segmentation", "-segmentation", "_mask")
 #: As nnU-Net numbers a case's channels.
 _CHANNEL = "_0000"
 _IMAGE_ENDS = ("_image", "-image", "_img", _CHANNEL)
@@ -109,7 +107,7 @@ def _label_files(path: Path) -> _LabelFiles:
 def _plain_files(folder: Path) -> list[Path]:
     """The files of a folder that may be label maps, by their names."""
     visible = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
-    found = [p for p in visible if p.name.lower().endswith(_SUFFIXES) and not _stem(p).lower().endswith(MAP_ENDS)]
+    found = [p for p in visible if p.name.lower().endswith(LABEL_SUFFIXES) and not _stem(p).lower().endswith(MAP_ENDS)]
     names = {_bare(file) for file in found}
     images = {file: end for file in found if not _is_named_label(file) and (end := _image_end(_bare(file), names))}
     # Masks may be called after their images. Scans are in a folder where one lies beside a label of its case.
@@ -120,7 +118,7 @@ def _plain_files(folder: Path) -> list[Path]:
 
 def _is_named_label(file: Path) -> bool:
     """Whether the name tells a label map from the case's image."""
-    return is_segmentation(file) or _stem(file).lower().endswith(_LABEL_ENDS)
+    return is_segmentation(file) or _stem(file).lower().endswith(LABEL_ENDS)
 
 
 def _image_end(name: str, others: Collection[str]) -> str:
@@ -147,10 +145,10 @@ def _bare(path: Path) -> str:
 
 
 def _without_label_end(name: str) -> str:
-    end = next((e for e in _LABEL_ENDS if name.lower().endswith(e) and len(name) > len(e)), "")
+    end = next((e for e in LABEL_ENDS if name.lower().endswith(e) and len(name) > len(e)), "")
     return name[: len(name) - len(end)]
 
 
 def _stem(path: Path) -> str:
-    suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), path.suffix)
+    suffix = next((s for s in LABEL_SUFFIXES if path.name.lower().endswith(s)), path.suffix)
     return path.name[: len(path.name) - len(suffix)]

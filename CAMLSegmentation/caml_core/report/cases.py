@@ -10,6 +10,7 @@ import numpy as np
 
 from ..config import Geometry, Segment, Spacing
 from ..data.case import Case, Cohort
+from ..data.files import LABEL_SUFFIXES
 from ..data.geometry import NetworkGrid
 from ..data.io import describe, read_case
 from ..data.labels import LabelMap, labels_on_grid, read_labels
@@ -18,7 +19,6 @@ from ..data.structures import read_structures
 from ..errors import DataError
 from ..metrics import case_metrics
 
-_SUFFIXES = (".seg.nrrd", ".seg.nhdr", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 _ENDS = ("", "_label", "-label", "_seg", "-seg")
 
 #: A label map, and sentences on what was made of it.
@@ -158,7 +158,7 @@ def _of_known_values(found: LabelMap, segments: Sequence[Segment], training: str
 
 def find_segmentation(folder: Path, case_id: str) -> Path:
     """Return the label file of a case in ``folder``; raise DataError where there is none."""
-    names = (f"{case_id}{end}{suffix}" for end in _ENDS for suffix in _SUFFIXES)
+    names = (f"{case_id}{end}{suffix}" for end in _ENDS for suffix in LABEL_SUFFIXES)
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:
         raise DataError(
