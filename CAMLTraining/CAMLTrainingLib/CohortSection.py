@@ -340,6 +340,14 @@ class CohortSection:
         )
         return bool(predicted) and bool(slicer.util.confirmYesNoDisplay(question.format(cases=_some(tuple(predicted)))))
 
+    def mayLearn(self, case: str) -> bool:
+        """Ask whether a case that was kept aside is to be learnt from, where its corrected label is taken."""
+        question = _(
+            "{case} was kept aside to measure the model. Learn from it from now on, and have one case less to measure "
+            "with? No: its label is taken, and it stays aside."
+        )
+        return bool(slicer.util.confirmYesNoDisplay(question.format(case=case)))
+
     def _onRemove(self, checked: bool = False) -> None:
         selected = self.table.selected()
         labelled = [case for case in selected if self._logic.project.cases[case].has_own_label]

@@ -22,7 +22,8 @@ _TRAINING, _EDIT = 0, 1
 class EditPage:
     """Opens cases in the editor; calls ``onLeave`` when the user goes back.
 
-    ``mayMeasure(cases)`` asks whether predictions in which nothing was changed may measure the model.
+    ``mayMeasure(cases)`` asks whether predictions in which nothing was changed may measure the model,
+    ``mayLearn(case)`` whether a held-out case is to be learnt from.
     """
 
     def __init__(
@@ -31,8 +32,10 @@ class EditPage:
         logic: CAMLTrainingLogic,
         onLeave: Callable[[], None],
         mayMeasure: Callable[[Sequence[str]], bool],
+        mayLearn: Callable[[str], bool],
     ) -> None:
-        self._ui, self._logic, self._onLeave, self._mayMeasure = ui, logic, onLeave, mayMeasure
+        self._ui, self._logic, self._onLeave = ui, logic, onLeave
+        self._mayMeasure, self._mayLearn = mayMeasure, mayLearn
         self._editor: Any = None
         self._updating = False
         #: The channel that the slices show, and what the one is called that the user has chosen.
@@ -155,6 +158,9 @@ class EditPage:
 
     def _accept(self, role: str) -> None:
         """Take the segmentation as a label, or say what is wrong with it and stay."""
+        known = self._logic.project.cases.get(self.case)
+        if role == "labeled" and known is not None and known.role == "validation" and not self._mayLearn(self.case):
+            role = "validation"  # what was corrected is its label, and it stays aside
         try:
             asPredicted = role == "validation" and self._mayMeasure([self.case])
             faults = self._logic.setRole([self.case], role, asPredicted)

@@ -23,9 +23,10 @@ from caml_core.project.suggestion import Ranked
 from . import LeftOut, ModelChoice, Parameters, RoundFiles, SceneProject
 from .Cohort import Cohort, defaultFolder
 from .Listener import Listener
-from .Predictions import PredictionRun, rankedCases, unsegmented
+from .Predictions import PredictionRun, unsegmented
 from .PredictionSummary import PredictionSummary
 from .Preflight import PreflightRun, TrainingSettings, Verdict
+from .Ranking import rankedCases
 from .RoundProcess import RoundProcess, pauseAll
 
 
@@ -353,7 +354,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
 
         ranking: "disagreement" of the two sub-models, or "random" among the cases in which the model found something.
         """
-        return rankedCases(self.project, ranking, seed)
+        return rankedCases(self.project, ranking, seed, self.latestModel())
 
     # The end
 

@@ -23,7 +23,6 @@ from caml_core.model_file import ModelCard
 from caml_core.project.cases import ProjectCase
 from caml_core.project.outdated import is_outdated
 from caml_core.project.project import Project
-from caml_core.project.suggestion import Ranked, rank_at_random, rank_by_disagreement
 
 from . import Candidates, CaseExchange
 from .CaseExchange import PREDICTION, WRITTEN
@@ -34,7 +33,6 @@ from .TrainingTexts import counted
 
 #: Attribute of a disagreement map in the scene: the case it belongs to.
 MAP_CASE = "CAMLTraining.MapOf"
-RANKINGS = ("disagreement", "random")
 #: Seconds after which what is done is written down.
 SAVE_PERIOD = 10.0
 
@@ -319,18 +317,6 @@ def outdatedWords(known: ProjectCase) -> str:
         "Case {case}: its scan was replaced after the prediction was made, which is not shown on another scan; press "
         "Segment Unlabeled, which makes it anew."
     ).format(case=known.id)
-
-
-def rankedCases(project: Project, ranking: str, seed: int) -> tuple[Ranked, ...]:
-    """Return the unlabelled cases that have a prediction, by one of RANKINGS, the one to label next first."""
-    if ranking not in RANKINGS:
-        msg = f"ranking must be one of {', '.join(RANKINGS)}, got {ranking!r}"
-        raise ValueError(msg)
-    known = [c for c in project.with_role("unlabeled") if c.prediction is not None]
-    if ranking == "random":
-        return rank_at_random({c.id: any(v > 0 for v in c.volumes_ml.values()) for c in known}, seed)
-    judged = [c for c in known if c.agreement]
-    return rank_by_disagreement({c.id: c.agreement for c in judged}, {c.id: c.volumes_ml for c in judged})
 
 
 def _hasFile(known: ProjectCase) -> bool:

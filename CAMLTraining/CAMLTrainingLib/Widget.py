@@ -37,8 +37,8 @@ class TrainingPanel(Listener):
         self._ready = False
         self._folder: Any = None
         logic.listener = self
-        self.edit = EditPage(ui, logic, self.update, lambda cases: self.cohort.mayMeasure(cases))
         self.cohort = CohortSection(ui, logic, self.update, self.openCase)
+        self.edit = EditPage(ui, logic, self.update, self.cohort.mayMeasure, self.cohort.mayLearn)
         self.train = TrainSection(ui, logic, self.update, lambda: self.cohort.checking)
         self.train.preview.isEntered = isEntered
         self.rounds = RoundSection(ui, logic, self.train.startFrom)

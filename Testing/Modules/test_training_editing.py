@@ -22,6 +22,8 @@ from training_tools import (
     write_folder,
 )
 
+from caml_core.data.io import read_volume
+
 # Editing
 
 
@@ -45,6 +47,30 @@ def test_one_case_takes_two_clicks_besides_the_drawing(training):
     assert roles(training)["Scan 00"] == "labeled"
     assert training.edit.case == "Scan 01"
     assert training.edit.editor.sourceVolumeNode().GetName() == "Scan 01"
+
+
+@pytest.mark.parametrize("answer, role", [(True, "labeled"), (False, "validation")])
+def test_a_held_out_case_is_learnt_from_only_where_the_user_says_so(training, monkeypatch, answer, role):
+    import slicer
+
+    asked = []
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda text: asked.append(text) or answer)
+    volumes = [add_scan(seed) for seed in range(2)]
+    training.ui.segmentsLineEdit.text = "ball"
+    training.cohort._onSegments()
+    for seed, volume in enumerate(volumes):
+        training.openCase(f"Scan 0{seed}")
+        draw(training.edit.editor.segmentationNode(), volume, ball(seed), 0)
+        (training.ui.acceptValidationButton if seed == 0 else training.ui.acceptNextButton).click()
+    assert roles(training) == {"Scan 00": "validation", "Scan 01": "labeled"} and not asked
+    training.openCase("Scan 00")
+    node = training.edit.editor.segmentationNode()
+    draw(node, volumes[0], ball(1), 0)
+    training.ui.acceptNextButton.click()
+    assert len(asked) == 1 and "Scan 00 was kept aside" in asked[0]
+    assert roles(training) == {"Scan 00": role, "Scan 01": "labeled"}
+    known = training.logic.project.cases["Scan 00"]
+    assert known.status == "accepted" and (read_volume(known.label).array > 0).sum() == ball(1).sum()
 
 
 def test_a_segmentation_of_surfaces_alone_is_not_taken_for_empty(training):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,3 +121,12 @@ def _images(row: Mapping[str, Any]) -> list[str]:
 
 def _path(value: Any, folder: Path) -> Path | None:
     return absolute(folder / str(value)) if value else None
+
+
+def labels_found(cases: Sequence[str]) -> str:
+    """Say which cases, listed without a label, have a label file now; empty where none has."""
+    if not cases:
+        return ""
+    names = ", ".join(cases[:3]) + (", ..." if len(cases) > 3 else "")
+    have = "has its label file now: select it" if len(cases) == 1 else "have their label files now: select them"
+    return f" {names} {have} and press Use as Labeled, or Validation."

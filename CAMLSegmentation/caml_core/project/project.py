@@ -21,7 +21,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..channel_titles import disagreement, listed_titles
+from ..channel_titles import joined
 from ..config import Segment, name_key
 from ..data.case import Cohort, Role
 from ..data.cohort import chosen_by_chance, declared_channels, declared_segments, load_cohort
@@ -29,7 +29,7 @@ from ..data.cohort_folder import case_name, label_files
 from ..data.files import absolute, check_writable, is_segmentation, make_folder, relative_to, replacing
 from ..errors import DataError, ResourceError, UsageError
 from ..serialization import to_json
-from .cases import ProjectCase, from_row, to_row
+from .cases import ProjectCase, from_row, labels_found, to_row
 from .relocation import find_moved, rewrite_paths
 
 FORMAT = 1
@@ -195,7 +195,8 @@ class Project:
         """List the cases of a folder or a list (CSV, JSON) beside those that are there; return (new ids, notes).
 
         Labels come along but count only once the user says so. Files that are listed already, and labels without a
-        scan, are left out. Raises DataError where there is no scan, and where a list has the channels in another order.
+        scan, are left out; the label of a scan that was listed without one is noted. Raises DataError where there is no
+        scan, and where a list has the channels in another order.
         """
         notes: list[str] = []
         if absolute(path) in (self.folder, self.file):
@@ -205,11 +206,13 @@ class Project:
             )
         listed = load_cohort(path, notes)
         notes += self._take_titles(listed.channels, path)
-        known = {case.images for case in self.cases.values() if case.images}
-        new, double = [], 0
+        known = {case.images: case.id for case in self.cases.values() if case.images}
+        new, double, labelled = [], 0, []
         for case in listed.cases:
             if case.images in known:
                 double += 1
+                if case.label is not None and self.cases[known[case.images]].label is None:
+                    labelled.append(self.update(known[case.images], label=case.label, label_began="").id)
                 continue
             role: Role = "excluded" if case.role == "excluded" else "unlabeled"
             identity = self.add(ProjectCase(case.id, case.images, case.label, role))
@@ -221,7 +224,7 @@ class Project:
                 )
         if double:
             scans = "1 scan" if double == 1 else f"{double} scans"
-            notes.append(f"In the cohort already: {scans} of {path}.")
+            notes.append(f"In the cohort already: {scans} of {path}.{labels_found(labelled)}")
         if not self.segments and listed.segments:
             self.segments = listed.segments
         return tuple(new), tuple(notes)
@@ -238,13 +241,10 @@ class Project:
 
     def _take_titles(self, new: tuple[str, ...], path: Path) -> list[str]:
         """Call the channels as a list does, where nothing is known yet; return what is to be checked."""
-        fault, ours = disagreement(new, self.titles), listed_titles(self.titles)
-        contrast = f"The channels of {path} are {listed_titles(new)} and those of this project {ours}"
+        titles, fault, contrast = joined(self.titles, new, "this project", path)
         if fault == "order":
             raise DataError(f"{contrast}; list the images of each case in the project's order, and add it then.")
-        if len(self.titles) == len(new):  # what one list leaves open another may say
-            new = tuple(ours or theirs for ours, theirs in zip(self.titles, new))
-        self.channels = new if len(self.titles) in (0, len(new)) else self.titles
+        self.channels = titles
         return [f"{contrast}; check that they show the same."] if fault else []
 
     def add_labels(self, folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
