@@ -63,6 +63,33 @@ def test_losses_that_are_not_finite_end_it_with_the_last_good_weights(folder: Ru
     assert all(torch.equal(v, fresh[k]) for k, v in trainer.engine.network.state_dict().items())
 
 
+def fp16_steps(overflows: range, steps: int) -> tuple[list[bool], Engine]:
+    """Whether each step of fp16 was one, in a training whose gradients overflow in some of them."""
+    plan = tiny_plan(iterations=50, numeric=NumericMode("fp16", threads=1))
+    engine, at = Engine(plan, 1), 0
+    first = next(iter(engine.network.parameters()))
+    first.register_hook(lambda gradient: gradient * torch.inf if at in overflows else gradient)
+    batch, went = random_batch(plan), []
+    for at in range(steps):
+        went.append(engine.step(batch, at) is not None)
+    return went, engine
+
+
+def test_fp16_gradients_that_overflow_at_any_scale_are_failures() -> None:
+    went, engine = fp16_steps(range(50), 20)
+    scale = int(np.log2(65_536))  # halvings down to one, which are the scaler's search
+    assert went == [True] * scale + [False] * (20 - scale)
+    fresh = Engine(tiny_plan(iterations=50), 1).network
+    assert all(torch.equal(a, b) for a, b in zip(engine.network.parameters(), fresh.parameters()))
+
+
+def test_fp16_gradients_that_overflow_at_a_high_scale_are_none() -> None:
+    went, engine = fp16_steps(range(3), 6)
+    assert all(went) and engine.scaler.get_scale() == 65_536 / 8
+    fresh = Engine(tiny_plan(iterations=50), 1).network
+    assert not all(torch.equal(a, b) for a, b in zip(engine.network.parameters(), fresh.parameters()))
+
+
 @pytest.mark.parametrize("rests", [0, 2])
 def test_a_lowered_rate_rises_again_after_good_steps(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch, rests: int

@@ -29,6 +29,8 @@ from .step import StepLosses, caml_losses, labeled_losses, solo_losses
 PAPER_RAMP_UNIT = 150
 #: Share of the steps in which cases are pasted into each other; the others see scans as they are.
 PASTE_PROBABILITY = 0.5
+#: fp16 losses are scaled so that their gradients neither vanish nor overflow; what overflows below this is not finite.
+LEAST_SCALE = 1.0
 TORCH_DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -218,10 +220,12 @@ class Engine:
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         if self.scaler.is_enabled():
-            # fp16's scaler skips overflowing steps by itself and lowers its scale: that is no failure of the run.
+            # fp16's scaler skips overflowing steps by itself and lowers its scale: that is no failure of the run, as
+            # long as there was a scale to blame.
+            before = self.scaler.get_scale()
             self.scaler.step(self.optimizer)
             self.scaler.update()
-            return True
+            return self.scaler.get_scale() >= min(before, LEAST_SCALE)
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if not bool(torch.isfinite(norm)):
