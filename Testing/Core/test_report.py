@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -15,6 +16,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from matplotlib import image as images
+from matplotlib import rc_context
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 from scipy import ndimage
@@ -28,6 +30,7 @@ from caml_core.errors import DataError, UsageError
 from caml_core.metrics import case_metrics
 from caml_core.phantom.atrium import SEGMENTS, make_atrium
 from caml_core.phantom.cohort import CohortShape, write_cohort
+from caml_core.report import style
 from caml_core.report.cases import compare
 from caml_core.report.curves import draw_curves, draw_runs
 from caml_core.report.description import Description, ReportedRun, Section, read_description
@@ -191,6 +194,23 @@ def test_names_are_drawn_as_they_are_written(tmp_path, monkeypatch, name):
     for axes in drawn[0].axes:
         (text,) = axes.get_legend().get_texts()
         assert not is_math_text(text.get_text()) and text.get_text().replace(r"\$", "$").strip() == name
+
+
+def test_characters_that_the_own_font_lacks_come_from_others_that_are_there(tmp_path, monkeypatch):
+    """A sign that matplotlib's DejaVu Sans lacks and its STIX has stands for the names of other scripts."""
+    run = _usual(tmp_path / "run")
+
+    def picture(name: str, *fonts: str) -> np.ndarray:
+        monkeypatch.setattr(style, "FURTHER_FONTS", ("a font that nobody has", *fonts))
+        with rc_context():
+            return images.imread(draw_runs({name: run}, tmp_path / "picture.png"))
+
+    with pytest.warns(UserWarning, match="missing from font"):
+        box = picture("\u20e4")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not np.array_equal(picture("\u20e4", "STIXGeneral"), box)
+    np.testing.assert_array_equal(picture("run", "STIXGeneral"), picture("run"))
 
 
 @pytest.mark.parametrize("text", [None, "", "a,b\n1,2\n"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 REFERENCE, PREDICTION = "#35D0E6", "#FF8A1F"
 INK, GRID = "#33414e", "#dfe5ea"
+#: Fonts of the usual systems with what matplotlib's own lacks: Chinese, Japanese, Korean names.
+FURTHER_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK TC", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP"),
+    *("Microsoft YaHei", "Microsoft JhengHei", "SimHei", "Yu Gothic", "Meiryo", "MS Gothic", "Malgun Gothic"),
+    *("PingFang SC", "Hiragino Sans GB", "Hiragino Sans", "Heiti TC", "Songti SC", "Apple SD Gothic Neo"),
+    *("WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback", "IPAexGothic", "NanumGothic"),
+    "Arial Unicode MS",
+)
 
 
 def new_figure(width: float, height: float, dark: bool = False) -> Figure:
@@ -23,9 +32,20 @@ def new_figure(width: float, height: float, dark: bool = False) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    _add_further_fonts()
     figure = Figure(figsize=(width, height), facecolor="#101418" if dark else "white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _add_further_fonts() -> None:
+    """Let characters that matplotlib's own font lacks come from those of the system that it has found."""
+    from matplotlib import font_manager, rcParams
+
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # some have no bold face
+    there = {font.name for font in font_manager.fontManager.ttflist}
+    own = [name for name in rcParams["font.family"] if name not in FURTHER_FONTS]
+    rcParams["font.family"] = [*own, *(name for name in FURTHER_FONTS if name in there)]
 
 
 def save(figure: Figure, path: Path, dpi: int = 110) -> Path:
