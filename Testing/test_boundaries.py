@@ -28,7 +28,7 @@ LIGHT = (
     *("data.files", "data.cohort", "cache_location", "model_file", "model_library", "model_fit", "anatomy", "project"),
     *("project.cases", "project.headers", "project.history", "project.labels", "project.outdated", "project.project"),
     *("locking", "training.request", "training.run_folder", "rounds.listing", "rounds.request", "rounds.round_folder"),
-    *("data.cohort_folder", "data.case_table", "data.listing", "channel_titles"),
+    *("data.cohort_folder", "data.case_table", "data.listing", "channel_titles", "case_names"),
 )
 HEAVY = ("torch", "numpy", "scipy", "SimpleITK", "matplotlib", "safetensors", "tqdm", "monai")
 SLICER = ("slicer", "qt", "ctk", "vtk", "PythonQt", "SampleData", "PyTorchUtils")
@@ -37,7 +37,7 @@ IN_EVERY_SLICER = {"slicer", "qt", "ctk", "vtk"}
 RUNTIME = ("torch", "numpy", "SimpleITK", "scipy", "safetensors", "tqdm", "matplotlib")
 
 #: What each part may know of the engine; a part may always know itself and what every part may know.
-COMMON = {"__init__", "channel_titles", "config", "errors", "events", "serialization"}
+COMMON = {"__init__", "case_names", "channel_titles", "config", "errors", "events", "serialization"}
 LAYERS = {
     "model": set(),
     "losses": set(),

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
+from .case_names import as_digest
 from .config import ModelSpec, NetworkConfig
 from .errors import ModelFileError, UsageError
 from .model_archive import (
@@ -55,7 +56,8 @@ class ModelInfo:
     """A model's card: what it is, what it was trained on, how well it did on held-out cases, where it comes from.
 
     ``metrics``: figures on held-out cases, nested by name. ``provenance``: seeds, versions, case hashes, times.
-    ``plan``: the training plan as JSON values, None where the model was not trained here.
+    ``plan``: the training plan as JSON values, None where the model was not trained here. Cases that took part stand
+    there without their names (``case_names``).
     """
 
     name: str
@@ -72,31 +74,35 @@ class ModelInfo:
 
 
 def learned_cases(info: ModelInfo) -> tuple[str, ...]:
-    """Return the ids of all cases whose labels a model has learnt from: in its own training, and in those before it."""
+    """Return the digests of the names (``case_names``) of all cases whose labels a model has learnt from.
+
+    These are the cases of its own training, and of those before it.
+    """
     listed, before = info.provenance.get("cases"), info.provenance.get("learned")
     own = listed if isinstance(listed, dict) else {}
     labeled = {name for name, entry in own.items() if isinstance(entry, dict) and entry.get("role") == "labeled"}
-    return tuple(sorted(labeled | {str(name) for name in (before if isinstance(before, list) else ())}))
+    return tuple(sorted({as_digest(str(name)) for name in (*labeled, *(before if isinstance(before, list) else ()))}))
 
 
 def learned_scans(info: ModelInfo) -> frozenset[tuple[str, str]]:
-    """Return (id, digest of the scan's voxels) of ``learned_cases``; ids mean little beyond the cohort they are of.
+    """Return (digest of the name, digest of the scan's voxels) of ``learned_cases``.
 
-    The digest is empty where the card, or that of a model before it, has the id alone.
+    Names mean little beyond the cohort they are of. The second is empty where the card, or that of a model before it,
+    has the name alone.
     """
     return _scans(info, "learned_scans", learned_cases(info))
 
 
 def stopping_scans(info: ModelInfo) -> frozenset[tuple[str, str]]:
-    """Return (id, digest) of the held-out cases that decided when a model's training ended, or one before it."""
+    """Return, as ``learned_scans``, the held-out cases that decided when its training, or one before it, ended."""
     ids = info.provenance.get("stopped_by")
-    return _scans(info, "stopped_by_scans", [str(name) for name in ids] if isinstance(ids, list) else [])
+    return _scans(info, "stopped_by_scans", [as_digest(str(name)) for name in ids] if isinstance(ids, list) else [])
 
 
 def _scans(info: ModelInfo, entry: str, ids: Iterable[str]) -> frozenset[tuple[str, str]]:
     listed = info.provenance.get(entry)
     pairs = [pair for pair in listed if isinstance(pair, list)] if isinstance(listed, list) else []
-    found = {(str(pair[0]), str(pair[1])) for pair in pairs if len(pair) == 2}
+    found = {(as_digest(str(pair[0])), str(pair[1])) for pair in pairs if len(pair) == 2}
     known = {name for name, _ in found}
     return frozenset(found | {(name, "") for name in ids if name not in known})
 

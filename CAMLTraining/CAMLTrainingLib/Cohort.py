@@ -369,8 +369,9 @@ class Cohort:
         Cases that the start model has learnt from would make its figures too good, and so would labels that a model
         has predicted; they are chosen last.
         """
-        predicted = [c.id for c in self.project.with_role("labeled") if c.label_began == "prediction"]
-        return self.project.hold_out(count, learned=(*learnedBy(startModel), *predicted))
+        labeled = self.project.with_role("labeled")
+        predicted = [c.id for c in labeled if c.label_began == "prediction"]
+        return self.project.hold_out(count, learned=(*learnedBy(startModel, (c.id for c in labeled)), *predicted))
 
     @property
     def willSplit(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from CAMLSegmentationLib.Parameters import storedDevice
 from slicer.i18n import tr as _
 
 from caml_core.cache_location import user_models_folder
+from caml_core.case_names import digest_of
 from caml_core.errors import CamlError, DataError
 from caml_core.model_file import learned_cases, read_card
 from caml_core.project.history import Round
@@ -94,15 +95,16 @@ def _titles(name: str, path: Path) -> tuple[str, str]:
     return name, f"{name} ({path.stem})"
 
 
-def learnedBy(model: Path | None) -> tuple[str, ...]:
-    """Return the cases that a model has learnt from; none where it cannot be read, which training will say.
+def learnedBy(model: Path | None, cases: Iterable[str]) -> tuple[str, ...]:
+    """Return those of ``cases`` that a model has learnt from; none where it cannot be read, which training will say.
 
     By name alone: whether another scan bears it now is found by the engine, which reads scans.
     """
     try:
-        return learned_cases(read_card(model).info) if model is not None else ()
+        known = set(learned_cases(read_card(model).info)) if model is not None else set()
     except CamlError:
         return ()
+    return tuple(case for case in cases if digest_of(case) in known)
 
 
 def standing(project: Project, rounds: Sequence[Round]) -> str:

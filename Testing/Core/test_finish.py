@@ -15,6 +15,7 @@ import torch
 from round_tools import StopAt, a_plan, planned_round, result_of, row_of, work
 from synthetic import write_cohort
 
+from caml_core.case_names import digest_of
 from caml_core.config import Plan
 from caml_core.data.cohort import load_cohort
 from caml_core.errors import Cancelled, DataError
@@ -191,7 +192,7 @@ def test_what_decided_the_end_is_known_when_it_is_finished(
     found = work(folder, finish=True)
     info = read_card(folder.model).info
     assert found["ended"] == ended and note in found["words"] and note in info.description
-    assert words in info.description and info.provenance["stopped_by"] == ["case5"]
+    assert words in info.description and info.provenance["stopped_by"] == [digest_of("case5")]
     # And where the result has to be made again from what is on disk.
     folder.result.unlink()
     assert work(folder)["words"] == found["words"]
@@ -208,7 +209,7 @@ def test_what_decided_the_end_is_known_of_one_that_is_stopped_in_the_fall(stoppe
         outcome = resume_training(stopped, told)
     assert (outcome.reason, outcome.iteration, outcome.plateau) == ("stopped", 6, True)
     info = read_card(stopped.model).info
-    assert info.provenance["stopped_by"] == ["case5"] and FALL_NOTE in info.description
+    assert info.provenance["stopped_by"] == [digest_of("case5")] and FALL_NOTE in info.description
     outcome = resume_training(stopped, Session(silent, lambda: False, cache))
     assert (outcome.reason, outcome.iteration) == ("plateau", 8)
     assert STOP_NOTE in read_card(stopped.model).info.description

@@ -10,6 +10,7 @@ from pathlib import Path
 from common import REPOSITORY  # noqa: F401  finds the engine
 
 from caml_core.anatomy import LEFT_ATRIUM
+from caml_core.case_names import as_digest, digest_of
 from caml_core.config import Segment
 from caml_core.data.case import Case, Cohort, Role
 from caml_core.data.cohort import save_cohort
@@ -74,11 +75,12 @@ def write_list(path: Path, cases: Sequence[Case], segments: Sequence[Segment]) -
 
 def refuse_learned(card: ModelCard, cohort: Cohort) -> None:
     """End the program where a model has learned from a case that it is to be judged by."""
-    held_out = {case.id for case in cohort.with_role("validation")}
+    held_out = {digest_of(case.id) for case in cohort.with_role("validation")}
     listed = card.info.provenance.get("cases") or {}
     if not listed:
         sys.exit(f"{card.path} does not say which cases it has learned from; give a model that caml train has made.")
-    met = {case for case, about in listed.items() if about["role"] != "validation"} | set(learned_cases(card.info))
+    met = {as_digest(case) for case, about in listed.items() if about["role"] != "validation"}
+    met |= set(learned_cases(card.info))
     if learned := met & held_out:
         sys.exit(f"{card.path} has learned from {len(learned)} of the held-out cases; give one of cases 1-60 alone.")
 

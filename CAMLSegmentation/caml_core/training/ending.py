@@ -14,11 +14,13 @@ import SimpleITK
 import torch
 
 from .. import __version__
+from ..case_names import digest_of
 from ..config import Plan
 from ..data.case import Case, Cohort, Role
 from ..data.files import replacing
 from ..device import cpu_title
 from ..errors import Cancelled, ModelFileError, TrainingError
+from ..inference.evaluation import empty_remarks
 from ..model import CamlNetwork
 from ..model_file import LoadedModel, ModelInfo, learned_scans, save_model, stopping_scans
 from ..serialization import to_json, write_json
@@ -116,13 +118,22 @@ def _scored(
         return replace(outcome, reason="stopped")
     # Kept beside the figures: whoever tells them later may not have the scans any more.
     measured = replace(cohort, cases=tuple(case for case in cases if case.id not in scores["unread"]))
-    scores["cautions"] = list(start_notes(learnt.start, measured, case_memos(session.cache_folder), outcome.plateau))
+    start, memos = learnt.start, case_memos(session.cache_folder)
+    scores["cautions"] = list(start_notes(start, measured, memos, outcome.plateau))
     scores["remarks"] += scores["cautions"]
+    scores["card_remarks"] = _card_remarks(scores, start_notes(start, measured, memos, outcome.plateau, named=False))
     with replacing(folder.scores) as temporary:
         write_json(temporary, scores)
     if scores["unread"]:
         session.note(unread_remark(scores))
     return replace(outcome, held_out=scores)
+
+
+def _card_remarks(scores: Mapping[str, Any], cautions: Iterable[str]) -> list[str]:
+    """Return what a card, which names no cases, has to say of figures."""
+    first = next(iter(scores["summary"]), "")
+    empty = empty_remarks({case: row[first] for case, row in scores["cases"].items()})
+    return [*empty, *filter(None, [unread_remark(scores, named=False)]), *cautions]
 
 
 def _model_info(learnt: Learnt, cohort: Cohort, name: str, outcome: Outcome) -> ModelInfo:
@@ -141,7 +152,7 @@ def _model_info(learnt: Learnt, cohort: Cohort, name: str, outcome: Outcome) -> 
         citation=CITATION,
         labeled_cases=count["labeled"],
         unlabeled_cases=count.get("unlabeled", 0),
-        metrics={"held_out": {k: scores[k] for k in ("count", "summary", "remarks")}} if scores.get("count") else {},
+        metrics={"held_out": _figures(scores)} if scores.get("count") else {},
         provenance={
             "seed": plan.seed,
             "preset": plan.preset,
@@ -163,22 +174,26 @@ def _model_info(learnt: Learnt, cohort: Cohort, name: str, outcome: Outcome) -> 
             "start_model": None if start is None else start.info.name,
             **_carried("learned", labeled, learned_scans(start.info) if start else (), learnt.scans),
             **_carried("stopped_by", deciding, stopping_scans(start.info) if start else (), learnt.scans),
-            "cases": {c.id: {"role": c.role, "sha256": learnt.digests[c.id]} for c in took_part},
+            "cases": {digest_of(c.id): {"role": c.role, "sha256": learnt.digests[c.id]} for c in took_part},
         },
-        plan=to_json(plan),
+        plan=to_json(replace(plan, notes=())),  # notes may name cases
     )
+
+
+def _figures(scores: Mapping[str, Any]) -> dict[str, Any]:
+    return {"count": scores["count"], "summary": scores["summary"], "remarks": scores["card_remarks"]}
 
 
 def _carried(
     name: str, cases: Sequence[Case], before: Iterable[tuple[str, str]], scans: Iterable[tuple[str, str]]
 ) -> dict[str, Any]:
-    """Entries of the provenance for cases of this training and of those before it: their ids, and digests of scans."""
-    ids = {case.id for case in cases}
-    found = {(identity, digest) for identity, digest in scans if identity in ids and digest}
+    """Entries of the provenance for cases of this training and of those before it: digests of names, and of scans."""
+    ids = {digest_of(case.id) for case in cases}
+    named = ((digest_of(identity), digest) for identity, digest in scans)
+    found = {(identity, digest) for identity, digest in named if identity in ids and digest}
     pairs = found.union(((identity, "") for identity in ids - {known for known, _ in found}), before)
     if not pairs:
         return {}
-    # Versions that know cases by their names alone read the ids.
     return {name: sorted({identity for identity, _ in pairs}), f"{name}_scans": sorted(list(pair) for pair in pairs)}
 
 
@@ -191,7 +206,7 @@ def _description(outcome: Outcome, plan: Plan) -> str:
         done = f"{outcome.iteration} iterations{early}{since}"
     text = " ".join(filter(None, (f"Trained with {method}: {done}.", plateau_note(outcome.reason, outcome.plateau))))
     scores: Mapping[str, Any] = outcome.held_out
-    return text if scores.get("count", 1) else f"{text} {unread_remark(scores)}"
+    return text if scores.get("count", 1) else f"{text} {unread_remark(scores, named=False)}"
 
 
 def now() -> str:

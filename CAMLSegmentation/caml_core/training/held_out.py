@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
+from ..case_names import digest_of
 from ..data.case import Case, Cohort
 from ..data.case_memo import scan_digest
 from ..data.cohort import hold_out
@@ -38,52 +39,63 @@ def seen_cases(start: Start, cases: Iterable[Case], memos: Memos) -> tuple[str, 
     return _known(cases, learned_scans(start.info), memos)
 
 
-def start_notes(start: Start | None, cohort: Cohort, memos: Memos, stopped: bool = False) -> tuple[str, ...]:
+def start_notes(
+    start: Start | None, cohort: Cohort, memos: Memos, stopped: bool = False, named: bool = True
+) -> tuple[str, ...]:
     """Return what has to be said of figures on the held-out cases because of the model that the training starts from.
 
-    stopped: they have decided when this training ended, too, which is said elsewhere.
+    stopped: they have decided when this training ended, too, which is said elsewhere. named: whether cases are named,
+    or counted, as on a model's card.
     """
-    notes = (seen_note(start, cohort, memos), "" if stopped else _stop_note(start, cohort, memos))
-    return tuple(filter(None, (*notes, "" if start is None else _label_note(cohort))))
+    notes = (seen_note(start, cohort, memos, named), "" if stopped else _stop_note(start, cohort, memos, named))
+    return tuple(filter(None, (*notes, "" if start is None else _label_note(cohort, named))))
 
 
-def seen_note(start: Start | None, cohort: Cohort, memos: Memos) -> str:
+def seen_note(start: Start | None, cohort: Cohort, memos: Memos, named: bool = True) -> str:
     """Say so where held-out cases are among those that the start model learned from; else empty."""
     seen = () if start is None else seen_cases(start, cohort.with_role("validation"), memos)
     if not seen:
         return ""
-    return (
-        f"The start model was trained on the labels of {', '.join(seen)}, held out here: figures on what it has seen "
-        "are too good."
-    )
+    cases, _ = _told(seen, named)
+    return f"The start model was trained on the labels of {cases}: figures on what it has seen are too good."
 
 
-def _stop_note(start: Start | None, cohort: Cohort, memos: Memos) -> str:
+def _stop_note(start: Start | None, cohort: Cohort, memos: Memos, named: bool) -> str:
     met = () if start is None else _known(cohort.with_role("validation"), stopping_scans(start.info), memos)
     if not met:
         return ""
+    cases, comma = _told(met, named)
     return (
-        f"The training of the start model, or one before it, ended when {', '.join(met)}, held out here, no longer "
-        "improved: figures on them may be a little too good."
+        f"The training of the start model, or one before it, ended when {cases}{comma} no longer improved: figures on "
+        "them may be a little too good."
     )
 
 
-def _label_note(cohort: Cohort) -> str:
+def _label_note(cohort: Cohort, named: bool) -> str:
     predicted = [case.id for case in cohort.with_role("validation") if case.label_began]
     if not predicted:
         return ""
+    cases, comma = _told(predicted, named)
     return (
-        f"The labels of {', '.join(predicted)}, held out here, began as predictions of a model: figures of that model, "
-        "and of those that go on from it, may be too good on them."
+        f"The labels of {cases}{comma} began as predictions of a model: figures of that model, and of those that go on "
+        "from it, may be too good on them."
     )
 
 
+def _told(cases: Sequence[str], named: bool) -> tuple[str, str]:
+    """Held-out cases within a sentence, and what follows them where it goes on."""
+    if named:
+        return f"{', '.join(cases)}, held out here", ","
+    return (f"{len(cases)} held-out cases" if len(cases) > 1 else "a held-out case"), ""
+
+
 def _known(cases: Iterable[Case], scans: Collection[tuple[str, str]], memos: Memos) -> tuple[str, ...]:
-    """The ids of ``cases`` that are among the ``scans`` of a card, (id, digest)."""
+    """The ids of ``cases`` that are among the ``scans`` of a card, (digest of the name, digest of the voxels)."""
     names, digests = {name for name, _ in scans}, {digest for _, digest in scans if digest}
 
     def is_known(case: Case) -> bool:
         digest = scan_digest(case, memos) if digests else ""
-        return digest in digests or (case.id in names if not digest else (case.id, "") in scans)
+        name = digest_of(case.id)
+        return digest in digests or (name in names if not digest else (name, "") in scans)
 
     return tuple(case.id for case in cases if is_known(case))

@@ -132,16 +132,17 @@ def _score(
     return scores
 
 
-def unread_remark(scores: Mapping[str, Any]) -> str:
-    """Say of ``held_out_scores`` which cases were passed over; empty where none was."""
+def unread_remark(scores: Mapping[str, Any], named: bool = True) -> str:
+    """Say of ``held_out_scores`` how many cases were passed over, and which, where ``named``; empty where none was."""
     unread: Sequence[str] = scores.get("unread", ())  # scores of older versions lack it
     if not unread:
         return ""
+    which = f" ({some_names(unread)})" if named else ""
     if not scores["count"]:
-        return f"How good the model is was not measured: no held-out case could be read ({some_names(unread)})."
+        return f"How good the model is was not measured: no held-out case could be read{which}."
     return (
-        f"{len(unread)} of {len(unread) + scores['count']} held-out cases could not be read and are not in the figures "
-        f"({some_names(unread)})."
+        f"{len(unread)} of {len(unread) + scores['count']} held-out cases could not be read and are not in the figures"
+        f"{which}."
     )
 
 
