@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 from accuracy_report import Result, cases_table, comparison_table, conditions, curves, result, runs_table
-from bench_accuracy import command_line, run_of, runs_of, section_of
+from bench_accuracy import command_line, prepare, run_of, runs_of, section_of
 from cohorts import left_atria
 from intervals import mean_interval, paired
 from trainings import Finished
@@ -121,9 +121,21 @@ def test_a_command_names_each_run_with_its_seeds(tmp_path):
     options.runs.append(run_of("no-occ"))
     assert ("no-occ", 7) in runs_of(options)
     assert "--runs caml:0,1 labeled-only:0 no-occ --seeds 7" in command_line("bench_accuracy.py", options)
-    for wrong in ("camel", "caml:first"):
+    for wrong in ("camel", "caml:first", "caml:0@many"):
         with pytest.raises(argparse.ArgumentTypeError):
             run_of(wrong)
+
+
+def test_a_run_may_have_a_length_of_its_own(tmp_path):
+    runs = [run_of("caml"), run_of("paper-losses:0@1500")]
+    options = argparse.Namespace(runs=runs, seeds=[0], iterations=4000, budget="20m", at_once=1, dtype="fp32")
+    options.base_filters = options.threads = options.patch = None
+    steps = {}
+    for name, seed in runs_of(options):
+        words = prepare(tmp_path, tmp_path / "cohort.json", name, seed, options).options
+        steps[name] = words[words.index("--iterations") + 1]
+    assert steps == {"caml": "4000", "paper-losses": "1500"}
+    assert "--runs caml paper-losses:0@1500 --seeds 0 --iterations 4000" in command_line("bench_accuracy.py", options)
 
 
 def test_runs_made_apart_have_a_section_of_their_own():

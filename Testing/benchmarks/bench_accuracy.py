@@ -77,29 +77,36 @@ def _jobs(folder: Path, source: Path, labels: int, options: argparse.Namespace) 
 
 def runs_of(options: argparse.Namespace) -> list[tuple[str, int]]:
     """Names with their seeds, every name with its first seed first."""
-    wanted = [(name, seeds or options.seeds) for name, seeds in options.runs]
+    wanted = [(run.name, run.seeds or options.seeds) for run in options.runs]
     longest = max(len(seeds) for _, seeds in wanted)
     return [(name, seeds[place]) for place in range(longest) for name, seeds in wanted if place < len(seeds)]
 
 
 class Seeded(NamedTuple):
-    """A variant's name, or a budget, and its seeds, None for those of --seeds; written NAME or NAME:0,1."""
+    """A variant's name, or a budget, its seeds, None for those of --seeds, and its own number of iterations.
+
+    Written NAME, NAME:0,1 or NAME:0,1@1594.
+    """
 
     name: str
     seeds: tuple[int, ...] | None = None
+    iterations: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> Seeded:
-        """Raise ArgumentTypeError where a seed is no number."""
-        name, _, seeds = text.partition(":")
+        """Raise ArgumentTypeError where a seed, or the number of iterations, is no number."""
+        words, _, iterations = text.partition("@")
+        name, _, seeds = words.partition(":")
         try:
-            return cls(name, tuple(int(seed) for seed in seeds.split(",")) if seeds else None)
+            numbers = tuple(int(seed) for seed in seeds.split(",")) if seeds else None
+            return cls(name, numbers, int(iterations) if iterations else None)
         except ValueError as error:
-            msg = f"{seeds!r} are no seeds; write them as 0,1"
+            msg = f"{text!r}: write seeds and iterations as {name}:0,1@1500"
             raise argparse.ArgumentTypeError(msg) from error
 
     def __str__(self) -> str:
-        return self.name if self.seeds is None else f"{self.name}:{','.join(map(str, self.seeds))}"
+        seeds = "" if self.seeds is None else f":{','.join(map(str, self.seeds))}"
+        return f"{self.name}{seeds}{'' if self.iterations is None else f'@{self.iterations}'}"
 
 
 def run_of(text: str) -> Seeded:
@@ -115,8 +122,9 @@ def prepare(folder: Path, cohort: Path, name: str, seed: int, options: argparse.
     """The training of a variant with a seed; all seeds of a variant get the iterations that were planned for it."""
     variant = VARIANTS[name]
     words = words_of_options(options, variant.options)
-    if options.iterations is not None:
-        steps: tuple[str, ...] = ("--iterations", str(options.iterations))
+    own = next((run.iterations for run in options.runs if run.name == name), None)
+    if (iterations := own or options.iterations) is not None:
+        steps: tuple[str, ...] = ("--iterations", str(iterations))
     else:
         training = Training(folder / name, cohort, words, variant.changes)
         plan = planned(folder / "plans" / f"{name}-{options.budget}.json", training, options.budget)
@@ -184,7 +192,8 @@ def command_line(script: str, options: argparse.Namespace) -> str:
 def add_options(parser: argparse.ArgumentParser, runs: Sequence[str]) -> None:
     """Options that both accuracy benchmarks have."""
     chosen = [Seeded(name) for name in runs]
-    parser.add_argument("--runs", nargs="+", type=run_of, default=chosen, metavar="NAME[:SEEDS]", help=_names())
+    form = "NAME[:SEEDS][@ITERATIONS]"
+    parser.add_argument("--runs", nargs="+", type=run_of, default=chosen, metavar=form, help=_names())
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     length_ = parser.add_mutually_exclusive_group()
     length_.add_argument("--budget", default="20m", help="of each run, as caml train has it (default: 20m)")
@@ -205,7 +214,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _names() -> str:
-    return f"what to compare, of: {', '.join(VARIANTS)}; with seeds of its own as NAME:0,1"
+    return f"what to compare, of: {', '.join(VARIANTS)}; with seeds and a length of its own as NAME:0,1@1500"
 
 
 def _options() -> argparse.Namespace:
