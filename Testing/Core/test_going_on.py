@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from pathlib import Path
@@ -18,7 +19,7 @@ from caml_core.data.cohort import load_cohort
 from caml_core.errors import ResourceError, TrainingError
 from caml_core.events import Listener, silent
 from caml_core.model_file import ModelInfo, load_model, save_model
-from caml_core.presets import default_preset, paper_preset
+from caml_core.presets import Preset, default_preset, paper_preset
 from caml_core.rounds import parts
 from caml_core.rounds import round as round_module
 from caml_core.rounds.request import RoundRequest
@@ -29,6 +30,7 @@ from caml_core.training import run as run_module
 from caml_core.training.at_hand import at_hand
 from caml_core.training.checkpoint import load_checkpoint
 from caml_core.training.engine import Engine
+from caml_core.training.measurement import random_batch
 from caml_core.training.request import Request
 from caml_core.training.run import Session, resume_training, run_training
 from caml_core.training.run_folder import MetricsTable, RunFolder
@@ -94,6 +96,28 @@ def test_a_training_in_fp16_goes_back_to_it_after_a_session_without() -> None:
     found.scaler.load_state_dict({**found.scaler.state_dict(), "scale": first / 8})
     back.load_state_dict(found.state_dict())
     assert back.scaler.get_scale() == first / 8
+
+
+@pytest.mark.parametrize("preset", [default_preset(1, 3), paper_preset(1, 3, 4)])
+@pytest.mark.parametrize("last", [True, False])
+def test_moments_stay_with_their_weights_in_another_memory_layout(preset: Preset, last: bool) -> None:
+    """A training of a GPU that goes on on the processor, and the other way round."""
+    plan = tiny_plan(optimizer=preset.optimizer)
+    there, here = (
+        Engine(dataclasses.replace(plan, numeric=dataclasses.replace(ONE_THREAD, channels_last=layout)), 1)
+        for layout in (not last, last)
+    )
+    there.step(random_batch(plan), plan.iterations - 1)
+    here.load_state_dict(copy.deepcopy(there.state_dict()))
+    for engine in (there, here):
+        generator = torch.Generator().manual_seed(0)
+        for parameter in engine.network.parameters():
+            parameter.grad = torch.empty_like(parameter).copy_(torch.randn(parameter.shape, generator=generator))
+        engine.optimizer.step()
+    for weight, wanted in zip(here.network.parameters(), there.network.parameters()):
+        assert torch.allclose(weight, wanted, rtol=0, atol=1e-7)
+    state = here.optimizer.state
+    assert all(m.stride() == p.stride() for p, kept in state.items() for m in kept.values() if m.shape == p.shape)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without the device")

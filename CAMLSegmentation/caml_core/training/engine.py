@@ -134,6 +134,7 @@ class Engine:
                 self._fixed = copy.deepcopy(self.average.network)
                 self._fixed.load_state_dict(state["teacher"])
         self.optimizer.load_state_dict(state["optimizer"])
+        _lay_out_moments(self.optimizer)
         self.bank.load_state_dict(state["bank"])
         if state["scaler"]:  # empty after a session in other arithmetic: the scale is found anew
             self.scaler.load_state_dict(state["scaler"])
@@ -277,6 +278,18 @@ def _optimizer(network: CamlNetwork, config: OptimizerConfig) -> torch.optim.Opt
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
     return torch.optim.AdamW(groups, **common)
+
+
+def _lay_out_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments the memory layout of their weights, which a session on another device may have had otherwise.
+
+    Fused steps go through both as they lie in memory: on a processor each weight would get another one's moments, and
+    on a GPU torch refuses them.
+    """
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _parameter_groups(network: CamlNetwork, config: OptimizerConfig) -> list[dict[str, Any]]:
