@@ -152,6 +152,17 @@ def test_what_this_processor_does_not_know_is_not_asked_of_it(monkeypatch: pytes
     assert "float32" in told[0] and torch.get_num_threads() == threads <= (os.cpu_count() or 1)
 
 
+def test_patches_that_became_too_small_for_bf16_are_gone_on_with_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan on disk keeps the arithmetic with which it was begun when its patch had to shrink."""
+    told: list[str] = []
+    monkeypatch.setattr(at_hand_module, "_knows_bf16", lambda: True)  # an input of the machine
+    plan = tiny_plan(numeric=dataclasses.replace(ONE_THREAD, dtype="bf16"))
+    assert at_hand(plan, warnings_to(told)) == plan and not told
+    small = dataclasses.replace(plan, geometry=dataclasses.replace(plan.geometry, patch=(8, 16, 16)))
+    assert at_hand(small, warnings_to(told)).numeric == ONE_THREAD
+    assert "patches of this size" in told[0] and "float32" in told[0]
+
+
 # The start model
 
 

@@ -19,7 +19,7 @@ from caml_core.model import CamlNetwork, CamlOutput
 from caml_core.training import trainer as trainer_module
 from caml_core.training.checkpoint import load_checkpoint
 from caml_core.training.engine import Engine
-from caml_core.training.measurement import random_batch
+from caml_core.training.measurement import bf16_gradients_are_right, random_batch
 from caml_core.training.memory import smaller_plan
 from caml_core.training.run_folder import RunFolder
 from caml_core.training.trainer import Streams, Trainer
@@ -137,6 +137,19 @@ def test_one_sample_of_the_smallest_patch_is_never_tried() -> None:
     alone = Engine(dataclasses.replace(two, batch_labeled=1, batch_unlabeled=1), 1)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         alone.step(random_batch(alone.plan), alone.plan.iterations - 1)
+
+
+def test_patches_that_bf16_cannot_train_are_trained_in_float32() -> None:
+    """The first axis has two voxels in the deepest stage; other devices and sizes stay with what is fastest."""
+    bf16 = NumericMode("bf16", channels_last=True, threads=1)
+    plan = tiny_plan(numeric=bf16, batch_labeled=1, batch_unlabeled=1)
+    assert bf16_gradients_are_right(plan)
+    smaller, on_a_gpu = smaller_plan(plan), smaller_plan(dataclasses.replace(plan, device="cuda:0"))
+    assert smaller is not None and on_a_gpu is not None
+    assert smaller.geometry.patch == on_a_gpu.geometry.patch == (8, 16, 16)
+    assert smaller.numeric == dataclasses.replace(bf16, dtype="fp32") and on_a_gpu.numeric == bf16
+    wide = smaller_plan(dataclasses.replace(plan, geometry=dataclasses.replace(plan.geometry, patch=(16, 32, 16))))
+    assert wide is not None and wide.numeric == bf16
 
 
 def _no_memory_on_a_gpu(*_: object, **__: object) -> None:

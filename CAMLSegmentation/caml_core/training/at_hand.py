@@ -12,6 +12,7 @@ from ..config import NumericMode, Plan
 from ..device import choose_device, use_threads
 from ..errors import DeviceBusyError, ResourceError
 from ..events import Listener
+from .measurement import bf16_gradients_are_right
 from .planner import recomputed_stages
 
 
@@ -22,8 +23,9 @@ def at_hand(plan: Plan, listener: Listener, device: str = "auto") -> Plan:
     where nothing had to change.
     """
     plan = _moved(plan, device_at_hand(plan.device, listener, device))
-    if plan.device == "cpu" and plan.numeric.dtype == "bf16" and not _knows_bf16():
-        message = "This processor has no bfloat16, in which the training was begun; it goes on in float32."
+    if plan.device == "cpu" and plan.numeric.dtype == "bf16" and not (_knows_bf16() and bf16_gradients_are_right(plan)):
+        fault = "has no bfloat16" if not _knows_bf16() else "cannot train patches of this size in bfloat16"
+        message = f"This processor {fault}, in which the training was begun; it goes on in float32."
         listener("warning", {"message": message})
         plan = _with_numeric(plan, dataclasses.replace(plan.numeric, dtype="fp32"))
     if plan.numeric.threads > (os.cpu_count() or 1):  # of a larger machine: they would wait for each other

@@ -12,7 +12,7 @@ from ..device import available_ram, forget_peak_memory
 from ..errors import ResourceError
 from ..model_file import network_shapes
 from .engine import Engine
-from .measurement import peak_mb, random_batch, with_small_patch
+from .measurement import bf16_gradients_are_right, peak_mb, random_batch, with_small_patch
 
 #: The note of a plan whose patch had to become smaller begins like this.
 SHRUNK = "The patch was made smaller"
@@ -110,7 +110,8 @@ def smaller_patch(patch: Triple, divisor: Triple, model: MemoryModel) -> Triple 
 def smaller_plan(plan: Plan) -> Plan | None:
     """Return ``plan`` with half the batch, or with one sample a stream with half the patch; None at the end.
 
-    One sample is never a single voxel in the deepest stage, where batch normalisation needs more.
+    One sample is never a single voxel in the deepest stage, where batch normalisation needs more. Patches that bfloat16
+    cannot train on the processor are trained in float32.
     """
     patch, divisor = list(plan.geometry.patch), plan.network.divisor
     if plan.batch_labeled > 1 or plan.batch_unlabeled > 1:
@@ -125,7 +126,10 @@ def smaller_plan(plan: Plan) -> Plan | None:
     if patch == list(divisor):
         return None
     x, y, z = patch
-    return dataclasses.replace(plan, geometry=dataclasses.replace(plan.geometry, patch=(x, y, z)))
+    smaller = _with_patch(plan, (x, y, z))
+    if plan.numeric.dtype == "bf16" and not bf16_gradients_are_right(smaller):
+        return dataclasses.replace(smaller, numeric=dataclasses.replace(plan.numeric, dtype="fp32"))
+    return smaller
 
 
 def measure_memory(plan: Plan, labeled_cases: int) -> MemoryModel:

@@ -314,9 +314,9 @@ class Trainer:
                 "programs and resume the training, or choose the processor as device and resume it there (on the "
                 "command line: --resume with --device cpu)."
             ) from error
-        note = f"Out of memory: went on with batch {smaller.batch_labeled} and patch {smaller.geometry.patch}."
-        self.plan = dataclasses.replace(smaller, notes=(*self.plan.notes, note))
-        self.engine.plan = self.plan
+        note = f"Out of memory: went on with batch {smaller.batch_labeled} and patch {smaller.geometry.patch}"
+        note += "." if smaller.numeric == self.plan.numeric else ", which takes float32."
+        self.plan = self.engine.plan = dataclasses.replace(smaller, notes=(*self.plan.notes, note))
         self._shrunk = True
         _empty_cache()
         self._listener("warning", {"message": note})
