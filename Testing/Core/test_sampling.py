@@ -10,7 +10,7 @@ import torch
 from synthetic import SIZE, prepared, tiny_plan
 
 from caml_core.config import AugmentationConfig, Geometry
-from caml_core.data.augmentation import _random_affine, augment_intensities, sample_patch
+from caml_core.data.augmentation import _random_affine, augment_intensities, sample_patch, steepest_turns
 from caml_core.data.cache import PreparedCase
 from caml_core.data.sampler import Batch, TwoStreamSampler, patch_center
 from caml_core.seeding import generator_for
@@ -126,6 +126,31 @@ def test_turns_are_those_of_the_patients_space() -> None:
         for seed in range(30)
     ]
     assert np.mean(inside) > 0.85, "what lies outside of a case teaches nothing"
+
+
+@pytest.mark.parametrize("size", [(64, 64, 1), (1, 64, 64), (64, 64, 4), (96, 64, 6)])
+def test_turns_leave_most_of_thin_cases_within_their_patches(size: tuple[int, int, int]) -> None:
+    """Slabs, and single slices, turn in their own plane as all others do; out of it they would be gone."""
+    turn = AugmentationConfig(affine_probability=1.0, rotation_degrees=15.0)
+    thin = dataclasses.replace(prepared(0, "unlabeled"), image=np.ones((1, *size), np.float16))
+    middle = (np.array(size) - 1) / 2
+    inside = [float(sample_patch(thin, middle, size, turn, _rng(seed))[0].mean()) for seed in range(30)]
+    assert np.mean(inside) > 0.75
+    steepest = steepest_turns(size, size, (1.0, 1.0, 1.0))
+    assert steepest[np.argmin(size)] > 15 and np.sort(steepest)[1] < 6
+
+
+def test_turns_of_cases_that_are_no_slabs_are_as_steep_as_any() -> None:
+    turn = AugmentationConfig(affine_probability=1.0, rotation_degrees=15.0)
+    for size, patch, spacing in (
+        (SIZE, (16, 16, 16), (1.0, 1.0, 1.0)),
+        ((144, 144, 60), (112, 112, 48), (1.0, 1.0, 1.0)),
+        ((256, 256, 20), (128, 128, 16), (0.8, 0.8, 5.0)),
+    ):
+        steepest = steepest_turns(size, patch, spacing)
+        for seed in range(5):
+            plain, limited = (_random_affine(turn, _rng(seed), spacing, *most) for most in ((), (steepest,)))
+            assert plain is not None and np.array_equal(plain, limited)
 
 
 def test_batches_are_turned_by_the_voxels_of_their_plan() -> None:

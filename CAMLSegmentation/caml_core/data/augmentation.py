@@ -47,7 +47,7 @@ def place_patch(
     spacing: Spacing = (1.0, 1.0, 1.0),
 ) -> tuple[Tensor, Tensor | None]:
     """As ``sample_patch``, turned, scaled and mirrored, with the intensities as they are."""
-    matrix = _random_affine(config, rng, spacing)
+    matrix = _random_affine(config, rng, spacing, steepest_turns(case.image.shape[-3:], patch, spacing))
     image, label = _extract(case, center, patch, matrix)
     return _mirror(image, label, config, rng)
 
@@ -72,14 +72,29 @@ def augment_intensities(image: Tensor, config: AugmentationConfig, rng: np.rando
     return image
 
 
-def _random_affine(config: AugmentationConfig, rng: np.random.Generator, spacing: Spacing) -> np.ndarray | None:
-    """Patch voxels to case voxels, [3, 3], or None for the identity.
+def steepest_turns(size: Sequence[int], patch: Triple, spacing: Spacing) -> np.ndarray:
+    """Return by how many degrees a patch may turn about each axis, [3], without leaving a case of ``size`` voxels.
+
+    Of a few slices a steep turn would leave a strip, and of a single one next to nothing: the ends of the patch's sides
+    stay within the case. Where it is no thinner than a quarter of them, turns of 15 degrees do so anyway.
+    """
+    depth = np.multiply(size, spacing)
+    side = np.minimum(size, patch) * np.asarray(spacing)
+    sines = [min(depth[i] / side[j], depth[j] / side[i], 1.0) for i, j in ((1, 2), (0, 2), (0, 1))]
+    return np.degrees(np.arcsin(sines))
+
+
+def _random_affine(
+    config: AugmentationConfig, rng: np.random.Generator, spacing: Spacing, steepest: np.ndarray | float = 90.0
+) -> np.ndarray | None:
+    """Patch voxels to case voxels, [3, 3], or None for the identity. steepest: as ``steepest_turns`` gives it.
 
     A turn is one of the patient's space: between voxels of 1 x 1 x 8 mm one of 15 degrees would tilt slices by 65.
     """
     if config.affine_probability <= 0 or rng.random() >= config.affine_probability:
         return None
-    angles = np.radians(rng.uniform(-config.rotation_degrees, config.rotation_degrees, 3))
+    largest = np.minimum(config.rotation_degrees, steepest)
+    angles = np.radians(rng.uniform(-largest, largest, 3))
     matrix = np.eye(3)
     for axis, angle in enumerate(angles):
         i, j = [k for k in range(3) if k != axis]
