@@ -9,7 +9,6 @@ Slicer reverses the slices of left-handed files.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -290,21 +289,6 @@ def addVolume(array: Any, grid: Grid, name: str) -> Any:
 def segmentMask(segmentationNode: Any, segmentId: str, volumeNode: Any) -> Any:
     """Return where a segment lies on a volume's grid, as a numpy array of truth values [k, j, i]."""
     return slicer.util.arrayFromSegmentBinaryLabelmap(segmentationNode, segmentId, volumeNode) > 0
-
-
-def sameGrid(volumeNodes: Sequence[Any]) -> bool:
-    """Whether volumes have the same number of voxels in the same places of the world, to a tenth of a voxel."""
-    first = volumeNodes[0]
-    reference, spacing = worldMatrix(first), min(first.GetSpacing())
-    for other in volumeNodes[1:]:
-        if other.GetImageData().GetDimensions() != first.GetImageData().GetDimensions():
-            return False
-        matrix, dimensions = worldMatrix(other), first.GetImageData().GetDimensions()
-        for corner in Region.corners([(0, n - 1) for n in dimensions]):
-            a, b = reference.MultiplyPoint((*corner, 1.0)), matrix.MultiplyPoint((*corner, 1.0))
-            if max(abs(x - y) for x, y in zip(a[:3], b[:3])) > 0.1 * spacing:
-                return False
-    return True
 
 
 def _matrixOf(grid: Grid) -> Any:

@@ -16,7 +16,7 @@ from slicer.i18n import tr as _
 from caml_core.errors import CamlError, DataError, ResourceError
 from caml_core.model_file import ModelCard
 
-from . import ResultTable, Review, SegmentationResult, VolumeExchange
+from . import ResultTable, Review, SegmentationResult, SharedGrid, VolumeExchange
 from .Frames import ShownFrame, shownFrame
 from .Job import FolderResults, JobFiles, Settings
 from .ResultTable import Measures
@@ -137,12 +137,8 @@ class VolumeWork(_InScene):
                 raise DataError(_("{volume} was removed from the scene; its result is dropped.").format(volume=name))
             if fault := VolumeExchange.checkVolume(node):
                 raise DataError(fault)
-        if len(nodes) > 1 and not VolumeExchange.sameGrid(nodes):
-            raise DataError(
-                _("The channels {names} lie on different grids; resample them onto one grid first.").format(
-                    names=", ".join(node.GetName() for node in nodes)
-                )
-            )
+        if len(nodes) > 1 and (fault := SharedGrid.fault(nodes)):
+            raise DataError(fault)
 
     def _state(self) -> tuple[ShownFrame | None, int]:
         volumeNode = self.volumeNodes[0]

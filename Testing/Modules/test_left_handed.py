@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import vtk
-from CAMLSegmentationLib import VolumeExchange
+from CAMLSegmentationLib import SharedGrid, VolumeExchange
 from test_training_moved import move, opened
 from training_tools import AXES, accept, add_scan, ball, case_of, draw, message, predict, roles, scan, write_folder
 from vtk.util.numpy_support import vtk_to_numpy
@@ -165,7 +165,7 @@ def test_the_map_of_the_disagreement_lies_on_the_prediction(training, tmp_path, 
     node = showPrediction(training.logic.cohort, CASE)
     mapNode = disagreementMap(training.logic.cohort, CASE)
     values = slicer.util.arrayFromVolume(mapNode)
-    assert values.dtype == kind and VolumeExchange.sameGrid([volume, mapNode])
+    assert values.dtype == kind and SharedGrid.sameGrid([volume, mapNode])
     assert np.array_equal(values > 0, expected) and np.array_equal(shown(node, volume), expected)
     stops = Review.findStops(mapNode)
     assert stops[0].slice in np.flatnonzero(expected.any(axis=(1, 2)))

@@ -305,12 +305,3 @@ def test_facts_of_a_volume_are_those_of_the_patient(exchange, a_volume):
     assert facts.size == (26, 24, 20) and facts.spacing == pytest.approx((0.4, 0.5, 6.0))
     assert facts.direction == pytest.approx((1, 0, 0, 0, 1, 0, 0, 0, 1))
     assert (facts.lowest, facts.highest) == (noise().min(), noise().max())
-
-
-def test_volumes_share_a_grid_only_where_their_voxels_coincide(exchange, a_volume):
-    first = a_volume("a", noise(), GRIDS["oblique"])
-    moved = GRIDS["oblique"].copy()
-    moved[0, 3] += 0.5
-    assert exchange.sameGrid([first, a_volume("b", noise(seed=1), GRIDS["oblique"])])
-    assert not exchange.sameGrid([first, a_volume("c", noise(), moved)])
-    assert not exchange.sameGrid([first, a_volume("d", noise((26, 24, 21)), GRIDS["oblique"])])
