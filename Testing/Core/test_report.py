@@ -310,6 +310,32 @@ def test_figures_are_those_of_the_metrics(study, report):
         assert figures["cases"][case.id]["Bad"]["Left atrium"] == pytest.approx(expected["Left atrium"])
 
 
+def test_means_that_hold_cases_without_the_segment_are_told_with_that(study, tmp_path):
+    """Neither has it: a Dice of 1 and a distance of 0. One alone has it: the image's diagonal."""
+    first, second = load_cohort(study / "cohort" / "test.csv").cases
+    found = read_labels(first.label)
+    nothing = tmp_path / "nothing.seg.nrrd"
+    write_labels(nothing, np.zeros_like(found.array), found.grid, SEGMENTS)
+    cases = [f"{first.id},{first.images[0]},{nothing}", f"{second.id},{second.images[0]},{second.label}"]
+    (tmp_path / "cases.csv").write_text("\n".join(["id,image,label", *cases]) + "\n", encoding="utf-8")
+    shutil.copytree(study / "good" / "test", tmp_path / "good")
+    shutil.copy(nothing, tmp_path / "good" / f"{first.id}.seg.nrrd")
+    runs = (
+        ReportedRun("Bad", study / "bad", study / "bad" / "test"),
+        ReportedRun("Good", study / "good", tmp_path / "good"),
+    )
+    page = write_report(Description("T", (Section("S", runs, "", tmp_path / "cases.csv"),)), tmp_path / "report")
+    section = json.loads((page.parent / "report.json").read_text())["sections"][0]
+    other = section["cases"][second.id]["Good"]["Left atrium"]["dice"]
+    said = [text for text in section["verdicts"] if "case(s)" in text]
+    assert said == [
+        "Bad: Left atrium: the prediction alone has it in 1 case(s); their distances are the image's diagonal.",
+        "Good: Left atrium: in 1 of 2 case(s) neither reference nor segmentation has it, which counts as a Dice of 1; "
+        f"mean Dice of the other 1: {other:.3f}.",
+    ]
+    assert all(html.escape(text) in page.read_text(encoding="utf-8") for text in said)
+
+
 def test_a_missing_segmentation_is_named(study, tmp_path, caml):
     code, _, err = caml(
         "report", study / "bad", "-o", tmp_path, "--cases", study / "cohort" / "test.csv", "--predictions", tmp_path

@@ -99,7 +99,7 @@ def lines(evaluation: Evaluation, columns: Sequence[str] = ("dice", "jaccard", "
         rows.append([f"mean of {len(evaluation.cases)}", name, *means])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
-    return text + list(_remarks(evaluation))
+    return text + figure_remarks(evaluation.cases) + list(evaluation.notes)
 
 
 def empty_remarks(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
@@ -120,6 +120,21 @@ def empty_remarks(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> lis
                 f"{remark}; mean Dice of the other {len(others)}: {np.mean(others):.3f}." if others else f"{remark}."
             )
     return remarks
+
+
+def figure_remarks(cases: Mapping[str, CaseRow]) -> list[str]:
+    """Say of which segments means hold distances of cases that have nothing of them on one side, or on both.
+
+    ``cases``: case -> segment -> metrics of ``case_metrics``.
+    """
+    remarks = []
+    for name in dict.fromkeys(name for row in cases.values() for name in row):
+        for flag, meaning in (("missed", "has none of it where the reference does"), ("invented", "alone has it")):
+            if count := sum(row[name][flag] > 0 for row in cases.values() if name in row):
+                remarks.append(
+                    f"{name}: the prediction {meaning} in {count} case(s); their distances are the image's diagonal."
+                )
+    return remarks + empty_remarks(cases)
 
 
 def _numbering_note(cases: Mapping[str, CaseRow]) -> tuple[str, ...]:
@@ -262,15 +277,6 @@ def _table(evaluation: Evaluation) -> Iterable[list[str]]:
             # Of the flags it is their number that counts.
             figures = (summary[c].get(statistic, summary[c].get("count", 0.0)) for c in columns)
             yield [statistic, name, *(f"{figure:.6g}" for figure in figures)]
-
-
-def _remarks(evaluation: Evaluation) -> Iterable[str]:
-    for name, summary in evaluation.summary.items():
-        for flag, meaning in (("missed", "has none of it where the reference does"), ("invented", "alone has it")):
-            if count := int(summary[flag]["count"]):
-                yield f"{name}: the prediction {meaning} in {count} case(s); their distances are the image's diagonal."
-    yield from empty_remarks(evaluation.cases)
-    yield from evaluation.notes
 
 
 def _shown(column: str, value: float) -> str:

@@ -14,6 +14,7 @@ from ..data.cohort import load_cohort
 from ..data.files import make_folder, replacing
 from ..errors import Cancelled, ResourceError
 from ..events import Listener, silent
+from ..inference.evaluation import figure_remarks
 from ..serialization import write_json
 from . import figures, page
 from .cases import ComparedCase, compare, judged, reference_segments, with_one_structure
@@ -104,8 +105,11 @@ def _cases(
         title = page.heading(3, segment.name) if len(segments) > 1 else ""
         rows = figures.rows(found, names, segment.name)
         tables.append(title + page.table(figures.header(names), rows, last_is_mean=True))
-    verdicts = [figures.verdict(found, names, segment.name) for segment in segments] + list(dict.fromkeys(notes))
-    return verdicts, ["".join(tables), *drawn], found
+    verdicts = [figures.verdict(found, names, segment.name) for segment in segments]
+    for name in names:
+        by_case = {case: by_training[name] for case, by_training in found.items()}
+        verdicts += [f"{name}: {remark}" for remark in figure_remarks(by_case)]
+    return verdicts + list(dict.fromkeys(notes)), ["".join(tables), *drawn], found
 
 
 def _drawn_case(case: ComparedCase, index: Path, slug: str) -> str:
