@@ -161,7 +161,7 @@ def _center(mapNode: Any, plane: Any, index: int) -> tuple[float, float, float]:
     # The middle of several patches may lie where nothing is: take the voxel whose surroundings are worst.
     around = sum(numpy.roll(numpy.roll(weights, dy, 0), dx, 1) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
     row, column = numpy.unravel_index(int(around.argmax()), plane.shape)
-    x, y, z, _one = VolumeExchange.worldMatrix(mapNode).MultiplyPoint((float(column), float(row), float(index), 1.0))
+    x, y, z = VolumeExchange.shownPlaces(mapNode, [(float(column), float(row), float(index))])[0]
     return x, y, z
 
 

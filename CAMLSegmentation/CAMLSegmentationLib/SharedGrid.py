@@ -6,8 +6,6 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import slicer
-import vtk
 from slicer.i18n import tr as _
 
 from . import Region, VolumeExchange
@@ -57,9 +55,6 @@ def _writtenCorners(volumeNode: Any) -> list[Place]:
 
 
 def _shownPlaces(volumeNode: Any) -> list[Place]:
-    """Where the scene shows voxels of all parts of a volume, whatever its transform is like."""
-    toWorld, matrix = vtk.vtkGeneralTransform(), vtk.vtkMatrix4x4()
-    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(volumeNode.GetParentTransformNode(), None, toWorld)
-    volumeNode.GetIJKToRASMatrix(matrix)
+    """Where the scene shows voxels of all parts of a volume."""
     steps = [[i * (n - 1) / _PARTS for i in range(_PARTS + 1)] for n in volumeNode.GetImageData().GetDimensions()]
-    return [toWorld.TransformPoint(matrix.MultiplyPoint((*ijk, 1.0))[:3]) for ijk in itertools.product(*steps)]
+    return VolumeExchange.shownPlaces(volumeNode, itertools.product(*steps))

@@ -9,6 +9,7 @@ Slicer reverses the slices of left-handed files.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,6 +171,17 @@ def worldMatrix(volumeNode: Any) -> Any:
     if toWorld is not None:
         vtk.vtkMatrix4x4.Multiply4x4(toWorld, matrix, matrix)
     return matrix
+
+
+def shownPlaces(volumeNode: Any, indices: Iterable[Sequence[float]]) -> list[tuple[float, ...]]:
+    """Return where the scene shows places of a volume, given as indices of its voxels (i, j, k): world RAS, mm.
+
+    Unlike ``worldMatrix`` that is under transforms that warp or shear, too.
+    """
+    toWorld, matrix = vtk.vtkGeneralTransform(), vtk.vtkMatrix4x4()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(volumeNode.GetParentTransformNode(), None, toWorld)
+    volumeNode.GetIJKToRASMatrix(matrix)
+    return [toWorld.TransformPoint(matrix.MultiplyPoint((*ijk, 1.0))[:3]) for ijk in indices]
 
 
 def readLabels(path: Path, volumeNode: Any, frame: Frame) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from stand_ins import OBLIQUE, SEGMENTS, ijk_to_ras, noise
+from vtk.util.numpy_support import vtk_to_numpy
 
 from caml_core.config import Segment
 
@@ -303,6 +304,37 @@ def test_jumping_moves_the_slice_views_to_the_stop(a_map):
     for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
         position = [node.GetSliceToRAS().GetElement(row, 3) for row in range(3)]
         assert position == pytest.approx(stop.position, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["moved", "sheared", "warped"])
+def test_stops_are_where_the_scene_shows_them(a_map, kind):
+    """Series of a tilted gantry are loaded with a transform that is not linear."""
+    import slicer
+    import vtk
+    from CAMLSegmentationLib import Review
+
+    before = Review.findStops(a_map)
+    if kind == "warped":
+        transform, warp = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "T"), vtk.vtkGridTransform()
+        field = vtk.vtkImageData()
+        field.SetDimensions(2, 2, 2)
+        field.SetOrigin(-100.0, -100.0, -100.0)
+        field.SetSpacing(200.0, 200.0, 200.0)
+        field.AllocateScalars(vtk.VTK_DOUBLE, 3)
+        vtk_to_numpy(field.GetPointData().GetScalars())[4:] = (0.0, 60.0, 0.0)  # the more, the higher up
+        warp.SetDisplacementGridData(field)
+        transform.SetAndObserveTransformToParent(warp)
+    else:
+        transform, matrix = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "T"), np.eye(4)
+        matrix[1, 2 if kind == "sheared" else 3] = 0.3
+        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+    a_map.SetAndObserveTransformNodeID(transform.GetID())
+    after = Review.findStops(a_map)
+    assert [stop.slice for stop in after] == [stop.slice for stop in before]
+    for own, shown in zip(before, after):
+        expected = [0.0, 0.0, 0.0]
+        a_map.TransformPointToWorld(own.position, expected)
+        assert shown.position == pytest.approx(expected, abs=1e-6) and shown.position != pytest.approx(own.position)
 
 
 def test_an_even_map_has_no_stops(a_volume):
