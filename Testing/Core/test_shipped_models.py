@@ -14,7 +14,7 @@ import pytest
 import torch
 import train_models
 from cards import MOST_BYTES, coarse, faults, write_model
-from recipes import BUNDLED, FOR_MEASURING, RECIPES
+from recipes import BUNDLED, FOR_MEASURING, RECIPES, Cohorts, Recipe
 from synthetic import tiny_plan, write_cohort
 
 from caml_core.data.cohort import load_cohort
@@ -246,12 +246,56 @@ def test_what_trained_on_others_or_otherwise_is_no_twin(benchmarked, runs, tmp_p
         train_models.finished_twin(benchmarked, runs["final"] / "cohort.json")
     with pytest.raises(CamlError, match="other cases"):  # a model that needs no twin
         train_models.finished_twin(benchmarked, None)
+    with pytest.raises(CamlError, match="trained from scratch, and is to be trained from a model"):
+        train_models.finished_twin(benchmarked, own, from_model=True)
     (benchmarked / "asked.json").write_text(json.dumps({"changes": {"mixing": "none"}}))
     with pytest.raises(CamlError, match="CAML as it is"):
         train_models.finished_twin(benchmarked, own)
     (benchmarked / "validation.json").unlink()
     with pytest.raises(CamlError, match="no finished"):
         train_models.finished_twin(benchmarked, own)
+
+
+# A model that starts from another
+
+
+@pytest.fixture
+def starting(runs, tmp_path, monkeypatch) -> Recipe:
+    """A recipe that starts from the model of another recipe, which is there."""
+
+    def cohorts(folder: Path, shared: Path | None, trial: bool) -> Cohorts:
+        lists = [write_cohort(folder / name, labeled=3, validation=held) for name, held in (("all", 0), ("some", 1))]
+        return Cohorts(lists[0], lists[1], "case 4, by a twin")
+
+    before = dataclasses.replace(RECIPE, name="before", home=tmp_path, cohorts=cohorts, start=None, options=())
+    recipe = dataclasses.replace(before, name="after", start="before")
+    assert write_model(before, runs["final"], runs["twin"], "case 7, by a twin", before.file) == []
+    monkeypatch.setitem(RECIPES, "before", before)
+    monkeypatch.setitem(RECIPES, "after", recipe)
+    return recipe
+
+
+@pytest.mark.slow
+def test_a_model_starts_from_another_and_its_twin_from_that_one_s_twin(starting, tmp_path):
+    home, before = tmp_path / "out", RECIPES["before"].file
+    words = ["after", "--iterations", "3", "--base-filters", "2", "--threads", "1", "--output", str(home)]
+    assert train_models.main(words) == 0
+    start, twin, final = (read_card(RunFolder(home / "after" / n).model) for n in ("start/twin", "twin", "final"))
+    origins = [card.info.provenance["start_model"] for card in (start, twin, final)]
+    assert origins == [None, start.info.name, RECIPE.title] and start.info.name != RECIPE.title
+    # The start's twin is as long as the start model, has its grid, and knows the held-out case as little as the twin.
+    assert start.info.provenance["iterations"] == read_card(before).info.provenance["iterations"]
+    assert start.spec.geometry == twin.spec.geometry == final.spec.geometry == read_card(before).spec.geometry
+    for card in (start, twin):
+        assert [c["role"] for c in card.info.provenance["cases"].values()].count("validation") == 1
+    assert faults(home / "after" / "after.caml") == []
+
+
+def test_where_a_twin_starts_is_asked_only_of_a_model_that_starts_from_another(capsys):
+    for words in (["la-08-labels"], ["left-atrium", "--trial"], ["left-atrium", "contrast-vessels"]):
+        with pytest.raises(SystemExit):
+            train_models.main([*words, "--start", "run"])
+        assert "--start" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("values, steps", [(400_000, 2**2), (100_000, 2**3), (99_999, 2**5), (19_999, 2**8)])

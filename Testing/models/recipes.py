@@ -63,7 +63,8 @@ class Recipe:
     """A model: ``name`` of its file, ``make`` target, folder it is installed in, words of its card.
 
     ``cohorts``: writes the lists into a folder; takes the folder of real scans, or None, and whether it is a trial.
-    ``options``: of both trainings, where the planner would be led astray by what the cases are made of.
+    ``options``: of both trainings, where the planner would be led astray by what the cases are made of. ``start``: the
+    recipe whose model the training starts from, and the twin from that model's own twin; it has the grid, too.
     """
 
     name: str
@@ -80,6 +81,12 @@ class Recipe:
     cohorts: Callable[[Path, Path | None, bool], Cohorts]
     budget: str = "100m"
     options: tuple[str, ...] = ()
+    start: str | None = None
+
+    @property
+    def file(self) -> Path:
+        """Where the finished model ships from."""
+        return self.home / f"{self.name}.caml"
 
     def command(self, iterations: int) -> str:
         """What makes the model anew, as long as it was trained: a budget depends on the computer."""
@@ -192,12 +199,13 @@ RECIPES = {
             about="The cavity of the left atrium in late-enhancement MRI, from 80 labelled scans.",
             data="All 80 training cases of the 2018 Atrial Segmentation Challenge that are at hand, with all their "
             "labels; none held out. 40 of them count twice: as they are, and in a wider field of view, whose "
-            "surroundings were made of other cases' tissue. The challenge's test cases were not used.",
+            "surroundings were made of other cases' tissue. The training started from the model that had the labels of "
+            "the first 8 alone and learnt from the others without labels. The challenge's test cases were not used.",
             limits=WIDE_LIMITS,
             license=CHALLENGE_LICENSE,
             citation=f"{CAML} Data: {CHALLENGE}",
             cohorts=_left_atria_and_wide_copies,
-            options=("--spacing", "1.25,1.25,1.25", "--patch", "96,64,40"),
+            start="la-08-labels",
         ),
         Recipe(
             name="contrast-vessels",

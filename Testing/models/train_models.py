@@ -7,6 +7,9 @@ carries, then the model itself on all 80. Everything stays in OUTPUT/NAME: lists
 (which wants a quiet machine), both run folders with their logs, and NAME.caml. The same command goes on where an
 earlier one ended; `caml train --resume OUTPUT/NAME/twin` (or .../final) goes on with one training alone. A training of
 bench_accuracy.py with the same cases is a twin, too: --twin takes its length, grid and figures instead of another.
+
+The left-atrium model starts from the model with 8 labels. So does its twin, from a training with the same 8 labels and
+cases 1-60 alone, which is made first, as long as that model was trained; or --start names one of bench_accuracy.py.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from trainings import Finished, Training, finished, length, planned, train
 from caml_core.data.cohort import load_cohort
 from caml_core.errors import CamlError
 from caml_core.locking import FileLock
+from caml_core.model_file import read_card
 from caml_core.serialization import read_json
 from caml_core.training.run_folder import RunFolder
 
@@ -67,17 +71,21 @@ def make(recipe: Recipe, options: argparse.Namespace) -> Path:
     if options.trial:
         recipe = dataclasses.replace(recipe, title=f"{recipe.title} (trial)", data=TRIAL_DATA)
     cohorts = recipe.cohorts(folder, shared_folder(), options.trial)
-    words = _words(recipe, options)
+    words, start = _words(recipe, options), _start(recipe, options)
     if options.twin is None:
         first = Training(folder / ("final" if cohorts.twin is None else "twin"), cohorts.twin or cohorts.final, words)
-        steps = _length(folder, first, recipe, options)
+        # Of a start model its shape alone decides how long a step takes, and that of the twin's is the same.
+        measured = dataclasses.replace(first, options=(*words, *start))
+        steps = _length(folder, measured, recipe, options)
         if options.plan_only:
             return folder
-        done = _trained(Training(first.folder, first.cohort, (*words, *steps)))
+        own = _start_of_twin(recipe, folder, options) if start else ()
+        done = _trained(dataclasses.replace(first, options=(*words, *own, *steps)))
     else:
-        done = finished_twin(options.twin, cohorts.twin)
+        done = finished_twin(options.twin, cohorts.twin, from_model=bool(start))
     if cohorts.twin is not None:
-        words = (*words, *length(done.plan), *_grid(done.plan, words), *ALL_LABELS)
+        grid = () if start else _grid(done.plan, words)
+        words = (*words, *start, *length(done.plan), *grid, *ALL_LABELS)
         _trained(Training(folder / "final", cohorts.final, words))
     target = folder / f"{recipe.name}.caml"
     lacking = write_model(recipe, folder / "final", done.folder, cohorts.held_out, target)
@@ -87,10 +95,29 @@ def make(recipe: Recipe, options: argparse.Namespace) -> Path:
     return target
 
 
-def finished_twin(folder: Path, cohort: Path | None) -> Finished:
+def _start(recipe: Recipe, options: argparse.Namespace) -> tuple[str, ...]:
+    """Options that let the model's own training start from another; a trial, which has a grid of its own, does not."""
+    return () if recipe.start is None or options.trial else ("--model", str(RECIPES[recipe.start].file))
+
+
+def _start_of_twin(recipe: Recipe, folder: Path, options: argparse.Namespace) -> tuple[str, ...]:
+    """Options that let the twin start from the start model's own twin: that of --start, or one trained here."""
+    assert recipe.start is not None
+    before = RECIPES[recipe.start]
+    cohort = before.cohorts(folder / "start", shared_folder(), False).twin
+    if options.start is not None:
+        return "--model", str(RunFolder(finished_twin(options.start, cohort).folder).model)
+    card = read_card(before.file)
+    assert cohort is not None and card.info.plan is not None
+    words = (*_words(before, options), "--iterations", str(card.info.provenance["planned_iterations"]))
+    done = _trained(Training(folder / "start" / "twin", cohort, (*words, *_grid(card.info.plan, words))))
+    return "--model", str(RunFolder(done.folder).model)
+
+
+def finished_twin(folder: Path, cohort: Path | None, from_model: bool = False) -> Finished:
     """Return a training of CAML that came to its end elsewhere, on the cases of the list ``cohort`` in the same roles.
 
-    Raises CamlError where it is something else.
+    from_model: whether it has to have started from a model. Raises CamlError where it is something else.
     """
     run = RunFolder(folder)
     asked, measured = folder / "asked.json", folder / "measured.json"
@@ -103,6 +130,10 @@ def finished_twin(folder: Path, cohort: Path | None) -> Finished:
     done = finished(folder)
     if read_json(asked)["changes"] or done.plan["labeled_only"]:
         raise CamlError(f"{folder} did not train CAML as it is; name a run called caml-seed-N.")
+    if done.plan["from_model"] != from_model:
+        ways = ("from a model", "from scratch")
+        began, due = ways if not from_model else ways[::-1]
+        raise CamlError(f"{folder} was trained {began}, and is to be trained {due}; name another run.")
     return done
 
 
@@ -121,7 +152,8 @@ def install(model: Path, home: Path, lacking: Sequence[str]) -> Path:
 def _words(recipe: Recipe, options: argparse.Namespace) -> tuple[str, ...]:
     """Options of both trainings of a model."""
     words: tuple[str, ...] = ("--device", "cpu", "--seed", str(options.seed))
-    words = (*words, "--base-filters", str(options.base_filters))
+    if not _start(recipe, options):
+        words = (*words, "--base-filters", str(options.base_filters))
     if options.threads is not None:
         words = (*words, "--threads", str(options.threads))
     return (*words, *(TRIAL if options.trial else recipe.options))
@@ -164,6 +196,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     amount.add_argument("--budget", help="of each training, as caml train has it (default: 100m)")
     amount.add_argument("--iterations", type=int, help="of each training instead of a budget")
     amount.add_argument("--twin", type=Path, help="a finished training of bench_accuracy.py that is the twin")
+    parser.add_argument("--start", type=Path, help="a finished training of bench_accuracy.py that the twin starts from")
     amount.add_argument("--trial", action="store_true", help="a few iterations on a few cases; never to be installed")
     parser.add_argument("--base-filters", type=int, default=BASE_FILTERS, help=f"(default: {BASE_FILTERS})")
     parser.add_argument("--seed", type=int, default=0)
@@ -176,8 +209,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.install and options.trial:
         parser.error("a trial is not installed")
-    if options.twin is not None and len(options.models) > 1:
-        parser.error("--twin belongs to one model")
+    if (options.twin or options.start) is not None and len(options.models) > 1:
+        parser.error("--twin and --start belong to one model")
+    if options.start is not None and (options.trial or options.twin or RECIPES[options.models[0]].start is None):
+        parser.error("--start is for the twin of a model that starts from another, where it is not there yet")
     return options
 
 
