@@ -397,12 +397,15 @@ def _makeTitlesUnique(works: Sequence[Work]) -> None:
 def newFolder() -> Path:
     """Return a new folder for one run, below Slicer's temporary folder; old left-overs are removed.
 
-    Raises ResourceError where it cannot be made.
+    It takes scans, and on Linux anybody may look into that folder: only this user may look into the run's. Raises
+    ResourceError where it cannot be made.
     """
     base = Path(slicer.app.temporaryPath) / _FOLDER
     folder = base / f"run-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     try:
-        (folder / "outputs").mkdir(parents=True)
+        base.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(0o700)
+        (folder / "outputs").mkdir()
         _removeStale(base)
     except OSError as error:
         sentence = _("Slicer's temporary folder {folder} cannot be used ({reason}); choose another in its settings.")

@@ -19,6 +19,22 @@ def user_cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "caml"
 
 
+def user_cases_folder() -> Path:
+    """The folder of prepared scans in the cache; in the system's own place it is made, and then for this user alone.
+
+    A folder that CAML_CACHE_DIR names may be meant for several users: there nothing is made. Where the folder cannot be
+    made, whoever writes into it says so.
+    """
+    folder = user_cache_folder() / "cases"
+    if os.name != "nt" and not os.environ.get("CAML_CACHE_DIR"):  # on Windows others may not look there anyway
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(0o700)
+        except OSError:  # mostly since it is there: its permissions are the user's choice
+            pass
+    return folder
+
+
 def user_models_folder() -> Path:
     """The per-user folder of models: CAML_MODELS_DIR where it is set, else the system's own place for data.
 

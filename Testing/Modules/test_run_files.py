@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
 import pytest
 from stand_ins import ijk_to_ras, noise
 from test_run import a_folder_of_scans, a_logic, a_model, ears, results, started, workers  # noqa: F401
@@ -74,3 +77,15 @@ def test_a_file_that_cannot_be_removed_costs_no_result(a_logic, a_model, a_volum
     workers[0].segment(0)
     workers[0].finish()
     assert not run.summary.failures and len(run.summary.deliveries) == 1 and len(results()) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders of a user are nobody else's there")
+def test_nobody_else_may_look_into_the_scans_of_a_run(a_scene):  # noqa: F811
+    from CAMLSegmentationLib.Run import newFolder
+
+    before = os.umask(0o022)
+    try:
+        folder = newFolder()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700 and (folder / "outputs").is_dir()

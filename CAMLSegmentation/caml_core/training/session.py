@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..cache_location import user_cache_folder
+from ..cache_location import user_cases_folder
 from ..data.memos import Memos, memos_of
 from ..errors import Cancelled
 from ..events import Listener
@@ -49,7 +49,7 @@ class Session:
 
 def cases_folder(chosen: Path | None) -> Path:
     """Return where prepared cases are kept, and what was seen of them (``chosen`` None: the user's own place)."""
-    return chosen or user_cache_folder() / "cases"
+    return chosen or user_cases_folder()
 
 
 def case_memos(cache_folder: Path | None) -> Memos:
