@@ -28,7 +28,7 @@ LIGHT = (
     *("data.files", "data.cohort", "cache_location", "model_file", "model_library", "model_fit", "anatomy", "project"),
     *("project.cases", "project.headers", "project.history", "project.labels", "project.outdated", "project.project"),
     *("locking", "training.request", "training.run_folder", "rounds.listing", "rounds.request", "rounds.round_folder"),
-    *("data.cohort_folder", "data.case_table", "data.listing", "channel_titles", "case_names"),
+    *("data.cohort_folder", "data.case_table", "data.cells", "data.listing", "channel_titles", "case_names"),
 )
 HEAVY = ("torch", "numpy", "scipy", "SimpleITK", "matplotlib", "safetensors", "tqdm", "monai")
 SLICER = ("slicer", "qt", "ctk", "vtk", "PythonQt", "SampleData", "PyTorchUtils")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from .cells import unguarded
 
 #: image, image2 (FLAIR), ...
 _IMAGE_COLUMN = re.compile(r"^images?[ _-]?(\d*)\s*(?:\((.*)\))?$", re.IGNORECASE)
@@ -38,10 +39,12 @@ def table_rows(path: Path, text: str) -> tuple[list[tuple[str, dict[str, Any]]],
     for line, row in enumerate(reader, 2):
         if not any(value.strip() for value in row.values() if isinstance(value, str)):
             continue
-        files = [(row[name] or "").strip() for _, name in images]
+        files = [unguarded((row[name] or "").strip()) for _, name in images]
         _check_channels(path, line, files)
         fields: dict[str, Any] = {"images": [file for file in files if file]}
-        rows.append((f"line {line}", {**fields, **{key: (row[name] or "").strip() for key, name in named.items()}}))
+        rows.append(
+            (f"line {line}", {**fields, **{key: unguarded((row[name] or "").strip()) for key, name in named.items()}})
+        )
     titles = [_title(name) for _, name in images]
     counted = [fields["images"] for _, fields in rows if fields.get("role", "").lower() != "excluded"]
     return rows, titles[: max(map(len, counted), default=0)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config import Segment
+from ..data.cells import csv_text
 from ..data.files import replacing
 from ..data.io import grid_difference
 from ..data.labels import LabelMap, is_segmentation, labels_on_grid, read_labels
@@ -83,10 +82,8 @@ def write_evaluation(path: Path, evaluation: Evaluation) -> None:
         with replacing(path) as temporary:
             write_json(temporary, evaluation)
         return
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(_table(evaluation))
     with replacing(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+        temporary.write_text(csv_text(_table(evaluation)), encoding="utf-8")
 
 
 def lines(evaluation: Evaluation, columns: Sequence[str] = ("dice", "jaccard", "hd95_mm", "assd_mm")) -> list[str]:

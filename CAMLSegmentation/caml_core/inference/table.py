@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.cells import csv_text, unguarded
 from ..data.files import replacing
 
 if TYPE_CHECKING:
@@ -71,14 +71,11 @@ class Table:
         lines = [line for line in self._earlier if line["case"] not in done] + [self._line(row) for row in rows]
         figures = [(c, c.titles(self._names)) for c in _COLUMNS]
         shown = [titles for c, titles in figures if c.always or any(line.get(t) for line in lines for t in titles)]
-        text = io.StringIO()
         remark = [_REMARK] if any(line.get(_REMARK) for line in lines) else []
         columns = [*_FIRST, *itertools.chain.from_iterable(shown), *_LAST[:-1], *remark, _LAST[-1]]
-        writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
+        cells = ([line.get(column, "") for column in columns] for line in lines)
         with replacing(self._path) as temporary:
-            temporary.write_text(text.getvalue(), encoding="utf-8")
+            temporary.write_text(csv_text([columns, *cells]), encoding="utf-8")
 
     def _line(self, row: CaseResult) -> dict[str, str]:
         line = {"case": row.case, "output": row.output}
@@ -93,14 +90,14 @@ def _read(path: Path, names: Sequence[str]) -> list[dict[str, str]] | None:
     """Return the rows of a table of these segments; None where the file is another one, or cannot be read."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            lines, titles = list(reader), list(reader.fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error):
+            titles, *rows = [list(map(unguarded, row)) for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError, ValueError, csv.Error):  # one without a line is empty
         return None
     needed = {*_FIRST, *_LAST, *(t for c in _COLUMNS if c.always for t in c.titles(names))}
     optional = {_REMARK} | {t for c in _COLUMNS if not c.always for t in c.titles(names)}
-    whole = all(None not in line and None not in line.values() for line in lines)  # else a hand was at work
-    return lines if whole and needed <= set(titles) <= needed | optional else None
+    whole = all(len(row) == len(titles) for row in rows)  # else a hand was at work
+    known = whole and needed <= set(titles) <= needed | optional
+    return [dict(zip(titles, row)) for row in rows] if known else None
 
 
 def _figure(value: float | None, digits: int) -> str:

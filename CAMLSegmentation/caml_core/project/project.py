@@ -11,9 +11,7 @@ Scans and label files of the user are referenced where they lie, relative to the
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import os
 import uuid
@@ -24,6 +22,7 @@ from typing import Any
 from ..channel_titles import joined
 from ..config import Segment, name_key
 from ..data.case import Cohort, Role
+from ..data.cells import csv_text
 from ..data.cohort import chosen_by_chance, declared_channels, declared_segments, load_cohort
 from ..data.cohort_folder import case_name, label_files
 from ..data.files import absolute, check_writable, is_segmentation, make_folder, relative_to, replacing
@@ -398,11 +397,9 @@ class Project:
 
     def write_csv(self, path: Path) -> None:
         """Write the table of cases; raise ResourceError where it cannot be written."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["id", "image", "label", "role", "status", "segments", "size", "spacing_mm", "uncertainty"])
+        rows = [["id", "image", "label", "role", "status", "segments", "size", "spacing_mm", "uncertainty"]]
         for case in self.cases.values():
-            writer.writerow(
+            rows.append(
                 [
                     case.id,
                     *(
@@ -418,7 +415,7 @@ class Project:
                 ]
             )
         with replacing(path) as temporary:
-            temporary.write_text(text.getvalue(), encoding="utf-8")
+            temporary.write_text(csv_text(rows), encoding="utf-8")
 
 
 def _free(folder: Path, name: str, suffix: str) -> Path:
