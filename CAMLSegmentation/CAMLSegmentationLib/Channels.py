@@ -13,6 +13,8 @@ from slicer.i18n import tr as _
 
 from caml_core.config import ChannelIntensity
 
+from .PlainText import asWritten
+
 #: Levels of the subject hierarchy below which everything is of one patient.
 _OF_ONE_PATIENT = ("Patient", "Study")
 
@@ -29,7 +31,7 @@ def rowTexts(channels: Sequence[ChannelIntensity], index: int) -> tuple[str, str
     text = _("The model was trained on several images of each case; choose this one's volume.")
     if title:
         text = _("The model was trained on several images of each case; choose the one that is {title}.")
-    return label, text.format(title=title)
+    return asWritten(label), asWritten(text.format(title=title))
 
 
 class FurtherChannels:

@@ -18,6 +18,7 @@ from caml_core.model_library import Entry, ModelLibrary
 
 from . import Models
 from .Job import commonArguments
+from .PlainText import asWritten
 from .Process import NOT_STARTED, WorkerFactory, WorkerProcess, newStopFile
 from .Run import newFolder
 
@@ -160,9 +161,9 @@ class ModelSection:
             if exitCode == 0 and made:
                 self.add(made[0])
             elif exitCode != 130:
-                slicer.util.errorDisplay(self._importFault or self._importEnd(crashed))
+                slicer.util.errorDisplay(asWritten(self._importFault or self._importEnd(crashed)))
         except CamlError as error:
-            slicer.util.errorDisplay(str(error))
+            slicer.util.errorDisplay(asWritten(str(error)))
 
     def _importEnd(self, crashed: bool) -> str:
         """The sentence for an import that ended without one."""
@@ -185,7 +186,7 @@ class ModelSection:
             title = f"{entry.name} ({entry.path.stem})" if names[entry.name] > 1 else entry.name
             item = qt.QListWidgetItem(_itemText(entry, title))
             item.setData(qt.Qt.UserRole, str(entry.path))
-            item.setToolTip(entry.fault or str(entry.path))
+            item.setToolTip(asWritten(entry.fault or str(entry.path)))
             widget.addItem(item)
         rows = [entry.path for entry in shown]
         widget.currentRow = rows.index(self._chosen) if self._chosen in rows else -1
@@ -260,7 +261,7 @@ class ModelSection:
     def _onRemove(self, checked: bool = False) -> None:
         entry = self.entry
         question = _("Remove the model {name} from this computer? The file is deleted.").format(name=entry.name)
-        if slicer.util.confirmYesNoDisplay(question):
+        if slicer.util.confirmYesNoDisplay(asWritten(question)):
             self._trying(lambda: self.library.remove(entry.path))
             self._chosen = None
             self.refresh()
@@ -273,7 +274,7 @@ class ModelSection:
         try:
             action()
         except CamlError as error:
-            slicer.util.errorDisplay(str(error))
+            slicer.util.errorDisplay(asWritten(str(error)))
 
 
 def _itemText(entry: Entry, title: str) -> str:

@@ -17,6 +17,7 @@ from .InputSection import InputSection
 from .InstallSection import InstallSection
 from .Logic import CAMLSegmentationLogic, editedResults, modelMisfit
 from .ModelSection import ModelSection
+from .PlainText import asWritten
 from .Process import WorkerFactory, WorkerProcess
 from .ResultSection import ResultSection
 from .Run import Progress, Summary
@@ -93,7 +94,7 @@ class SegmentationPanel:
         self.result.refresh()
         problem, ui = self.problem(), self.ui
         ui.applyButton.enabled = not problem
-        ui.applyButton.toolTip = problem or _("Segment with the chosen model.")
+        ui.applyButton.toolTip = asWritten(problem) or _("Segment with the chosen model.")
         ui.cancelButton.enabled = self.logic.running
         ui.progressBar.setVisible(self.logic.running)
 
@@ -198,7 +199,7 @@ class SegmentationPanel:
         box = qt.QMessageBox()
         box.setIcon(qt.QMessageBox.Question)
         box.setWindowTitle(_("CAML Segmentation"))
-        box.setText(question)
+        box.setText(asWritten(question))
         box.setInformativeText(_("Keep your edits and put the new result beside, or replace your edits?"))
         keep = box.addButton(_("Keep my edits"), qt.QMessageBox.AcceptRole)
         replace = box.addButton(_("Replace"), qt.QMessageBox.DestructiveRole)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import qt
+from CAMLSegmentationLib.PlainText import asWritten
 from slicer.i18n import tr as _
 
 from caml_core.project.cases import ProjectCase
@@ -145,7 +146,7 @@ class CasesTable:
                 item.setText(text)
             if column == 0:
                 item.setData(qt.Qt.UserRole, text)
-            item.setToolTip(text)
+            item.setToolTip(asWritten(text))
 
     def _onSort(self) -> None:
         self._arrange(self._shown)

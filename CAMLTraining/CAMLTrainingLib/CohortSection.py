@@ -11,6 +11,7 @@ from typing import Any
 import qt
 import slicer
 from CAMLSegmentationLib.Combo import chosen, fill
+from CAMLSegmentationLib.PlainText import asWritten
 from slicer.i18n import tr as _
 
 from caml_core.errors import CamlError
@@ -338,7 +339,9 @@ class CohortSection:
             "{cases}: nothing was changed in what a model predicted. A model that is measured by its own prediction "
             "scores 100 %, and its next rounds nearly so. Take this for validation all the same?"
         )
-        return bool(predicted) and bool(slicer.util.confirmYesNoDisplay(question.format(cases=_some(tuple(predicted)))))
+        return bool(predicted) and bool(
+            slicer.util.confirmYesNoDisplay(asWritten(question.format(cases=_some(tuple(predicted)))))
+        )
 
     def mayLearn(self, case: str) -> bool:
         """Ask whether a case that was kept aside is to be learnt from, where its corrected label is taken."""
@@ -346,7 +349,7 @@ class CohortSection:
             "{case} was kept aside to measure the model. Learn from it from now on, and have one case less to measure "
             "with? No: its label is taken, and it stays aside."
         )
-        return bool(slicer.util.confirmYesNoDisplay(question.format(case=case)))
+        return bool(slicer.util.confirmYesNoDisplay(asWritten(question.format(case=case))))
 
     def _onRemove(self, checked: bool = False) -> None:
         selected = self.table.selected()

@@ -8,6 +8,7 @@ from typing import Any
 import qt
 from CAMLSegmentationLib import Review
 from CAMLSegmentationLib.Combo import choose, chosen, fill
+from CAMLSegmentationLib.PlainText import asWritten
 from slicer.i18n import tr as _
 
 from caml_core.errors import CamlError
@@ -133,7 +134,7 @@ class LoopSection:
             score = "" if entry.score is None else f"{entry.score:.3f}"
             for column, text in enumerate((entry.case, score, entry.reason)):
                 item = qt.QTableWidgetItem(text)
-                item.setToolTip(text)
+                item.setToolTip(asWritten(text))
                 table.setItem(row, column, item)
                 item.setSelected(entry.case == selected)
         self._updating = False

@@ -11,6 +11,7 @@ import qt
 import slicer
 from CAMLSegmentationLib import Models
 from CAMLSegmentationLib.Combo import choose, chosen, fill
+from CAMLSegmentationLib.PlainText import asWritten
 from slicer.i18n import tr as _
 
 from caml_core.errors import CamlError
@@ -87,7 +88,7 @@ class RoundSection:
                 return
             ModelChoice.noteListed(found)
         except CamlError as error:
-            self._ui.statusLabel.text = str(error)
+            self._ui.statusLabel.text = asWritten(str(error))
             return
         self._onModel(ModelChoice.titleOf(path), again)
 
@@ -122,13 +123,14 @@ class RoundSection:
         try:
             path = self._logic.addToModels(self.round)
         except CamlError as error:
-            slicer.util.errorDisplay(str(error))
+            slicer.util.errorDisplay(asWritten(str(error)))
             return
         name = Models.library().entry(path).name
         slicer.util.selectModule("CAMLSegmentation")
         panel = slicer.modules.camlsegmentation.widgetRepresentation().self().panel
         panel.models.add(path)
-        self._ui.statusLabel.text = _("The model {name} is chosen in CAML Segmentation.").format(name=name)
+        text = _("The model {name} is chosen in CAML Segmentation.").format(name=name)
+        self._ui.statusLabel.text = asWritten(text)
 
     def _onExport(self, checked: bool = False) -> None:
         path = qt.QFileDialog.getSaveFileName(
@@ -138,7 +140,7 @@ class RoundSection:
             try:
                 Models.library().export(self.round.model, Path(path))
             except CamlError as error:
-                slicer.util.errorDisplay(str(error))
+                slicer.util.errorDisplay(asWritten(str(error)))
 
     def _onPlot(self) -> None:
         if Curves.plotHistory(self._rounds) is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import slicer
 from CAMLSegmentationLib.Combo import choose, chosen, fill
 from CAMLSegmentationLib.Parameters import storedDevice
+from CAMLSegmentationLib.PlainText import asWritten
 from CAMLSegmentationLib.Widget import duration
 from slicer.i18n import tr as _
 
@@ -207,7 +208,7 @@ class TrainSection:
         if self._parameterNode is not None:
             self.draw()
         if message:
-            self._ui.statusLabel.text = message
+            self._ui.statusLabel.text = asWritten(message)
             self.log(message)
         if self._stopNext and state in ("paused", "interrupted"):
             self._stopNext = False
@@ -275,7 +276,7 @@ class TrainSection:
 
     def _say(self, sentence: str) -> None:
         """What the user should read now, and may look up later."""
-        self._ui.statusLabel.text = sentence
+        self._ui.statusLabel.text = asWritten(sentence)
         self.log(sentence)
 
     def _check(self) -> None:
@@ -406,7 +407,7 @@ class TrainSection:
             return
         left, hint = fields.get("seconds_left"), self.preview.hint
         text = TrainingTexts.step(fields, duration(float(left)) if left is not None else "")
-        self._ui.statusLabel.text = f"{text}. {hint}" if hint else text
+        self._ui.statusLabel.text = asWritten(f"{text}. {hint}") if hint else text
 
     def _onStage(self, kind: str, fields: dict[str, Any]) -> None:
         if kind == "stage":
@@ -436,7 +437,7 @@ class TrainSection:
                 segments = read_card(path).spec.segments
                 self._logic.cohort.setSegments([s.name for s in segments], segments)
         except CamlError as error:
-            self._ui.statusLabel.text = str(error)
+            self._ui.statusLabel.text = asWritten(str(error))
 
     def _onBudget(self, index: int) -> None:
         if not self._updating and self._parameterNode is not None:
