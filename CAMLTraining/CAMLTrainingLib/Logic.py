@@ -238,7 +238,7 @@ class CAMLTrainingLogic(ScriptedLoadableModuleLogic):
         self.round = RoundProcess(folder, self.lock, self, self.listener.listsModels)
         self._rounds = None
         self._launched.append(self.round)
-        self.round.start([str(cohort), *settings.withNames(self.project.old_names()).training()])
+        self.round.start([str(cohort), *settings.withNames(self.project.old_names()).training()], settings.previewCase)
         self.save()
         return folder
 

@@ -66,11 +66,12 @@ class TrainingSettings:
         return [*arguments, "--hold-out", "0", "--device", self.device, "--seed", str(self.seed)]
 
     def training(self) -> list[str]:
-        """Return the arguments of ``caml round`` besides cohort and folder."""
-        arguments = self.planning()
-        # In one word each: a name that begins with a dash would be taken for an option.
-        arguments += [f"--name={self.name}"] if self.name else []
-        return arguments + ([f"--preview={self.previewCase}"] if self.previewCase else [])
+        """Return the arguments of ``caml round`` besides cohort and folder.
+
+        They name no case: other users of the computer may read them. The one of the preview is told in a file.
+        """
+        # In one word: a name that begins with a dash would be taken for an option.
+        return self.planning() + ([f"--name={self.name}"] if self.name else [])
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ from caml_core.locking import is_locked
 from caml_core.rounds import listing
 from caml_core.rounds.round_folder import RoundFolder
 
+from .RoundFiles import setPreviewCase
+
 #: Milliseconds between two looks at the events file, and bytes that one look takes in at most.
 PERIOD = 400
 CHUNK = 2**18
@@ -121,8 +123,10 @@ class RoundProcess:
         """Whether events of before are still being told; ``state`` is the present one all the same."""
         return self._end is not None
 
-    def start(self, arguments: Sequence[str]) -> None:
+    def start(self, arguments: Sequence[str], previewCase: str = "") -> None:
         """Start a new round with the arguments of ``caml round``; raise ResourceError where it cannot be started."""
+        if previewCase:
+            setPreviewCase(make_folder(self.folder), previewCase)
         self._launch(["round", *arguments, "-o", str(self.folder)])
 
     def resume(self, finish: bool = False, device: str = "auto") -> None:

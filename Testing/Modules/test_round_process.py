@@ -397,3 +397,15 @@ def test_a_round_that_has_ended_is_not_another_ones_process(a_round, a_holder, n
     finally:
         stranger.kill()
         stranger.wait()
+
+
+def test_no_case_is_named_where_other_users_of_the_computer_can_read_it(a_round):
+    from CAMLTrainingLib.Preflight import TrainingSettings
+
+    case = "-DOE^JANE 1970"
+    a_round.start(["nowhere.json", *TrainingSettings(previewCase=case).training()], case)
+    try:
+        assert not any("DOE" in word for word in a_round._process.args)
+        assert (a_round.folder / "preview-case.txt").read_text(encoding="utf-8") == case
+    finally:
+        a_round._process.wait(120)
