@@ -6,16 +6,18 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from round_tools import a_plan
+from round_tools import a_plan, a_start, planned_round, work
 from synthetic import write_cohort
 
 from caml_core.config import ChannelIntensity, Plan
 from caml_core.data.case import Case, Cohort
-from caml_core.data.cohort import load_cohort
+from caml_core.data.cohort import load_cohort, save_cohort
 from caml_core.data.labels import read_labels, write_labels
 from caml_core.data.memos import Memos
 from caml_core.events import silent
+from caml_core.model_file import read_card
 from caml_core.rounds import parts
+from caml_core.rounds.request import RoundRequest
 from caml_core.training import planner
 from caml_core.training.request import Request
 from caml_core.training.run import survey
@@ -85,3 +87,21 @@ def test_what_was_seen_of_the_cases_is_not_looked_at_again(tmp_path: Path, monke
     cohort, _ = survey(write_cohort(tmp_path / "cohort", labeled=3), Request(), silent, tmp_path / "cases")
     monkeypatch.setattr("caml_core.data.case_memo.look_at", lambda *_: pytest.fail("a case was read again"))
     assert len(fold_plans(a_plan(), cohort, 3, tmp_path / "cases" / "memos")) == 3
+
+
+@pytest.mark.parametrize("held_out", [0, 1])
+def test_what_the_start_model_has_to_do_with_labels_is_told(tmp_path: Path, monkeypatch, held_out: int) -> None:
+    monkeypatch.setattr(parts, "LEAST_FOLD_ITERATIONS", 2)
+    cohort = load_cohort(write_cohort(tmp_path / "cohort", labeled=2, unlabeled=0, validation=held_out))
+    cases = [dataclasses.replace(c, label_began="correction" if c.id == "case1" else "") for c in cohort.cases]
+    listed = tmp_path / "cohort" / "list.json"
+    save_cohort(dataclasses.replace(cohort, cases=tuple(cases)), listed)
+    start = a_start(tmp_path / "start.caml", a_plan().segments)
+    request = RoundRequest(Request(hold_out=0), folds=2)
+    folder = planned_round(tmp_path / "round", listed, a_plan(2, from_model=True), request, start)
+    found = work(folder)
+    told = "The labels of case1, held out here, began as predictions of a model"
+    assert told in (" ".join(found["notes"]) if held_out else found["words"])
+    assert (told in found["words"]) != bool(held_out), "the words are on the held-out case"
+    (remark,) = read_card(folder.model).info.metrics["cross_validation"]["remarks"]
+    assert remark.startswith("The labels of a held-out case began as predictions")

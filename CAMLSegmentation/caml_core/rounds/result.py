@@ -52,11 +52,13 @@ def make_result(
     notes: Sequence[str],
     caution: str = "",
     unread: str = "",
+    crossed_caution: str = "",
 ) -> dict[str, Any]:
     """Return the whole result; ``report`` is filled in once there is one. ``rows`` without cases are kept.
 
     ``caution``: a sentence that whoever sees the figures must see, too; empty where there is none. ``unread``: one on
-    held-out cases that could not be read, in place of words where none could.
+    held-out cases that could not be read, in place of words where none could. ``crossed_caution``: what ``caution`` is,
+    of the cross-validation; a note where the words are on held-out cases.
     """
     by_name = {r["name"]: r for r in rows}
     held_out = by_name.get(CAML, {}).get("count", 0)
@@ -64,7 +66,12 @@ def make_result(
     kind = "held-out" if held_out else "cross-validation" if crossed else "none"
     judged = by_name.get(CAML if held_out else CROSS_VALIDATION, {})
     trust = "" if kind == "none" and unread else words(kind, held_out or crossed)
-    said = [trust, unread, *empty_remarks(judged.get("cases", {})), caution if held_out else ""]
+    said = [
+        trust,
+        unread,
+        *empty_remarks(judged.get("cases", {})),
+        {"held-out": caution, "cross-validation": crossed_caution}.get(kind),
+    ]
     return {
         "format": FORMAT,
         "kind": kind,
@@ -76,7 +83,7 @@ def make_result(
         "ended": ended,
         "rows": list(rows),
         "difference": difference(by_name.get(LABELED_ONLY), by_name.get(CAML)),
-        "notes": list(notes),
+        "notes": [*notes, *([crossed_caution] if crossed_caution and crossed and held_out else [])],
         "model": "model.caml",
         "report": None,
     }

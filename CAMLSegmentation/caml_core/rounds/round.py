@@ -127,7 +127,8 @@ class Round:
         if known is None:  # scores of older versions lack them
             known = start_notes(self._start, cohort, self._memos, plateau)
         caution = " ".join(filter(None, (*known, plateau_note(main["ended"], plateau))))
-        return result.make_result(cohort, names, main["ended"], self._rows(), notes, caution, unread_remark(scores))
+        unread, crossed = unread_remark(scores), " ".join(self._fold_notes(cohort))
+        return result.make_result(cohort, names, main["ended"], self._rows(), notes, caution, unread, crossed)
 
     def _prepare(self, finish: bool) -> tuple[Plan, Cohort]:
         """Return plan and cohort: those of the main training where it has begun, else made now.
@@ -193,9 +194,9 @@ class Round:
     def _add_folds(self, plan: Plan, cohort: Cohort, iterations: int) -> None:
         if not self.request.folds:
             return
-        start = self._start
-        if start is not None and seen_cases(start, cohort.with_role("labeled"), self._memos):
-            start, plan = None, from_scratch(plan)
+        start = self._fold_start(cohort)
+        if start is not self._start:
+            plan = from_scratch(plan)
             self.folder.add_notes(
                 [
                     "The cross-validation starts from scratch, with as many steps as fine-tuning takes: the start "
@@ -215,7 +216,23 @@ class Round:
         row = self._crossed()
         if row is not None:
             self._tell_scores(row)
-            self._publish(row)
+            self._publish(row, self._fold_notes(cohort, named=False))
+
+    def _fold_start(self, cohort: Cohort) -> LoadedModel | None:
+        """What the cross-validation starts from: not from a model that knows the cases that it is to be judged by."""
+        start = self._start
+        if start is not None and seen_cases(start, cohort.with_role("labeled"), self._memos):
+            return None
+        return start
+
+    def _fold_notes(self, cohort: Cohort, named: bool = True) -> tuple[str, ...]:
+        """What has to be said of the figures of the cross-validation, in which each labelled case is held out once."""
+        if not self.request.folds:
+            return ()
+        judged = dataclasses.replace(
+            cohort, cases=tuple(dataclasses.replace(c, role="validation") for c in cohort.with_role("labeled"))
+        )
+        return start_notes(self._fold_start(cohort), judged, self._memos, named=named)
 
     def _note_all_parts(self, plans: Sequence[Plan]) -> None:
         """Say so where trainings of the cross-validation did not keep the largest part alone, as the model does."""
@@ -315,15 +332,18 @@ class Round:
         """The figures of a part's held-out cases; without any where there are none."""
         return read_object(self.folder.part(name).scores) or {"count": 0, "summary": {}, "cases": {}}
 
-    def _publish(self, crossed: dict[str, Any] | None = None) -> None:
-        """Put the model where it is looked for, with the figures of the cross-validation where there was one."""
+    def _publish(self, crossed: dict[str, Any] | None = None, notes: Sequence[str] = ()) -> None:
+        """Put the model where it is looked for, with the figures of the cross-validation where there was one.
+
+        notes: what has to be said of these, on a card, which names no case.
+        """
         model = self.folder.part(MAIN).model
         if crossed is None:
             with replacing(self.folder.model) as temporary:
                 shutil.copyfile(model, temporary)
             return
         loaded = load_model(model)
-        remarks = empty_remarks(crossed["cases"])
+        remarks = [*empty_remarks(crossed["cases"]), *notes]
         summary = {main_sub_model(loaded.spec): crossed["summary"]}
         figures = {"count": crossed["count"], "summary": summary, "remarks": remarks}
         info = dataclasses.replace(loaded.info, metrics={**loaded.info.metrics, "cross_validation": figures})
