@@ -187,13 +187,13 @@ def test_a_folder_added_twice_is_listed_once(project, scans):
 
 
 def test_a_scan_that_was_listed_without_its_label_gets_it_and_one_that_has_a_label_keeps_it(project, scans, tmp_path):
-    drawn = label(tmp_path / "drawn" / "B.nii.gz")
-    project.update("B", label=drawn, role="labeled", status="accepted")
-    beside = {name: label(scans / f"{name}_label.nii.gz") for name in ("A", "B")}
+    drawn = label(tmp_path / "drawn" / "b.nii.gz")
+    project.update("b", label=drawn, role="labeled", status="accepted")
+    beside = {name: label(scans / f"{name}_label.nii.gz") for name in ("a", "b")}
     new, notes = project.add_folder(scans)
-    assert not new and project.cases["A"].label == beside["A"] and project.cases["B"].label == drawn
-    assert (project.cases["A"].role, project.cases["C"].label) == ("unlabeled", None)
-    assert notes[0].endswith("A has its label file now: select it and press Use as Labeled, or Validation.")
+    assert not new and project.cases["a"].label == beside["a"] and project.cases["b"].label == drawn
+    assert (project.cases["a"].role, project.cases["c"].label) == ("unlabeled", None)
+    assert notes[0].endswith("a has its label file now: select it and press Use as Labeled, or Validation.")
     assert project.add_folder(scans)[1] == (f"In the cohort already: 3 scans of {scans}.",)
 
 

@@ -25,6 +25,7 @@ from round_tools import (
 )
 from synthetic import write_cohort
 
+from caml_core.case_names import digest_of
 from caml_core.config import Segment
 from caml_core.data.case import Case, Cohort
 from caml_core.data.cohort import load_cohort
@@ -248,9 +249,9 @@ def test_what_the_start_model_has_seen_is_said(a_cohort, tmp_path):
     assert fold.optimizer.learning_rate == pytest.approx(main.optimizer.learning_rate / FINE_TUNING_RATE)
     assert (main.losses.teacher, fold.losses.teacher) == ("fixed", "moving")
     origin = load_model(folder.model).info.provenance
-    assert origin["start_model"] == "start" and {"case0", "case4"} <= set(origin["learned"])
+    assert origin["start_model"] == "start" and {digest_of("case0"), digest_of("case4")} <= set(origin["learned"])
     labeled = {name for name, entry in origin["cases"].items() if entry["role"] == "labeled"}
-    assert "case4" not in labeled and labeled < set(origin["learned"])
+    assert digest_of("case4") not in labeled and labeled < set(origin["learned"])
     held_out = [Case("case4", (Path("x"),), None, "validation")]
     memos = Memos(tmp_path / "memos")
     assert seen_cases(load_model(folder.model), held_out, memos) == ("case4",), "its start has seen it, and so it has"

@@ -17,6 +17,7 @@ from cards import MOST_BYTES, coarse, faults, write_model
 from recipes import BUNDLED, FOR_MEASURING, RECIPES, Cohorts, Recipe
 from synthetic import tiny_plan, write_cohort
 
+from caml_core.case_names import digest_of
 from caml_core.data.cohort import load_cohort
 from caml_core.errors import CamlError
 from caml_core.events import silent
@@ -216,7 +217,9 @@ def test_a_trial_goes_from_phantoms_to_a_full_card_and_is_not_installed(tmp_path
     assert (card.info.labeled_cases, card.info.unlabeled_cases) == (4, 0)
     assert card.info.metrics["held_out"]["count"] == 2 and "trial" in card.info.name
     roles = {name: case["role"] for name, case in card.info.provenance["cases"].items()}
-    assert all((role == "validation") == name.startswith("seed202") for name, role in roles.items())
+    names = [case.id for case in load_cohort(folder / "final.json").cases]
+    assert sorted(roles) == sorted(map(digest_of, names)), "no case is named"
+    assert all((roles[digest_of(name)] == "validation") == name.startswith("seed202") for name in names)
     assert (folder / "final.log").is_file() and (folder / "final" / "plan.json").is_file()
     with pytest.raises(SystemExit):
         train_models.main([*words, "--install"])

@@ -261,7 +261,7 @@ def test_check_and_training_are_told_what_segments_were_called(training, stand_i
 
     told: list[list[str]] = []
     monkeypatch.setattr(EngineCall, "start", lambda self, arguments, folder: told.append(arguments))
-    monkeypatch.setattr(RoundProcess, "start", lambda self, arguments: told.append(arguments))
+    monkeypatch.setattr(RoundProcess, "start", lambda self, arguments, previewCase: told.append(arguments))
     add_segmentation(add_scan(0, "LA 0"), ball(0))
     training.update()
     accept(training, "LA 0")
