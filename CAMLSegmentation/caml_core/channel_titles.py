@@ -42,14 +42,14 @@ def listed_titles(titles: Sequence[str]) -> str:
 
 
 def joined(
-    ours: Sequence[str], new: Sequence[str], project: str, source: object
+    ours: Sequence[str], new: Sequence[str], source: object
 ) -> tuple[tuple[str, ...], Literal["", "order", "names"], str]:
     """Return the titles of a project that a list, ``source``, is added to, how they contradict each other, and that.
 
     ours: the project's, empty where nothing is known. What one leaves open the other may say.
     """
     fault = disagreement(new, ours)
-    sentence = f"The channels of {source} are {listed_titles(new)} and those of {project} {listed_titles(ours)}"
+    sentence = f"The channels of {source} are {listed_titles(new)} and those of this project {listed_titles(ours)}"
     if len(ours) not in (0, len(new)):
         return tuple(ours), fault, sentence
     return tuple(own or theirs for own, theirs in zip(ours or new, new)), fault, sentence

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..data.case import NO_NAME, ROLES, Case, Role, leads_outside
+from ..data.case import NO_NAME, ROLES, Case, Role, leads_outside, some_names
 from ..data.files import absolute, relative_to
 from ..errors import DataError
 from .suggestion import disagreement
@@ -127,6 +127,5 @@ def labels_found(cases: Sequence[str]) -> str:
     """Say which cases, listed without a label, have a label file now; empty where none has."""
     if not cases:
         return ""
-    names = ", ".join(cases[:3]) + (", ..." if len(cases) > 3 else "")
     have = "has its label file now: select it" if len(cases) == 1 else "have their label files now: select them"
-    return f" {names} {have} and press Use as Labeled, or Validation."
+    return f" {some_names(cases)} {have} and press Use as Labeled, or Validation."

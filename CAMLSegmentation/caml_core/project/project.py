@@ -240,7 +240,7 @@ class Project:
 
     def _take_titles(self, new: tuple[str, ...], path: Path) -> list[str]:
         """Call the channels as a list does, where nothing is known yet; return what is to be checked."""
-        titles, fault, contrast = joined(self.titles, new, "this project", path)
+        titles, fault, contrast = joined(self.titles, new, path)
         if fault == "order":
             raise DataError(f"{contrast}; list the images of each case in the project's order, and add it then.")
         self.channels = titles
